@@ -1,0 +1,92 @@
+"""What hardware this is: the only module that asks. Device, precision, processes, and the device's name for figures."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from helpers.worlds import StudyError
+
+
+@functools.cache
+def device() -> str:
+    """``"cuda"`` if there is a GPU, else ``"cpu"``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe() -> str:
+    """The device in words, for figure labels and timing tables."""
+    if device() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{cores()} CPU cores ({platform.machine()})"
+
+
+def autocast():
+    """bfloat16 autocast where the device computes it fast; elsewhere a context that does nothing."""
+    import torch
+
+    if device() == "cuda" or _cpu_has_bf16():
+        return torch.autocast(device(), torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@functools.cache
+def _cpu_has_bf16() -> bool:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return "avx512_bf16" in f.read()
+    except OSError:
+        return False
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@functools.cache
+def _processes() -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["open_clip", "helpers.worlds"])
+    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_one_thread)
+
+
+def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True) -> Iterator[tuple[int, object]]:
+    """Yield ``(i, fn(*jobs[i]))`` as results come in.
+
+    On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
+    there are; on a GPU, or without ``parallel``, one after the other in this process. ``fn`` must be importable.
+    Raises ``StudyError`` when a process was killed.
+    """
+    if not jobs:
+        return
+    if not parallel or device() == "cuda":
+        yield from ((i, fn(*job)) for i, job in enumerate(jobs))
+        return
+    futures = {_processes().submit(fn, *job): i for i, job in enumerate(jobs)}
+    try:
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result()
+    except BrokenProcessPool as e:
+        _processes.cache_clear()
+        raise StudyError("a worker process was killed, most likely for want of memory. What was finished is kept: "
+                         "run the same command again to go on.") from e
+    finally:
+        for future in futures:
+            future.cancel()

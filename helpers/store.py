@@ -1,0 +1,239 @@
+"""Artifacts on disk: content-addressed, written shard by shard, finished when the manifest is there."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import gpu
+from helpers.worlds import StudyError, World, unknown
+
+PACKAGE = Path(__file__).parent
+
+
+class MissingArtifact(StudyError):
+    """Something a later notebook reads has not been made yet."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an artifact depends on: world settings, other artifacts, source files and shipped files of the package."""
+
+    notebook: str
+    cost: str
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+
+
+_RENDERER = ("canvas", "blueprints", "aircraft", "objects", "scenes", "render", "benchmarks")
+_RENDERER_CODE = tuple(f"pocket/{name}.py" for name in _RENDERER)
+ARTIFACTS = {
+    "pool": Spec("00", "under a minute", ("seed", "image_size", "tasks", "pool"), (), (*_RENDERER_CODE, "pocket/pool.py")),
+    "benchmarks": Spec("00", "under a minute", ("seed", "image_size", "tasks", "pool.benchmark_per_class"), (), _RENDERER_CODE),
+    "upstream": Spec("00", "seconds with the committed weights", ("pool.upstream", "upstream"), ("pool",),
+                     ("pocket/upstream.py", "pocket/training.py", "pocket/weights/card.json")),
+    "embeddings": Spec("00", "under a minute", (), ("pool", "benchmarks", "upstream"), ("clip.py",)),
+    "captions": Spec("01", "half a minute", ("captions",), ("upstream",), ("captions.py",)),
+    "synthetic": Spec("02", "five minutes", ("synthesis",), ("captions", "upstream"), ("synthesis.py",)),
+    "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py",)),
+    "finetuned": Spec("04", "five minutes", ("finetune",), ("synthetic", "retrieved", "benchmarks"), ("finetune.py", "clip.py")),
+    "analysed": Spec("05", "three minutes", ("analysis", "finetune"), ("synthetic", "retrieved", "benchmarks"),
+                     ("analysis.py", "finetune.py")),
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: a folder with the files that its manifest lists."""
+
+    name: str
+    path: Path
+
+    def files(self, pattern: str) -> list[Path]:
+        """Its files that match a glob pattern, in order of name."""
+        return sorted(self.path.glob(pattern))
+
+    def table(self, pattern: str = "*.parquet") -> pd.DataFrame:
+        """Its parquet files that match ``pattern``, one below the other in order of name."""
+        return pd.concat([read_table(f) for f in self.files(pattern)], ignore_index=True)
+
+    def array(self, file: str) -> np.ndarray:
+        """One of its ``.npy`` files, memory-mapped and read-only."""
+        return np.load(self.path / file, mmap_mode="r")
+
+
+def root() -> Path:
+    """Where runs are kept: ``$STUDY_RUNS``, or ``.runs`` beside the package."""
+    return Path(os.environ.get("STUDY_RUNS") or PACKAGE.parent / ".runs")
+
+
+def _setting(w: World, dotted: str):
+    value = w
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def _source(file: str) -> str:
+    text = (PACKAGE / file).read_text()
+    return ast.unparse(ast.parse(text)) if file.endswith(".py") else text  # comments and layout do not count
+
+
+def key(name: str, w: World, **variant) -> str:
+    """The hash that names an artifact: over its settings, variant, code, and the keys of what it is made from."""
+    spec = _spec(name)
+    code = [f for f in spec.code if "/" not in f or f.startswith(w.backend + "/")]
+    parts = {
+        "name": name, "backend": w.backend, "variant": variant,
+        "settings": {s: _setting(w, s) for s in spec.settings},
+        "needs": {n: key(n, w) for n in spec.needs},
+        "code": {f: hashlib.sha256(_source(f).encode()).hexdigest() for f in code if (PACKAGE / f).exists()},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _spec(name: str) -> Spec:
+    if name not in ARTIFACTS:
+        raise unknown("artifact", name, ARTIFACTS)
+    return ARTIFACTS[name]
+
+
+def folder(name: str, w: World, **variant) -> Path:
+    """Where an artifact is or will be."""
+    label = "-".join([name, *(f"{k}={v}" for k, v in sorted(variant.items())), key(name, w, **variant)])
+    return root() / w.name / "store" / label
+
+
+def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:
+    """Build an artifact, or load it if it is there. ``build(folder)`` writes files; the manifest is written last.
+
+    A killed build goes on in the same folder, so ``build`` should use ``fill`` and skip what exists. ``variant`` names
+    one of several artifacts of a kind (``generator="short"``). Raises ``StudyError`` when nothing can be written.
+    """
+    path, start = folder(name, w, **variant), time.monotonic()
+    if (path / "manifest.json").exists():
+        print(f"{name}: found {path.name}")
+        return load(name, w, **variant)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        build(path)
+        _write_manifest(path)
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
+    print(f"{name}: made {path.name} in {time.monotonic() - start:.0f} s, {size:.1f} MB")
+    return load(name, w, **variant)
+
+
+def _write_manifest(path: Path) -> None:
+    for leftover in path.rglob("*.tmp"):
+        leftover.unlink()
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    rows = {str(f.relative_to(path)): [f.stat().st_size, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files}
+    write(path / "manifest.json", rows)
+
+
+def load(name: str, w: World, **variant) -> Artifact:
+    """A finished artifact. Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged."""
+    spec, path = _spec(name), folder(name, w, **variant)
+    if not (path / "manifest.json").exists():
+        raise MissingArtifact(f"{name} for world {w.name!r} not found (looked in {path}). "
+                              f"Run: python -m helpers.run {w.name} {spec.notebook}   ({spec.cost} in pocket)")
+    for file, (size, _) in json.loads((path / "manifest.json").read_text()).items():
+        found = (path / file).stat().st_size if (path / file).exists() else 0
+        if found != size:
+            raise StudyError(f"{name} is damaged: {path / file} has {found} bytes instead of {size}. "
+                             f"Delete {path} and run: python -m helpers.run {w.name} {spec.notebook}")
+    return Artifact(name, path)
+
+
+def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parallel: bool = True) -> list[Path]:
+    """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
+
+    Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With ``parallel`` the work is
+    spread over processes (``fn`` must be importable); what is written does not depend on their number or order.
+    """
+    missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
+    results = gpu.starmap(fn, list(missing.values()), parallel=parallel)
+    files = list(missing)
+    for i, value in progress(results, label, total=len(files)):
+        write(path / files[i], value)
+    return [path / file for file in jobs]
+
+
+def write(path: Path, value) -> Path:
+    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as f:
+            if path.suffix == ".parquet":
+                value.to_parquet(f, index=False)
+            elif path.suffix == ".npy":
+                np.save(f, value, allow_pickle=False)
+            elif path.suffix == ".json":
+                f.write(json.dumps(value, indent=1, sort_keys=True).encode())
+            else:
+                f.write(value)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    return path
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A parquet file as a table. Raises ``StudyError`` when it is truncated or not parquet."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as e:
+        raise StudyError(f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run again.") from e
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a ``StudyError`` that says what to do."""
+    try:
+        yield
+    except OSError as e:
+        advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StudyError(f"disk full while writing {path}. Free some space or move on: {advice}") from e
+        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StudyError(f"cannot write {path}: {e.strerror}. {advice}") from e
+        raise
+
+
+def check_disk(path: Path, need: int) -> None:
+    """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` is going to be."""
+    there = next(p for p in [path, *path.parents] if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < need:
+        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. "
+                         "Free some space or set STUDY_RUNS to a folder on a larger disk.")
+
+
+def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Go through ``items`` with a bar in JupyterLab, or with one line at the end when ``STUDY_HEADLESS=1``."""
+    if os.environ.get("STUDY_HEADLESS") != "1":
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, desc=label, total=total)
+        return
+    start, n = time.monotonic(), 0
+    for item in items:
+        yield item
+        n += 1
+    if n:
+        print(f"{label}: {n} in {time.monotonic() - start:.1f} s")

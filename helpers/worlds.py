@@ -1,0 +1,230 @@
+"""The four worlds as frozen dataclasses: every setting of the study, readable as a diff between the worlds.
+
+Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Training Images* (arXiv 2406.05184),
+[W] its workshop version, [C] the authors' code. Where they disagree the choice is a named field and follows [P].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class StudyError(Exception):
+    """Something a user can put right; the message says what was given, what is valid, and what to do next."""
+
+
+def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
+    """A ``StudyError`` for a name that is not one of ``valid``, with the nearest valid name as a suggestion."""
+    valid = [str(v) for v in valid]
+    close = difflib.get_close_matches(str(given), valid, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(valid)}.")
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """The image-text pool, LAION's stand-in."""
+
+    rows: int = 16_000
+    shard_rows: int = 2_000
+    generic: float = 0.25  # share of the task-related captions that name no class ("an airplane at sunset")
+    wrong: float = 0.06  # share that names another class of the task
+    benchmark_per_class: int = 100  # images per class in each of train, val and test
+    upstream: str = "committed"  # "committed": the weights in helpers/pocket/weights; "train": tiny ones from scratch
+
+
+@dataclass(frozen=True)
+class UpstreamSettings:
+    """How the models of the miniature are trained on exactly the pool (helpers/pocket/upstream.py)."""
+
+    clip_epochs: int = 12
+    clip_batch: int = 256
+    clip_lr: float = 2e-3
+    autoencoder_steps: int = 2_400
+    autoencoder_channels: tuple[int, ...] = (16, 32, 48)
+    latent_channels: int = 8
+    unet_channels: tuple[int, ...] = (64, 112)
+    generator_steps: int = 6_000  # of `generator_batch` images: the longest of the three training budgets
+    generator_batch: int = 64
+    language_steps: int = 1_500
+    judge_images: int = 16_000
+    judge_epochs: int = 12
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
+
+    per_task: int = 2_600  # captions asked for; exact duplicates are dropped afterwards
+    mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
+    examples: int = 3  # in-context examples per prompt [P]
+    temperature: float = 0.8  # [C]
+    top_p: float = 0.9  # [C]
+    max_new_tokens: int = 32  # [C] has 100
+    batch: int = 256
+    shard: int = 1_024
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """One image per caption from a latent diffusion model ([P] section 3)."""
+
+    generator: str = "long"  # training budget: "short", "middle", "long" (the paper's SD 1.1 / 1.3 / 1.5)
+    steps: int = 20  # DDIM steps; [P] 50
+    guidance: float = 2.0  # [P]; [W] has 2.5
+    eta: float = 0.0  # [C]
+    batch: int = 64
+    shard: int = 256
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """Real pairs from the generator's own training pool ([P] sections 3 and C)."""
+
+    rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
+    k: int = 150  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
+    filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
+    top_share: float = 0.3  # [P]
+    domain_threshold: float = 0.2  # [W] tau, on the scale of the CLIP used
+    class_cap: int = 10_000  # M [P]
+    near_duplicate: float = 0.97  # cosine similarity to a test image at which a pair is dropped
+    decontaminate: tuple[str, ...] = ("test",)  # [P] test; App. B.2 adds "train"
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Full finetuning with cross-entropy from the text-initialised head ([P] section 4 and appendix)."""
+
+    sizes: tuple[int, ...] = (100, 200, 400, 800, 1_600)  # nested subsets
+    synthetic_beyond: int = 1  # further doublings for the synthetic arm (the grey zone of the figure)
+    seeds: int = 3  # [P] at least 3
+    lrs: tuple[float, ...] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
+    batch: int = 64  # [P] 512
+    epochs: int = 12  # [P] 30, ImageNet 10
+    min_steps: int = 60  # so that the smallest sets leave the warm-up; the same for every source
+    warmup: float = 0.1  # share of the steps; [P] 500 steps, more than the smallest sets ever train
+    weight_decay: float = 0.1  # [P]
+    betas: tuple[float, float] = (0.9, 0.95)  # [P]
+    clip_norm: float = 1.0  # [C]
+    evaluations: int = 4  # epochs at which validation accuracy is taken; the best one is kept
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """Why the difference? ([P] section 5 and appendix B)"""
+
+    size: int = 400  # images per arm of every ablation
+    strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
+    mix_synthetic: tuple[int, ...] = (0, 200, 400, 800)  # added to the full retrieved set
+    judged: int = 40  # images per class and source given to the detail judge
+
+
+@dataclass(frozen=True)
+class World:
+    """One setting of the whole study. ``backend`` is the package that supplies pool, language model and generator."""
+
+    name: str
+    backend: str = "pocket"
+    seed: int = 0
+    image_size: int = 64
+    tasks: tuple[str, ...] = ("aircraft", "flowers", "cars")
+    pool: PoolSettings = PoolSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    captions: CaptionSettings = CaptionSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+
+
+POCKET = World("pocket")
+
+SMOKE = World(
+    "smoke",
+    image_size=32,
+    pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
+    upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
+                              unet_channels=(16, 32), generator_steps=30, generator_batch=16, language_steps=200,
+                              judge_images=800, judge_epochs=2),
+    captions=CaptionSettings(per_task=80, max_new_tokens=24, batch=32, shard=32),
+    synthesis=SynthesisSettings(steps=4, shard=40),
+    retrieval=RetrievalSettings(k=20),
+    finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 64), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
+                              evaluations=1),
+    analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
+)
+
+WORKSTATION = World(
+    "workstation",
+    pool=PoolSettings(rows=100_000, shard_rows=10_000, upstream="train"),
+    upstream=UpstreamSettings(autoencoder_steps=10_000, generator_steps=30_000, generator_batch=256, unet_channels=(96, 192)),
+    captions=CaptionSettings(per_task=24_000),
+    synthesis=SynthesisSettings(steps=50, batch=512, shard=2_048),
+    retrieval=RetrievalSettings(k=1_000),
+    finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30),
+    analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
+                              mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
+)
+
+PAPER = World(
+    "paper",
+    backend="paper",
+    image_size=224,
+    tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
+    captions=CaptionSettings(per_task=1_700_000, max_new_tokens=100, batch=64, shard=250_000),  # [C]
+    synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
+    retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, near_duplicate=0.604169),  # [P], [C]
+    finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
+                              batch=512, epochs=30, evaluations=30),  # [P]
+    analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
+)
+
+WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}
+
+
+def _override(settings, changes: dict, path: str):
+    fields = {f.name for f in dataclasses.fields(settings)}
+    for key in changes:
+        if key not in fields:
+            raise unknown(f"setting of {path}", key, sorted(fields))
+    return dataclasses.replace(settings, **{
+        key: _override(getattr(settings, key), value, f"{path}.{key}") if isinstance(value, dict) else value
+        for key, value in changes.items()
+    })
+
+
+def get(name: str, **overrides) -> World:
+    """The world called ``name``, with settings replaced: ``get("pocket", seed=1, finetune={"epochs": 5})``.
+
+    Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones.
+    """
+    if name not in WORLDS:
+        raise unknown("world", name, WORLDS)
+    world = _override(WORLDS[name], overrides, f"world {name!r}")
+    for task in world.tasks:
+        if task not in WORLDS[name].tasks:
+            raise unknown(f"task in world {name!r}", task, WORLDS[name].tasks)
+    return world
+
+
+def rng(world: World, *names: object) -> np.random.Generator:
+    """A generator that depends on the world's seed and ``names`` only, not on what was drawn before."""
+    return np.random.default_rng(entropy(world.seed, *names))
+
+
+def entropy(*names: object) -> int:
+    """A 64-bit integer hashed from ``names``: the seed of one image, caption or run."""
+    text = "\x1f".join(map(str, names)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def backend(world: World):
+    """The package that supplies ``write_captions``, ``draw``, ``open_pool`` and ``benchmark`` in this world."""
+    return importlib.import_module(f"helpers.{world.backend}")

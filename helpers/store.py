@@ -42,16 +42,16 @@ class Spec:
 _RENDERER = ("canvas", "blueprints", "aircraft", "objects", "scenes", "render", "benchmarks")
 _RENDERER_CODE = tuple(f"pocket/{name}.py" for name in _RENDERER)
 ARTIFACTS = {
-    "pool": Spec("00", "under a minute", ("seed", "image_size", "tasks", "pool"), (), (*_RENDERER_CODE, "pocket/pool.py")),
-    "benchmarks": Spec("00", "under a minute", ("seed", "image_size", "tasks", "pool.benchmark_per_class"), (), _RENDERER_CODE),
+    "pool": Spec("00", "under a minute", ("image_size", "pool"), (), (*_RENDERER_CODE, "pocket/pool.py")),
+    "benchmarks": Spec("00", "under a minute", ("image_size", "pool.seed", "pool.benchmark_per_class"), (), _RENDERER_CODE),
     "upstream": Spec("00", "seconds with the committed weights", ("pool.upstream", "upstream"), ("pool",),
                      ("pocket/upstream.py", "pocket/training.py", "pocket/weights/card.json")),
-    "embeddings": Spec("00", "under a minute", (), ("pool", "benchmarks", "upstream"), ("clip.py",)),
-    "captions": Spec("01", "half a minute", ("captions",), ("upstream",), ("captions.py",)),
-    "synthetic": Spec("02", "five minutes", ("synthesis",), ("captions", "upstream"), ("synthesis.py",)),
+    "embeddings": Spec("03", "a minute", ("clip",), ("pool", "benchmarks", "upstream"), ("clip.py",)),
+    "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py",)),
+    "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"), ("synthesis.py",)),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py",)),
-    "finetuned": Spec("04", "five minutes", ("finetune",), ("synthetic", "retrieved", "benchmarks"), ("finetune.py", "clip.py")),
-    "analysed": Spec("05", "three minutes", ("analysis", "finetune"), ("synthetic", "retrieved", "benchmarks"),
+    "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"), ("finetune.py", "clip.py")),
+    "analysed": Spec("05", "three minutes", ("seed", "analysis", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                      ("analysis.py", "finetune.py")),
 }
 

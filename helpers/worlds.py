@@ -30,8 +30,9 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """The image-text pool, LAION's stand-in."""
+    """The image-text pool, LAION's stand-in, and the benchmarks beside it."""
 
+    seed: int = 0  # its own: another seed of the study draws, filters and trains anew, but the world stays the same
     rows: int = 16_000
     shard_rows: int = 2_000
     generic: float = 0.25  # share of the task-related captions that name no class ("an airplane at sunset")
@@ -48,21 +49,24 @@ class UpstreamSettings:
     clip_batch: int = 256
     clip_lr: float = 2e-3
     autoencoder_steps: int = 2_400
+    autoencoder_lr: float = 2e-3
     autoencoder_channels: tuple[int, ...] = (16, 32, 48)
     latent_channels: int = 8
-    unet_channels: tuple[int, ...] = (64, 112)
+    unet_channels: tuple[int, ...] = (48, 96, 112)
     generator_steps: int = 6_000  # of `generator_batch` images: the longest of the three training budgets
     generator_batch: int = 64
+    generator_lr: float = 1e-3
     language_steps: int = 1_500
     judge_images: int = 16_000
     judge_epochs: int = 12
+    judge_width: int = 32
 
 
 @dataclass(frozen=True)
 class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
-    per_task: int = 2_600  # captions asked for; exact duplicates are dropped afterwards
+    per_class: int = 125  # captions wanted per class, after exact duplicates are dropped
     mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
     examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
@@ -77,11 +81,20 @@ class SynthesisSettings:
     """One image per caption from a latent diffusion model ([P] section 3)."""
 
     generator: str = "long"  # training budget: "short", "middle", "long" (the paper's SD 1.1 / 1.3 / 1.5)
-    steps: int = 20  # DDIM steps; [P] 50
+    steps: int = 12  # DDIM steps; [P] 50
     guidance: float = 2.0  # [P]; [W] has 2.5
     eta: float = 0.0  # [C]
     batch: int = 64
     shard: int = 256
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """The CLIP that is adapted, and that filters both sources ([P] section 4)."""
+
+    model: str = "upstream"  # "upstream": the miniature's own; otherwise a name that open_clip knows
+    pretrained: str = ""
+    top_share: float = 0.5  # best share per class kept by the filter, for both sources; [P] 0.3
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,6 @@ class RetrievalSettings:
     rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
     k: int = 150  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
-    top_share: float = 0.3  # [P]
     domain_threshold: float = 0.2  # [W] tau, on the scale of the CLIP used
     class_cap: int = 10_000  # M [P]
     near_duplicate: float = 0.97  # cosine similarity to a test image at which a pair is dropped
@@ -102,7 +114,7 @@ class RetrievalSettings:
 class FinetuneSettings:
     """Full finetuning with cross-entropy from the text-initialised head ([P] section 4 and appendix)."""
 
-    sizes: tuple[int, ...] = (100, 200, 400, 800, 1_600)  # nested subsets
+    sizes: tuple[int, ...] = (50, 100, 200, 400, 800)  # nested subsets
     synthetic_beyond: int = 1  # further doublings for the synthetic arm (the grey zone of the figure)
     seeds: int = 3  # [P] at least 3
     lrs: tuple[float, ...] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
@@ -120,7 +132,7 @@ class FinetuneSettings:
 class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
-    size: int = 400  # images per arm of every ablation
+    size: int = 200  # images per arm of every ablation
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
     mix_synthetic: tuple[int, ...] = (0, 200, 400, 800)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
@@ -138,6 +150,7 @@ class World:
     pool: PoolSettings = PoolSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     captions: CaptionSettings = CaptionSettings()
+    clip: ClipSettings = ClipSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     finetune: FinetuneSettings = FinetuneSettings()
@@ -151,12 +164,12 @@ SMOKE = World(
     image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
     upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
-                              unet_channels=(16, 32), generator_steps=30, generator_batch=16, language_steps=200,
+                              unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=200,
                               judge_images=800, judge_epochs=2),
-    captions=CaptionSettings(per_task=80, max_new_tokens=24, batch=32, shard=32),
+    captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32, shard=32),
     synthesis=SynthesisSettings(steps=4, shard=40),
     retrieval=RetrievalSettings(k=20),
-    finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 64), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
+    finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
 )
@@ -164,8 +177,8 @@ SMOKE = World(
 WORKSTATION = World(
     "workstation",
     pool=PoolSettings(rows=100_000, shard_rows=10_000, upstream="train"),
-    upstream=UpstreamSettings(autoencoder_steps=10_000, generator_steps=30_000, generator_batch=256, unet_channels=(96, 192)),
-    captions=CaptionSettings(per_task=24_000),
+    upstream=UpstreamSettings(autoencoder_steps=10_000, generator_steps=30_000, generator_batch=256, unet_channels=(96, 192, 256)),
+    captions=CaptionSettings(per_class=1_000),
     synthesis=SynthesisSettings(steps=50, batch=512, shard=2_048),
     retrieval=RetrievalSettings(k=1_000),
     finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30),
@@ -177,8 +190,9 @@ PAPER = World(
     "paper",
     backend="paper",
     image_size=224,
+    clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
-    captions=CaptionSettings(per_task=1_700_000, max_new_tokens=100, batch=64, shard=250_000),  # [C]
+    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64, shard=250_000),  # [C]
     synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, near_duplicate=0.604169),  # [P], [C]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
@@ -212,6 +226,11 @@ def get(name: str, **overrides) -> World:
         if task not in WORLDS[name].tasks:
             raise unknown(f"task in world {name!r}", task, WORLDS[name].tasks)
     return world
+
+
+def adapt(world: World, **overrides) -> World:
+    """``world`` with settings replaced, by the rules of ``get``: ``adapt(w, synthesis={"generator": "short"})``."""
+    return _override(world, overrides, f"world {world.name!r}")
 
 
 def rng(world: World, *names: object) -> np.random.Generator:

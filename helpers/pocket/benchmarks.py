@@ -1,0 +1,86 @@
+"""The three tasks of the miniature: held-out renderings with other seeds, and cleaner scenes, than the pool's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import store
+from helpers.pocket.render import TASKS, factors, render, subject
+from helpers.pocket.scenes import BACKGROUNDS, Scene, sample_scene
+from helpers.pools import Benchmark, Split
+from helpers.worlds import World, entropy, unknown
+
+NOUNS = {"aircraft": "aircraft", "flowers": "flower", "cars": "car"}
+DETAILS = {  # what can be counted or named in a picture, per task
+    "flowers": ("petals", "shape", "centre"),
+    "cars": ("body", "doors", "arches", "lights"),
+}
+SPLITS = ("train", "val", "test")
+SHARD = 200  # images per file
+
+
+def benchmark(w: World, task: str) -> Benchmark:
+    """Images, labels, class names and templates of a task, rendered on first use.
+
+    Raises ``StudyError`` on a task that the world does not have.
+    """
+    if task not in w.tasks:
+        raise unknown(f"task in world {w.name!r}", task, w.tasks)
+    made = store.folder("benchmarks", w)
+    done = (made / "manifest.json").exists()
+    artifact = store.load("benchmarks", w) if done else store.make("benchmarks", w, lambda path: _build(path, w))
+    noun = NOUNS[task]
+    splits = {split: _split(artifact, task, split) for split in SPLITS}
+    return Benchmark(task, tuple(TASKS[task]), noun, f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}",
+                     (f"a photo of a {{}}, a type of {noun}.", "a photo of the {}."), BACKGROUNDS, details(task), **splits)
+
+
+def details(task: str) -> pd.DataFrame:
+    """Ground truth of the countable details: one row per class (index), one column per attribute."""
+    rows = {}
+    for name, thing in TASKS[task].items():
+        facts = thing.attributes if task == "aircraft" else dataclasses.asdict(thing)
+        rows[name] = {k: v for k, v in facts.items() if task == "aircraft" or k in DETAILS[task]}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def test_scene(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:
+    """Class name, scene and seed of the i-th image of a split: everything that is needed to render it again."""
+    names = tuple(TASKS[task])
+    seed = entropy(w.pool.seed, "benchmark", task, split, i)
+    return names[i % len(names)], sample_scene(np.random.default_rng(seed), "benchmark"), seed
+
+
+def _build(path: Path, w: World) -> None:
+    jobs = {}
+    for task in TASKS:
+        n = w.pool.benchmark_per_class * len(TASKS[task])
+        for split in SPLITS:
+            for start in range(0, n, SHARD):
+                jobs[f"{task}_{split}_{start:06d}.npy"] = (w, task, split, start, min(start + SHARD, n))
+    store.fill(path, jobs, images_of, "benchmark shards rendered")
+    for task in TASKS:
+        for split in SPLITS:
+            rows = [test_scene(w, task, split, i) for i in range(w.pool.benchmark_per_class * len(TASKS[task]))]
+            facts = pd.DataFrame([{"class": name, "seed": str(seed), **factors(scene)} for name, scene, seed in rows])
+            store.write(path / f"{task}_{split}.parquet", facts)
+
+
+def images_of(w: World, task: str, split: str, start: int, stop: int) -> np.ndarray:
+    """Render the images ``start`` to ``stop`` of a split: (stop - start, size, size, 3) uint8."""
+    made = []
+    for i in range(start, stop):
+        name, scene, seed = test_scene(w, task, split, i)
+        made.append(render(subject(task, name), scene, seed, w.image_size).pixels)
+    return np.stack(made)
+
+
+def _split(artifact: store.Artifact, task: str, split: str) -> Split:
+    images = np.concatenate([np.load(f) for f in artifact.files(f"{task}_{split}_*.npy")])
+    facts = store.read_table(artifact.path / f"{task}_{split}.parquet")
+    names = list(TASKS[task])
+    return Split(images, facts["class"].map(names.index).to_numpy(np.int64), facts)

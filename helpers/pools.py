@@ -1,0 +1,192 @@
+"""Image-text pools, benchmarks and training sets as small table types, and the files they are kept in."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import store
+from helpers.worlds import StudyError, unknown
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: ``images`` (n, side, side, 3) uint8, ``labels`` (n,) int64, ``facts`` one row per image."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    facts: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index) -> Split:
+        """The images at the positions ``index``, in that order."""
+        index = np.asarray(index)
+        facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
+        return Split(self.images[index], self.labels[index], facts)
+
+    def plus(self, other: Split) -> Split:
+        """These images followed by those of ``other``."""
+        facts = pd.concat([self.facts, other.facts], ignore_index=True)
+        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]), facts)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One classification task: what its classes are called, how to talk about them, and its three splits."""
+
+    task: str
+    classes: tuple[str, ...]
+    noun: str  # "aircraft"
+    domain: str  # one text for the whole task, "a photo of an aircraft" (workshop version's filter)
+    templates: tuple[str, ...]  # "a photo of a {}, a type of aircraft."
+    backgrounds: tuple[str, ...]  # background words for class + background prompts
+    details: pd.DataFrame  # class x countable attribute; no columns where nobody knows
+    train: Split
+    val: Split
+    test: Split
+
+    def texts(self, name: str) -> list[str]:
+        """The templates filled with a class name."""
+        return [t.format(name) for t in self.templates]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The pairs that generator and CLIP were trained on. Rows are addressed by position, 0 to ``len(pool) - 1``."""
+
+    shards: tuple[Path, ...]  # parquet with LAION's columns, in order
+    fetch_rows: Callable[[Path, np.ndarray], np.ndarray]  # (shard, rows in it) -> images
+    sizes: tuple[int, ...]
+    truth_shards: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def captions(self) -> pd.DataFrame:
+        """All rows of all shards: LAION's columns, in the pool's order."""
+        return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
+
+    def truth(self) -> pd.DataFrame:
+        """What is really in the images, row by row; for evaluation only. Raises ``StudyError`` where nobody knows."""
+        if not self.truth_shards:
+            raise StudyError("this pool comes without ground truth; it is known in the rendered worlds only "
+                             "(python -m helpers.run pocket).")
+        return pd.concat([store.read_table(p) for p in self.truth_shards], ignore_index=True)
+
+    def fetch(self, rows) -> np.ndarray:
+        """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {len(self) - 1}.")
+        starts = np.cumsum((0, *self.sizes))
+        shard = np.searchsorted(starts, rows, side="right") - 1
+        parts, where = [], []
+        for i in np.unique(shard):
+            here = np.flatnonzero(shard == i)
+            parts.append(self.fetch_rows(self.shards[i], rows[here] - starts[i]))
+            where.append(here)
+        if not parts:
+            return np.zeros((0, 1, 1, 3), np.uint8)
+        return np.concatenate(parts)[np.argsort(np.concatenate(where), kind="stable")]
+
+
+def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
+    """The images of a task that a source offers after filtering, ready to train on.
+
+    ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet`` that says which
+    rows passed. Raises ``StudyError`` on an unknown task or column.
+    """
+    tasks = [p.stem for p in artifact.files("*.parquet") if (artifact.path / f"{p.stem}.npy").exists()]
+    if task not in tasks:
+        raise unknown(f"task in {artifact.name}", task, tasks)
+    table = store.read_table(artifact.path / f"{task}.parquet")
+    if keep not in table:
+        raise unknown(f"selection of {artifact.name}", keep, [c for c in table if c.startswith("keep")])
+    rows = np.flatnonzero(table[keep].to_numpy(bool))
+    facts = table.iloc[rows].reset_index(drop=True)
+    return Split(artifact.array(f"{task}.npy")[rows], facts["label"].to_numpy(np.int64), facts)
+
+
+def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of ``n`` images, classes as balanced as they can be; the subset for n lies inside the one for 2 n.
+
+    Classes are taken in turns, each class's images in an order drawn from ``rng``. Raises ``StudyError`` when there are
+    fewer than ``n`` images.
+    """
+    if n > len(labels):
+        raise StudyError(f"a subset of {n} images was asked for, but there are only {len(labels)}.")
+    order = rng.permutation(len(labels))
+    turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    shuffled_classes = rng.permutation(int(labels.max()) + 1 if len(labels) else 0)
+    return order[np.lexsort((shuffled_classes[labels[order]], turn))][:n]
+
+
+def top_share(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Mask of the best-scoring ``share`` of each class, at least one ([P] section 3: top 30 % per class)."""
+    rank = pd.Series(scores).groupby(labels).rank(ascending=False, method="first")
+    size = pd.Series(labels).groupby(labels).transform("size")
+    return (rank <= np.maximum(np.ceil(share * size - 1e-9), 1)).to_numpy()
+
+
+def png(image: np.ndarray) -> bytes:
+    """An image (side, side, 3) uint8 as the bytes of a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "png", compress_level=4)
+    return buffer.getvalue()
+
+
+def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes:
+    """A webdataset shard: per image ``key.png``, ``key.txt`` (caption), ``key.json`` and, with a label, ``key.cls``.
+
+    ``rows`` has one mapping per image, with ``caption`` and perhaps ``label``; keys count on from ``first``.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for i, (image, row) in enumerate(zip(images, rows, strict=True), start=first):
+            parts = {"png": png(image), "txt": row["caption"].encode(), "json": json.dumps(row, default=str).encode()}
+            if "label" in row:
+                parts["cls"] = str(row["label"]).encode()
+            for ending, data in parts.items():
+                info = tarfile.TarInfo(f"{i:09d}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
+    """All images (n, side, side, 3) and rows of a webdataset shard, in order. Raises ``StudyError`` when it is damaged."""
+    from PIL import Image, UnidentifiedImageError
+
+    images, rows = [], []
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member).read()
+                if member.name.endswith(".json"):
+                    rows.append(json.loads(data))
+                elif member.name.endswith((".png", ".jpg", ".jpeg", ".webp")):
+                    images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    except (tarfile.TarError, UnidentifiedImageError, OSError, ValueError) as e:
+        raise StudyError(f"cannot read {path}: {e}. It is truncated or holds a broken image; delete it and run again.") from e
+    return np.stack(images), rows
+
+
+def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:
+    """Unpack webdataset shards into ``folder/class name/key.png``, the layout of torchvision's ``ImageFolder``."""
+    for path in tars:
+        images, rows = read_tar(path)
+        for i, (image, row) in enumerate(zip(images, rows, strict=True)):
+            name = classes[row["label"]].replace("/", "_")
+            store.write(folder / name / f"{path.stem}-{i:05d}.png", png(image))
+    return folder

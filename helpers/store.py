@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -50,9 +51,11 @@ ARTIFACTS = {
     "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py",)),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"), ("synthesis.py",)),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py",)),
-    "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"), ("finetune.py", "clip.py")),
+    "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"), ("finetune.py", "adapt.py", "clip.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis", "finetune"), ("synthetic", "retrieved", "benchmarks"),
-                     ("analysis.py", "finetune.py")),
+                     ("analysis.py", "adapt.py", "clip.py")),
+    "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
+                    ("pocket/calibration.py", "adapt.py", "clip.py")),
 }
 
 
@@ -130,17 +133,27 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        build(path)
-        _write_manifest(path)
+        with _alone(path):
+            if not (path / "manifest.json").exists():  # another process may have finished it meanwhile
+                build(path)
+                _write_manifest(path)
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
     print(f"{name}: made {path.name} in {time.monotonic() - start:.0f} s, {size:.1f} MB")
     return load(name, w, **variant)
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process builds in this folder; a killed process leaves no lock behind."""
+    with open(path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _write_manifest(path: Path) -> None:
     for leftover in path.rglob("*.tmp"):
         leftover.unlink()
-    files = sorted(f for f in path.rglob("*") if f.is_file())
+    files = sorted(f for f in path.rglob("*") if f.is_file() and f.name not in ("manifest.json", ".lock"))
     rows = {str(f.relative_to(path)): [f.stat().st_size, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files}
     write(path / "manifest.json", rows)
 

@@ -48,9 +48,10 @@ class UpstreamSettings:
     clip_epochs: int = 12
     clip_batch: int = 256
     clip_lr: float = 2e-3
-    autoencoder_steps: int = 2_400
+    autoencoder_steps: int = 4_000
     autoencoder_lr: float = 2e-3
-    autoencoder_channels: tuple[int, ...] = (16, 32, 48)
+    autoencoder_batch: int = 16  # small: many updates count for more than many images
+    autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 8
     unet_channels: tuple[int, ...] = (48, 96, 112)
     generator_steps: int = 6_000  # of `generator_batch` images: the longest of the three training budgets
@@ -104,9 +105,9 @@ class RetrievalSettings:
     rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
     k: int = 150  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
-    domain_threshold: float = 0.2  # [W] tau, on the scale of the CLIP used
+    domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2
     class_cap: int = 10_000  # M [P]
-    near_duplicate: float = 0.97  # cosine similarity to a test image at which a pair is dropped
+    copy_quantile: float = 0.9995  # copies: similarity that this share of independent image pairs stays below; [C] 0.604 of ISC
     decontaminate: tuple[str, ...] = ("test",)  # [P] test; App. B.2 adds "train"
 
 
@@ -114,18 +115,20 @@ class RetrievalSettings:
 class FinetuneSettings:
     """Full finetuning with cross-entropy from the text-initialised head ([P] section 4 and appendix)."""
 
-    sizes: tuple[int, ...] = (50, 100, 200, 400, 800)  # nested subsets
+    sizes: tuple[int, ...] = (40, 80, 160, 320, 640)  # nested subsets
     synthetic_beyond: int = 1  # further doublings for the synthetic arm (the grey zone of the figure)
     seeds: int = 3  # [P] at least 3
     lrs: tuple[float, ...] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
     batch: int = 64  # [P] 512
-    epochs: int = 12  # [P] 30, ImageNet 10
-    min_steps: int = 60  # so that the smallest sets leave the warm-up; the same for every source
+    epochs: int = 8  # [P] 30, ImageNet 10
+    min_steps: int = 40  # so that the smallest sets leave the warm-up; the same for every source
     warmup: float = 0.1  # share of the steps; [P] 500 steps, more than the smallest sets ever train
     weight_decay: float = 0.1  # [P]
     betas: tuple[float, float] = (0.9, 0.95)  # [P]
     clip_norm: float = 1.0  # [C]
-    evaluations: int = 4  # epochs at which validation accuracy is taken; the best one is kept
+    evaluations: int = 2  # times validation accuracy is taken; the best state is kept [P: every epoch]
+    validation: int = 700  # validation images looked at during training
+    probe_images: int = 1_200  # of train, and of validation, that the linear probe is fitted on
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ SMOKE = World(
     synthesis=SynthesisSettings(steps=4, shard=40),
     retrieval=RetrievalSettings(k=20),
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
-                              evaluations=1),
+                              evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
 )
 
@@ -181,7 +184,7 @@ WORKSTATION = World(
     captions=CaptionSettings(per_class=1_000),
     synthesis=SynthesisSettings(steps=50, batch=512, shard=2_048),
     retrieval=RetrievalSettings(k=1_000),
-    finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30),
+    finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30, evaluations=6, validation=2_400, probe_images=2_400),
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
 )
@@ -194,9 +197,9 @@ PAPER = World(
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
     captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64, shard=250_000),  # [C]
     synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
-    retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, near_duplicate=0.604169),  # [P], [C]
+    retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000),  # [P], [C]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
-                              batch=512, epochs=30, evaluations=30),  # [P]
+                              batch=512, epochs=30, evaluations=30, validation=50_000, probe_images=1_300_000),  # [P]
     analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
 )
 

@@ -48,7 +48,7 @@ def details(task: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def test_scene(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:
+def scene_of(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:
     """Class name, scene and seed of the i-th image of a split: everything that is needed to render it again."""
     names = tuple(TASKS[task])
     seed = entropy(w.pool.seed, "benchmark", task, split, i)
@@ -65,7 +65,7 @@ def _build(path: Path, w: World) -> None:
     store.fill(path, jobs, images_of, "benchmark shards rendered")
     for task in TASKS:
         for split in SPLITS:
-            rows = [test_scene(w, task, split, i) for i in range(w.pool.benchmark_per_class * len(TASKS[task]))]
+            rows = [scene_of(w, task, split, i) for i in range(w.pool.benchmark_per_class * len(TASKS[task]))]
             facts = pd.DataFrame([{"class": name, "seed": str(seed), **factors(scene)} for name, scene, seed in rows])
             store.write(path / f"{task}_{split}.parquet", facts)
 
@@ -74,7 +74,7 @@ def images_of(w: World, task: str, split: str, start: int, stop: int) -> np.ndar
     """Render the images ``start`` to ``stop`` of a split: (stop - start, size, size, 3) uint8."""
     made = []
     for i in range(start, stop):
-        name, scene, seed = test_scene(w, task, split, i)
+        name, scene, seed = scene_of(w, task, split, i)
         made.append(render(subject(task, name), scene, seed, w.image_size).pixels)
     return np.stack(made)
 

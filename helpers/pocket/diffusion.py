@@ -63,11 +63,11 @@ def _autoencoder(rank: int, workers: int, images: Path, u: UpstreamSettings, see
                         layers_per_block=1, latent_channels=u.latent_channels, norm_num_groups=8,
                         mid_block_add_attention=False, sample_size=np.load(images, mmap_mode="r").shape[1])
     vae = vae.to(gpu.device(), memory_format=torch.channels_last)
-    schedule = training.Schedule(u.autoencoder_steps, u.generator_batch, u.autoencoder_lr, average=0.995, weight_decay=0.0)
+    schedule = training.Schedule(u.autoencoder_steps, u.autoencoder_batch, u.autoencoder_lr, average=0.995, weight_decay=0.0)
     pixels = np.load(images, mmap_mode="r")
     order = training.batches(len(pixels), schedule.batch, entropy(seed, "autoencoder"), rank, workers)
     generator = torch.Generator(gpu.device()).manual_seed(entropy(seed, "autoencoder", rank) % 2**63)
-    log = training.Log("autoencoder", 100, schedule.batch, rank)
+    log = training.Log("autoencoder", 250, schedule.batch, rank)
 
     def loss_of(model, step):
         x = to_model(pixels[np.sort(next(order))])

@@ -58,6 +58,8 @@ def write(folder: str | Path, prompts: Sequence[str], seeds: Sequence[int], sett
     import torch
     from transformers import LogitsProcessorList
 
+    if not prompts:
+        return []
     model, tokenizer = _load(str(folder))
     newline = tokenizer.convert_tokens_to_ids(NEWLINE)
     lengths = [len(ids) for ids in tokenizer(list(prompts))["input_ids"]]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers import store
 from helpers.pocket import wording
-from helpers.pocket.benchmarks import test_scene
+from helpers.pocket.benchmarks import scene_of
 from helpers.pocket.render import TASKS, factors, render, subject
 from helpers.pocket.scenes import Scene, sample_scene
 from helpers.pools import Pool, read_tar, tar_bytes
@@ -117,7 +117,7 @@ def _copy(rows: list[dict], i: int, rng: np.random.Generator) -> dict:
 def _leak(w: World, i: int, rng: np.random.Generator) -> dict:
     task = str(rng.choice(list(TASKS)))
     j = int(rng.integers(w.pool.benchmark_per_class * len(TASKS[task])))
-    cls, scene, _ = test_scene(w, task, "test", j)
+    cls, scene, _ = scene_of(w, task, "test", j)
     text, extra = wording.caption(task, cls, scene, rng, "background")
     return _row(task, cls, scene, i, w, said=cls, caption=text, caption_kind="background", extra=extra, test_copy_of=j)
 
@@ -157,7 +157,7 @@ def shard_bytes(w: World, rows: list[dict], start: int) -> bytes:
 def _picture(w: World, row: dict, i: int) -> np.ndarray:
     rng = np.random.default_rng(entropy(w.pool.seed, "copying", i))
     if row["test_copy_of"] >= 0:
-        name, scene, seed = test_scene(w, row["kind"], "test", row["test_copy_of"])
+        name, scene, seed = scene_of(w, row["kind"], "test", row["test_copy_of"])
         return near_copy(render(subject(row["kind"], name), scene, seed, w.image_size).pixels, rng)
     scene = Scene(**{name: row[name] for name in SCENE})
     thing = subject(row["kind"], row["cls"]) if row["cls"] else row["kind"]

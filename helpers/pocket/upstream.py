@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from helpers import clip, gpu, store
-from helpers.pocket import diffusion, judge, language, training
+from helpers.pocket import diffusion, judges, language, training
 from helpers.pocket.pool import open_pool
 from helpers.worlds import StudyError, World, entropy
 
 WEIGHTS = Path(__file__).parent / "weights"
 VOCABULARY = 1_000
+NOUN = {"aircraft": " aircraft", "cars": " car"}  # appended to class names in prompts [C]
 CONTEXT = 32  # tokens of a caption; the longest of the pool has 28
 PARTS = ("tokenizer", "clip", "language", "judge-details.safetensors", "judge-variant.safetensors", "generator")
 
@@ -74,7 +75,7 @@ def train(w: World, path: Path) -> None:
     train_language(w, path)
     for which in ("details", "variant"):
         if not (path / f"judge-{which}.safetensors").exists():
-            judge.train(w, which, path)
+            judges.train(w, which, path)
     train_generator(w, texts, path)
     (path / "images.npy").unlink()
 
@@ -125,7 +126,6 @@ def clip_config(w: World, vocabulary: int) -> dict:
 
 def train_clip(w: World, texts: list[str], path: Path) -> None:
     """Contrastive training of the miniature CLIP on the pool's pairs, symmetric InfoNCE as in open_clip."""
-    import open_clip  # noqa: F401 - fail early where it is missing
     import torch
 
     if (path / "clip").exists():
@@ -153,7 +153,7 @@ def train_clip(w: World, texts: list[str], path: Path) -> None:
 
     made.model.train()
     training.fit(made.model, loss_of, schedule)
-    clip.save(made, path / "clip.tmp")
+    clip.save(made, path / "clip.tmp", clip_config(w, len(tokenizer)))
     (path / "clip.tmp").rename(path / "clip")
 
 
@@ -163,7 +163,7 @@ def train_language(w: World, path: Path) -> None:
         return
     truth = open_pool(w).truth()
     named = truth[truth["said"] != ""]
-    corpus = list(zip(named["said"], named["extra"].where(named["extra"] != "", None), named["caption"], strict=True))
+    corpus = list(zip(named["said"] + named["kind"].map(NOUN).fillna(""), named["extra"].where(named["extra"] != "", None), named["caption"], strict=True))
     language.train(corpus, w.upstream.language_steps, entropy(w.pool.seed, "language") % 2**31, path / "language.tmp")
     (path / "language.tmp").rename(path / "language")
 
@@ -181,14 +181,14 @@ def retrain(w: World) -> Path:
 
     Returns that folder. Takes hours on a CPU: ``python -m helpers.run pocket 00 -p retrain=True``.
     """
-    from helpers.pocket.quality import measure
+    from helpers.pocket.calibration import quality
     from helpers.worlds import adapt
 
     own, start = adapt(w, pool={"upstream": "train"}), time.monotonic()
     made = folder(own)
     shutil.rmtree(WEIGHTS, ignore_errors=True)
     shutil.copytree(made, WEIGHTS, ignore=shutil.ignore_patterns("manifest.json"))
-    return write_card(w, (time.monotonic() - start) / 60, measure(own))
+    return write_card(w, (time.monotonic() - start) / 60, quality(own))
 
 
 def write_card(w: World, minutes: float, quality: dict) -> Path:

@@ -28,25 +28,14 @@ CLASSES = [(task, name) for task in TASKS for name in TASKS[task]]
 
 
 def network(outputs: int, width: int = 32):
-    """Seven convolutions, the first at full resolution, then mean and maximum: (n, 3, s, s) in -1..1 -> (n, outputs)."""
+    """Seven convolutions, the first at full resolution, then the maximum of each quarter: (n, 3, s, s) in -1..1 -> (n, outputs)."""
     from torch import nn
 
     layers, channels = [], 3
     for out, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
         layers += [nn.Conv2d(channels, out * width, 3, stride, 1, bias=False), nn.BatchNorm2d(out * width), nn.ReLU()]
         channels = out * width
-    return nn.Sequential(*layers, _Pool(), nn.Linear(2 * channels, outputs))
-
-
-def _Pool():  # noqa: N802 - reads as a layer
-    import torch
-    from torch import nn
-
-    class MeanAndMax(nn.Module):
-        def forward(self, x):
-            return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
-
-    return MeanAndMax()
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(4 * channels, outputs))
 
 
 def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
@@ -152,3 +141,8 @@ def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
     share = 1 / (1 + np.exp(is_aircraft[:, 0] - is_aircraft[:, 1]))
     seen = {a: np.array(v, dtype=object)[p.argmax(1)] for (a, v), p in zip(DETAILS.items(), parts, strict=True)}
     return pd.DataFrame({**seen, "variant": [CLASSES[i][1] for i in variant], "is_aircraft": share})
+
+
+def features(folder: Path, which: str):
+    """The judge without its last layer, as a module: (n, 3, side, side) in -1..1 -> (n, features)."""
+    return _load(folder, which)[:-1]

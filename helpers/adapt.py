@@ -1,0 +1,186 @@
+"""Adapting one CLIP on one training set and measuring it: the recipe of [P] section 4, equal for every source."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers import clip as clips
+from helpers import gpu
+from helpers.clip import Clip
+from helpers.pools import Benchmark, Split
+from helpers.worlds import FinetuneSettings, StudyError
+
+PENALTIES = tuple(10.0**e for e in (-5, -4, -3, -2))  # strengths of the probe's l2 penalty, chosen on validation
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A finetuned image tower with its trained classifier."""
+
+    clip: Clip
+    weight: object  # (classes, d) tensor
+    bias: object  # (classes,) tensor
+
+
+def steps_of(n: int, s: FinetuneSettings) -> tuple[int, int]:
+    """Number of update steps for ``n`` images, and the batch size: epochs, but never fewer than ``min_steps``."""
+    batch = min(s.batch, n)
+    return max(s.min_steps, math.ceil(s.epochs * n / batch)), batch
+
+
+def rate(step: int, steps: int, lr: float, warmup: float) -> float:
+    """Learning rate at ``step`` of ``steps``: linear warm-up over a share of them, then a cosine to zero ([P], per step)."""
+    start = max(1, round(warmup * steps))
+    if step < start:
+        return lr * (step + 1) / start
+    return lr * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
+
+
+def random_crops(images, generator, low: float = 0.9):
+    """Random crops of ``low`` to 1 of the area, resized back: float (n, 3, s, s) in and out (open_clip's augmentation [L])."""
+    import torch
+
+    n = len(images)
+    side = (low + (1 - low) * torch.rand(n, generator=generator)).sqrt()
+    shift = (2 * torch.rand(n, 2, generator=generator) - 1) * (1 - side)[:, None]
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = side
+    theta[:, :, 2] = shift
+    where = torch.nn.functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, where, padding_mode="reflection", align_corners=False)
+
+
+def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: FinetuneSettings) -> tuple[Adapted, dict]:
+    """Train image tower and text-initialised head with cross-entropy on ``train``; keep what validates best.
+
+    Returns the adapted model, and ``{"val": accuracy, "step": step kept, "steps": all}``. The head starts as the mean text
+    embedding per class times exp(logit scale), bias 0 [C]; normalisation layers keep their statistics.
+    """
+    import torch
+
+    if not len(train):
+        raise StudyError(f"no images to train on for task {bench.task!r}; see which classes have rows in notebook 03.")
+    made, (steps, batch) = clips.copy(clip), steps_of(len(train), s)
+    scale = made.model.logit_scale.detach().exp()
+    weight = torch.nn.Parameter(torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device()) * scale)
+    bias = torch.nn.Parameter(torch.zeros(len(weight), device=gpu.device()))
+    parameters = [*made.model.visual.parameters(), weight, bias]
+    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=s.betas, weight_decay=s.weight_decay)
+    generator, order = torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64)
+    kept: dict = {"val": -1.0}
+    for step in range(steps):
+        while len(order) < batch:
+            order = np.concatenate([order, torch.randperm(len(train), generator=generator).numpy()])
+        rows, order = order[:batch], order[batch:]
+        optimiser.param_groups[0]["lr"] = rate(step, steps, lr, s.warmup)
+        with gpu.autocast():
+            x = random_crops(clips.pixels(made, train.images[rows]), generator)
+            logits = made.model.encode_image(x, normalize=True) @ weight.T + bias
+        wanted = torch.from_numpy(train.labels[rows]).to(gpu.device())
+        torch.nn.functional.cross_entropy(logits.float(), wanted).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad()
+        if (step + 1) in _checkpoints(steps, s.evaluations):
+            kept = _better(kept, Adapted(made, weight, bias), bench, step + 1, s)
+    _restore(made, weight, bias, kept.pop("state"))
+    return Adapted(made, weight.detach(), bias.detach()), {**kept, "steps": steps}
+
+
+def _checkpoints(steps: int, evaluations: int) -> set[int]:
+    return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}
+
+
+def _better(kept: dict, model: Adapted, bench: Benchmark, step: int, s: FinetuneSettings) -> dict:
+    val = thinned(bench.val, s.validation)
+    accuracy = zero_shot(model, val)
+    if accuracy <= kept["val"]:
+        return kept
+    state = {k: v.clone() for k, v in model.clip.model.visual.state_dict().items()}
+    return {"val": accuracy, "step": step, "state": (state, model.weight.detach().clone(), model.bias.detach().clone())}
+
+
+def _restore(made: Clip, weight, bias, state: tuple) -> None:
+    made.model.visual.load_state_dict(state[0])
+    weight.data.copy_(state[1])
+    bias.data.copy_(state[2])
+
+
+@functools.lru_cache(maxsize=16)
+def _every(n: int, most: int) -> tuple[int, ...]:
+    return tuple(np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)))
+
+
+def thinned(split: Split, most: int) -> Split:
+    """At most ``most`` images, evenly spread over the split; the same ones for every arm."""
+    return split if len(split) <= most else split.take(_every(len(split), most))
+
+
+def zero_shot(model: Adapted, split: Split) -> float:
+    """Accuracy, 0..1, of the adapted encoder with its own trained head."""
+    return accuracy_of(clips.embed_images(model.clip, split.images), model.weight, model.bias, split.labels)
+
+
+def accuracy_of(features: np.ndarray, weight, bias, labels: np.ndarray) -> float:
+    """Accuracy, 0..1, of a linear classifier on features."""
+    w, b = (np.asarray(v.detach().cpu() if hasattr(v, "detach") else v, np.float32) for v in (weight, bias))
+    return float(((features @ w.T + b).argmax(1) == labels).mean())
+
+
+def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, start=None):
+    """Multinomial logistic regression by L-BFGS: weight (classes, d) and bias (classes,) float32 arrays.
+
+    Minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2; scikit-learn's ``C`` is 1 / (n * penalty). ``start`` is an
+    earlier solution to go on from.
+    """
+    import torch
+
+    x, y = torch.from_numpy(features).float(), torch.from_numpy(labels)
+    w = torch.zeros(classes, x.shape[1]) if start is None else torch.from_numpy(start[0]).clone()
+    b = torch.zeros(classes) if start is None else torch.from_numpy(start[1]).clone()
+    w.requires_grad_(True), b.requires_grad_(True)
+    solver = torch.optim.LBFGS([w, b], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10,
+                               line_search_fn="strong_wolfe")
+
+    def loss():
+        solver.zero_grad()
+        value = torch.nn.functional.cross_entropy(x @ w.T + b, y) + penalty / 2 * w.square().sum()
+        value.backward()
+        return value
+
+    solver.step(loss)
+    return w.detach().numpy(), b.detach().numpy()
+
+
+def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict:
+    """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C].
+
+    The encoder is frozen; features are cached unit embeddings. Returns ``{"val", "test", "penalty"}``.
+    """
+    parts = {name: thinned(getattr(bench, name), s.probe_images) for name in ("train", "val")} | {"test": bench.test}
+    features = {name: clips.embed_images(clip, part.images) for name, part in parts.items()}
+    best, solution = (-1.0, PENALTIES[-1]), None
+    for penalty in sorted(PENALTIES, reverse=True):
+        solution = linear_probe(features["train"], parts["train"].labels, len(bench.classes), penalty, solution)
+        best = max(best, (accuracy_of(features["val"], *solution, parts["val"].labels), penalty))
+    both = np.concatenate([features["train"], features["val"]])
+    labels = np.concatenate([parts["train"].labels, parts["val"].labels])
+    final = linear_probe(both, labels, len(bench.classes), best[1], solution)
+    return {"val": best[0], "test": accuracy_of(features["test"], *final, bench.test.labels), "penalty": best[1]}
+
+
+def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:
+    """Test accuracy of an adapted model: ``zero_shot`` and ``linear_probe``, 0..1."""
+    return {"zero_shot": zero_shot(model, bench.test), "linear_probe": probe(model.clip, bench, s)["test"]}
+
+
+def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict:
+    """The same of the unadapted CLIP with its text head."""
+    import torch
+
+    weight = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
+    return measure(Adapted(clip, weight, torch.zeros(len(weight), device=gpu.device())), bench, s)

@@ -1,0 +1,166 @@
+"""CLIP models through open_clip: build, save, load, embed, and the text-initialised classifier. Nobody else imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy as copying
+import functools
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from helpers import gpu, worlds
+from helpers.worlds import StudyError, World
+
+WEIGHTS = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """An open_clip model with its tokenizer, and how pixels have to be scaled for it."""
+
+    model: object
+    tokenizer: object
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+
+def load(w: World) -> Clip:
+    """The CLIP of this world, on the device; loaded once per process.
+
+    Raises ``StudyError`` when its weights are not there, saying how to get them.
+    """
+    if w.clip.model == "upstream":
+        return load_folder(worlds.backend(w).clip_folder(w))
+    return _load_named(w.clip.model, w.clip.pretrained)
+
+
+@functools.cache
+def _load_named(model: str, pretrained: str) -> Clip:
+    import open_clip
+
+    if model not in open_clip.list_models():
+        raise worlds.unknown("CLIP model", model, open_clip.list_models())
+    if pretrained not in open_clip.list_pretrained_tags_by_model(model) and not Path(pretrained).is_file():
+        raise worlds.unknown(f"weights of CLIP {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
+    try:
+        made = open_clip.create_model(model, pretrained=pretrained)
+    except (OSError, RuntimeError) as e:
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}). Fetch them once "
+                         f"with a network: python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"") from e
+    return _wrapped(made, open_clip.get_tokenizer(model))
+
+
+@functools.cache
+def load_folder(folder: Path) -> Clip:
+    """A CLIP saved by ``save``: ``config.json``, tokenizer files and weights. Raises ``StudyError`` when they are missing."""
+    if not (Path(folder) / WEIGHTS).exists():
+        raise StudyError(f"no CLIP in {folder}: {WEIGHTS} is missing. Restore it from git, or run notebook 00.")
+    config = json.loads((Path(folder) / "config.json").read_text())
+    return build(config, folder, Path(folder) / WEIGHTS)
+
+
+def build(config: dict, tokenizer_folder: Path, weights: Path | None = None) -> Clip:
+    """A CLIP from an open_clip configuration and a tokenizer saved by transformers; random where no weights are given."""
+    import tempfile
+
+    import open_clip
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "miniature.json").write_text(json.dumps(config))
+        open_clip.add_model_config(folder)
+    with _quiet():
+        made = open_clip.create_model("miniature", pretrained=str(weights) if weights else None)
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(tokenizer_folder), context_length=config["text_cfg"]["context_length"])
+    return _wrapped(made, tokenizer)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """open_clip warns of random weights, even where training from scratch is what is wanted."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _wrapped(model, tokenizer) -> Clip:
+    import torch
+
+    visual = model.visual
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    model = model.to(gpu.device(), memory_format=torch.channels_last).eval()
+    return Clip(model, tokenizer, tuple(visual.image_mean), tuple(visual.image_std), size)
+
+
+def save(clip: Clip, folder: Path, config: dict) -> None:
+    """Write weights (float16), configuration and tokenizer, for ``load_folder``."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in clip.model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    clip.tokenizer.save_pretrained(folder)
+
+
+def copy(clip: Clip) -> Clip:
+    """A deep copy, to finetune without touching the original."""
+    return replace(clip, model=copying.deepcopy(clip.model))
+
+
+def pixels(clip: Clip, images):
+    """uint8 images (n, side, side, 3), array or tensor, as the model's input: float (n, 3, S, S), channels last."""
+    import torch
+
+    x = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images).to(gpu.device())
+    x = x.permute(0, 3, 1, 2).float() / 255
+    if x.shape[-1] != clip.image_size:
+        x = torch.nn.functional.interpolate(x, (clip.image_size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def embed_images(clip: Clip, images, batch: int = 256) -> np.ndarray:
+    """Unit-length image embeddings, (n, d) float32, of uint8 images (n, side, side, 3)."""
+    import torch
+
+    return _embed(lambda i: clip.model.encode_image(pixels(clip, images[i : i + batch]), normalize=True), len(images), batch,
+                  torch)
+
+
+def embed_texts(clip: Clip, texts: Sequence[str], batch: int = 512) -> np.ndarray:
+    """Unit-length text embeddings, (n, d) float32."""
+    import torch
+
+    texts = list(texts)
+    return _embed(lambda i: clip.model.encode_text(clip.tokenizer(texts[i : i + batch]).to(gpu.device()), normalize=True),
+                  len(texts), batch, torch)
+
+
+def _embed(part, n: int, batch: int, torch) -> np.ndarray:
+    with torch.inference_mode(), gpu.autocast():
+        parts = [part(i).float().cpu().numpy() for i in range(0, n, batch)]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
+    """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
+    texts = [t.format(name) for name in classes for t in templates]
+    weights = embed_texts(clip, texts).reshape(len(classes), len(templates), -1).mean(1)
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
+
+
+def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[str],
+                 templates: Sequence[str]) -> np.ndarray:
+    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32."""
+    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
+    texts = texts.reshape(len(classes), len(templates), -1)
+    return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

@@ -1,0 +1,143 @@
+"""How every figure looks and is kept: theme, one colour per source, image grids, PNG with alt text and CSV beside it."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import os
+import textwrap
+from base64 import b64encode
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from helpers import gpu, store
+from helpers.worlds import StudyError, World
+
+SOURCES = {"clip": "unadapted CLIP", "retrieved": "retrieved", "synthetic": "synthetic", "mixed": "mixed",
+           "ground_truth": "ground truth"}
+COLOURS = {"clip": "#5c5c5c", "retrieved": "#0072b2", "synthetic": "#d55e00", "mixed": "#009e73", "ground_truth": "#b8860b"}
+DPI = 150
+
+sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc={
+    "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
+    "legend.fontsize": 10, "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "grid.alpha": 0.35,
+    "figure.dpi": 80, "legend.frameon": False})
+
+
+def folder(w: World) -> Path:
+    """Where this world's figures are kept: ``$STUDY_FIGURES/<world>``, or ``figures/<world>`` beside the package."""
+    return Path(os.environ.get("STUDY_FIGURES") or store.PACKAGE.parent / "figures") / w.name
+
+
+def save(fig, name: str, data: pd.DataFrame | None, alt: str, w: World):
+    """Keep a figure as ``NN_name.png`` with its alt text, and the plotted rows as ``NN_name.csv``; returns what to display.
+
+    ``alt`` says what form the figure has and what it shows, 60 to 300 characters. A line below the figure names world, seed
+    and device. Raises ``StudyError`` on an alt text out of bounds or a folder that cannot be written to.
+    """
+    if not 60 <= len(alt) <= 300:
+        raise StudyError(f"the alt text of {name} has {len(alt)} characters; write 60 to 300: form, then finding.")
+    fig.text(0.995, -0.005, f"{w.name} world · seed {w.seed} · {gpu.describe()}", ha="right", va="top", fontsize=8, color="0.4")
+    buffer = BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1,
+                metadata={"Description": alt, "Title": name, "Software": None})
+    plt.close(fig)
+    store.write(folder(w) / f"{name}.png", buffer.getvalue())
+    if data is not None:
+        store.write(folder(w) / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
+    return _Shown(buffer.getvalue(), name, alt)
+
+
+class _Shown:
+    """A figure as HTML with its alt text, which is where nbconvert keeps it."""
+
+    def __init__(self, png: bytes, name: str, alt: str):
+        self.png, self.name, self.alt = png, name, alt
+
+    def _repr_mimebundle_(self, **_):
+        source = f"data:image/png;base64,{b64encode(self.png).decode()}"
+        shown = (f'<figure style="margin:0"><img src="{source}" alt="{html.escape(self.alt)}" style="max-width:100%">'
+                 f"<figcaption>{self.name}</figcaption></figure>")
+        return {"text/html": shown, "text/plain": f"{self.name}: {self.alt}"}
+
+
+def grid(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = (), tile: float = 0.95, label: float = 1.9):
+    """Images in labelled rows, uint8 (n, side, side, 3) each, enlarged without smoothing; ``columns`` are headings.
+
+    A heading may be empty; it stands over the column at its position. ``tile`` and ``label`` are widths in inches.
+    """
+    if not rows:
+        raise StudyError("a grid needs at least one row of images; this selection is empty.")
+    across = max(len(images) for _, images in rows)
+    fig, axes = plt.subplots(len(rows), across, figsize=(label + tile * across, tile * len(rows) + (0.35 if columns else 0.1)),
+                             squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.06})
+    width = label + tile * across
+    fig.subplots_adjust(left=label / width, right=0.999, top=1 - 0.3 / fig.get_figheight() if columns else 0.999, bottom=0.001)
+    for line, (name, images) in zip(axes, rows, strict=True):
+        for ax, image in zip(line, images, strict=False):
+            ax.imshow(image, interpolation="nearest")
+        for ax in line:
+            ax.set_axis_off()
+        line[0].text(-0.06, 0.5, textwrap.fill(str(name), 22), transform=line[0].transAxes, ha="right", va="center", fontsize=10)
+    for ax, heading in zip(axes[0], columns, strict=False):
+        ax.set_title(heading, fontsize=10, loc="left", pad=4)
+    return fig
+
+
+def with_inset(image: np.ndarray, box: tuple[float, float, float, float], side: int = 192) -> np.ndarray:
+    """An image enlarged to ``side`` pixels, with the part in ``box`` (x0, y0, x1, y1 as shares) enlarged below it."""
+    from PIL import Image
+
+    n = len(image)
+    x0, y0, x1, y1 = (round(b * n) for b in box)
+    height = round(side * (y1 - y0) / max(x1 - x0, 1))
+    whole = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
+    part = np.asarray(Image.fromarray(image[y0:y1, x0:x1]).resize((side, height), Image.Resampling.NEAREST))
+    return np.concatenate([whole, np.full((4, side, 3), 255, np.uint8), part])
+
+
+def interval(values) -> tuple[float, float, float]:
+    """Mean with its 95 % t-interval over seeds: (mean, low, high); the interval is the mean where there is one value."""
+    from scipy import stats
+
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def share_interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of ``right`` out of ``n``: (low, high) in 0..1."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.959964, right / n
+    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+
+
+def show_source(function):
+    """The source of a helper, to read in the notebook."""
+    from IPython.display import Code
+
+    return Code(inspect.getsource(function), language="python")
+
+
+def band(ax, table: pd.DataFrame, x: str, y: str, colour: str, label: str | None = None, **line) -> None:
+    """Mean over seeds of ``y`` against ``x`` with its 95 % interval as a band."""
+    rows = pd.DataFrame([(v, *interval(part[y])) for v, part in table.groupby(x)], columns=[x, "mean", "low", "high"])
+    ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label, **line)
+    ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
+
+
+def use_headless_backend() -> None:
+    """Draw without a display, for tests and scripts."""
+    matplotlib.use("Agg")

@@ -1,0 +1,69 @@
+"""The published setting behind the same functions as the miniature: LLaMA, Stable Diffusion, LAION, public benchmarks.
+
+Nothing is downloaded here: weights come from the Hugging Face cache of the user, data from the folders that
+``$STUDY_PAPER`` holds (``laion/`` metadata and images, ``benchmarks/`` in torchvision's layouts).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.pools import Benchmark, Pool
+from helpers.worlds import StudyError, World
+
+_RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
+
+
+def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
+    """Continue each few-shot prompt by LLaMA-2 7B (base), nucleus sampling ([P] section 3).
+
+    Raises ``StudyError`` when the weights are not there; they are gated.
+    """
+    from helpers.paper import models
+
+    return models.write(w, prompts, rng)
+
+
+def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | None = None,
+         strength: float | None = None) -> np.ndarray:
+    """One image per caption and seed by Stable Diffusion, 512 reduced to 256 pixels; SDEdit with ``images`` ([P] section 5)."""
+    from helpers.paper import models
+
+    return models.draw(w, captions, seeds, images, strength)
+
+
+def open_pool(w: World) -> Pool:
+    """The LAION pairs under ``$STUDY_PAPER/laion``: img2dataset's shards, parquet beside webdataset tars."""
+    from helpers.paper import data
+
+    return data.open_pool(w)
+
+
+def benchmark(w: World, task: str) -> Benchmark:
+    """A public benchmark under ``$STUDY_PAPER/benchmarks``, in torchvision's layout, with the published splits."""
+    from helpers.paper import data
+
+    return data.benchmark(w, task)
+
+
+def judge(w: World, images: np.ndarray) -> pd.DataFrame:
+    """Raises ``StudyError``: nobody knows how many wheels the photographs show."""
+    raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
+
+
+def quality(w: World) -> dict:
+    """Raises ``StudyError``: the published models come with their own papers."""
+    raise StudyError(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")
+
+
+def clip_folder(w: World) -> Path:
+    """Raises ``StudyError``: the published CLIP is named by ``World.clip``."""
+    raise StudyError(f"world {w.name!r} loads CLIP by name; set clip={{'model': ..., 'pretrained': ...}}.")
+
+
+def retrain(w: World) -> Path:
+    """Raises ``StudyError``: the published models are downloaded."""
+    raise StudyError(f"world {w.name!r} cannot train its upstream models; retrain=True is for the rendered worlds.")

@@ -1,0 +1,70 @@
+"""The miniature: a rendered pool and everything trained on it, behind the same functions as the published setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.pools import Benchmark, Pool
+from helpers.worlds import World
+
+
+def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
+    """Continue each few-shot prompt by the world's language model; the same ``rng`` state gives the same captions."""
+    from helpers.pocket import language, upstream
+
+    seeds = rng.integers(2**62, size=len(prompts))
+    return language.write(upstream.folder(w) / "language", prompts, seeds.tolist(), w.captions)
+
+
+def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | None = None,
+         strength: float | None = None) -> np.ndarray:
+    """One image per caption and seed, (n, side, side, 3) uint8; with ``images`` and ``strength`` (0..1] by SDEdit."""
+    from helpers.pocket import generator, upstream
+
+    pipe = generator.load(upstream.folder(w) / "generator", w.synthesis.generator)
+    return generator.draw(pipe, captions, seeds, w.synthesis, images, strength)
+
+
+def open_pool(w: World) -> Pool:
+    """The image-text pool that generator and CLIP were trained on; rendered on first use."""
+    from helpers.pocket import pool
+
+    return pool.open_pool(w)
+
+
+def benchmark(w: World, task: str) -> Benchmark:
+    """Images, labels, class names and templates of a task; rendered on first use."""
+    from helpers.pocket import benchmarks
+
+    return benchmarks.benchmark(w, task)
+
+
+def judge(w: World, images: np.ndarray) -> pd.DataFrame:
+    """What the judges see in images (n, side, side, 3) uint8: details of aircraft, ``variant``, ``is_aircraft`` (0..1)."""
+    from helpers.pocket import judges, upstream
+
+    return judges.judge(upstream.folder(w), images)
+
+
+def quality(w: World) -> dict:
+    """How good the upstream models are by themselves, and where the calibration wants them."""
+    from helpers.pocket import calibration
+
+    return calibration.quality(w)
+
+
+def clip_folder(w: World) -> Path:
+    """Where the world's CLIP is kept."""
+    from helpers.pocket import upstream
+
+    return upstream.folder(w) / "clip"
+
+
+def retrain(w: World) -> Path:
+    """Train the shipped upstream models again (hours on a CPU); returns the folder they are in."""
+    from helpers.pocket import upstream
+
+    return upstream.retrain(w)

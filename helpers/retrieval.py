@@ -1,0 +1,278 @@
+"""Notebook 03: real pairs from the generator's own pool - text scan, semantic search, filters, decontamination.
+
+[P] sections 3 and C. Text is compared after Unicode NFC normalisation and lower-casing, so that "SPITFIRE" is found and
+"é" equals "e" + accent; accents are not removed. What a rule finds is kept once per class, also where a pair names two.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import clip, pools, store, worlds
+from helpers.pools import Benchmark, Pool
+from helpers.worlds import StudyError, World, unknown
+
+RULES = ("substring", "word", "semantic")
+FILTERS = ("top", "domain")
+SHARD = 2_000
+
+
+def normal(text: str) -> str:
+    """Text as it is compared: NFC, lower case."""
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def pattern(name: str, rule: str) -> str:
+    """The regular expression of a class name: itself (``substring``), or with no letter or digit beside it (``word``)."""
+    if rule not in ("substring", "word"):
+        raise unknown("text rule", rule, ("substring", "word"))
+    text = re.escape(normal(name)).replace(r"\ ", " ").replace(r"\-", "-")
+    return text if rule == "substring" else rf"(?:^|[^\p{{L}}\p{{N}}]){text}(?:$|[^\p{{L}}\p{{N}}])"
+
+
+def scan(shards: Sequence[Path], classes: Sequence[str], rule: str) -> pd.DataFrame:
+    """Rows whose caption contains a class name: columns ``row`` (position in the pool), ``label``, ``class``.
+
+    One pass over the shards with polars, shard by shard, all classes at once ([P]: true substring; [C]'s full-text match is
+    another rule). Raises ``StudyError`` on a shard that is truncated or has no TEXT column.
+    """
+    import polars as pl
+
+    patterns = {i: pattern(name, rule) for i, name in enumerate(classes)}
+    literals = [normal(name) for name in classes]
+    found, start = [], 0
+    for shard in shards:
+        texts = _texts(shard)
+        candidates = texts.filter(texts["text"].str.contains_any(literals))
+        for i, regex in patterns.items():
+            hits = candidates.filter(pl.col("text").str.contains(literals[i], literal=True))
+            if rule == "word":
+                hits = hits.filter(pl.col("text").str.contains(regex))
+            found.append(pd.DataFrame({"row": start + hits["at"].to_numpy(), "label": i, "class": classes[i]}))
+        start += len(texts)
+    return pd.concat(found, ignore_index=True).sort_values(["row", "label"], ignore_index=True)
+
+
+def _texts(shard: Path):
+    import polars as pl
+
+    try:
+        table = pl.read_parquet(shard, columns=["TEXT"])
+    except (pl.exceptions.PolarsError, OSError) as e:
+        raise StudyError(f"cannot read {shard}: {e}. It is truncated, not parquet, or has no TEXT column; delete it and make or "
+                         "download it again.") from e
+    texts = [normal(t or "") for t in table["TEXT"].to_list()]
+    return pl.DataFrame({"at": np.arange(len(texts)), "text": texts})
+
+
+def embed_shard(w: World, kind: str, task: str, start: int, stop: int) -> np.ndarray:
+    """Unit CLIP embeddings of pool images, pool captions, or a benchmark split's images, float32 (n, d)."""
+    made = clip.load(w)
+    if kind == "text":
+        return clip.embed_texts(made, list(worlds.backend(w).open_pool(w).captions()["TEXT"].iloc[start:stop]))
+    if kind == "img":
+        return clip.embed_images(made, worlds.backend(w).open_pool(w).fetch(np.arange(start, stop)))
+    return clip.embed_images(made, getattr(worlds.backend(w).benchmark(w, task), kind).images)
+
+
+def embed(w: World) -> store.Artifact:
+    """Embed the pool, and index it with clip-retrieval: ``img_emb/``, ``text_emb/``, ``metadata/``, ``image.index``, ``text.index``."""
+    return store.make("embeddings", w, lambda path: _embed(path, w))
+
+
+def _embed(path: Path, w: World) -> None:
+    pool = worlds.backend(w).open_pool(w)
+    jobs = {f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, "", start, min(start + SHARD, len(pool)))
+            for kind in ("img", "text") for i, start in enumerate(range(0, len(pool), SHARD))}
+    jobs |= {f"val_{task}.npy": (w, "val", task, 0, 0) for task in w.tasks}
+    store.fill(path, jobs, embed_shard, "shards embedded")
+    table = pool.captions()
+    for i, start in enumerate(range(0, len(pool), SHARD)):
+        rows = table.iloc[start : start + SHARD]
+        store.write(path / "metadata" / f"metadata_{i}.parquet", rows.rename(columns={"TEXT": "caption", "URL": "url"}))
+    index(path)
+
+
+def index(path: Path) -> None:
+    """Build both indices in clip-retrieval's layout with autofaiss, as ``clip-retrieval index`` does."""
+    import contextlib
+    import io
+    import logging
+
+    from autofaiss import build_index
+
+    for kind, name in (("img", "image"), ("text", "text")):
+        if not (path / f"{name}.index").exists():
+            vectors = np.concatenate([np.load(f) for f in _numbered(path / f"{kind}_emb")])
+            with contextlib.redirect_stdout(io.StringIO()):
+                build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip",
+                            index_infos_path=str(path / f"{name}_infos.json"), max_index_memory_usage="1G",
+                            current_memory_available="2G", verbose=logging.ERROR)
+            (path / f"{name}.index.tmp").rename(path / f"{name}.index")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.npy"), key=lambda p: int(p.stem.rsplit("_", 1)[1]))
+
+
+def embeddings(artifact: store.Artifact, kind: str) -> np.ndarray:
+    """All pool embeddings of a kind, "img" or "text", in the pool's order."""
+    return np.concatenate([np.load(f) for f in _numbered(artifact.path / f"{kind}_emb")])
+
+
+def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
+    """Pool positions of the ``k`` nearest pairs of each query, through an index written by ``index``: (queries, k)."""
+    import faiss
+
+    return faiss.read_index(str(path)).search(np.ascontiguousarray(queries, np.float32), k)[1]
+
+
+def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame:
+    """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
+    texts = [t for name in bench.classes for t in bench.texts(name)]
+    queries = clip.embed_texts(clip.load(w), texts)
+    label = np.repeat(np.arange(len(bench.classes)), len(bench.templates))
+    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, w.retrieval.k).ravel(),
+                           "label": np.repeat(label, w.retrieval.k)}) for name in ("image", "text")]
+    table = pd.concat(found).query("row >= 0").drop_duplicates().sort_values(["row", "label"], ignore_index=True)
+    return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
+
+
+def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:
+    """Share of the exact ``k`` nearest images that the image index returns, 0..1."""
+    exact = np.argsort(-queries @ embeddings(artifact, "img").T, axis=1)[:, :k]
+    near = nearest(artifact.path / "image.index", queries, k)
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact, near, strict=True)]))
+
+
+def copy_descriptor(images: np.ndarray, side: int = 16) -> np.ndarray:
+    """What two copies of a picture share after cropping, tinting and re-encoding: (n, d) float32 of unit length.
+
+    A thumbnail of each colour channel, high-pass filtered and standardised; stands in for the ISC descriptor of [C].
+    """
+    import torch
+
+    x = torch.tensor(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+    around = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (2,) * 4, mode="reflect"), 5, 1)
+    x = (x - around).flatten(2)
+    x = (x - x.mean(2, keepdim=True)) / (x.std(2, keepdim=True) + 1e-3)
+    return torch.nn.functional.normalize(x.flatten(1), dim=1).numpy()
+
+
+def copies(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Largest similarity of each candidate image to any held-out image, (n,) float32 in -1..1."""
+    a, b = copy_descriptor(candidates), copy_descriptor(held_out)
+    return np.concatenate([(a[i : i + 512] @ b.T).max(1) for i in range(0, len(a), 512)]) if len(a) else np.zeros(0)
+
+
+def copy_threshold(w: World, bench: Benchmark) -> float:
+    """The similarity above which a pair counts as a copy: a high quantile of validation against train images.
+
+    Those are independent renderings, so what they reach is what different pictures reach; results play no part.
+    """
+    return float(np.quantile(copies(bench.val.images, bench.train.images), w.retrieval.copy_quantile))
+
+
+def domain_threshold(w: World, artifact: store.Artifact, bench: Benchmark) -> float:
+    """Threshold on the similarity to the one domain text ([W]): what all but a small share of validation images reach."""
+    text = clip.embed_texts(clip.load(w), [bench.domain])[0]
+    return float(np.quantile(artifact.array(f"val_{bench.task}.npy") @ text, w.retrieval.domain_quantile))
+
+
+def make(w: World) -> store.Artifact:
+    """Retrieve, filter, cap and decontaminate for every task; the artifact holds the union of all variants' candidates.
+
+    Per task: ``{task}.npy`` images and ``{task}.parquet`` with ``label, class, caption, id, row, score, domain_score, copy``,
+    and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter`` (the step that dropped it); ``funnel.parquet``.
+    """
+    return store.make("retrieved", w, lambda path: _build(path, w))
+
+
+def _build(path: Path, w: World) -> None:
+    artifact, pool = store.load("embeddings", w), worlds.backend(w).open_pool(w)
+    funnels = []
+    for task in w.tasks:
+        bench = worlds.backend(w).benchmark(w, task)
+        table = candidates(w, artifact, pool, bench)
+        images = pool.fetch(table["row"].to_numpy())
+        table = judged(w, artifact, bench, table, images)
+        for rule in w.retrieval.rules:
+            for name in w.retrieval.filters:
+                table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name)
+                table[f"keep:{rule}+{name}"] = why == "kept"
+                funnels.append(funnel(table, task, rule, name, len(pool)))
+        store.write(path / f"{task}.npy", images)
+        store.write(path / f"{task}.parquet", table)
+    store.write(path / "funnel.parquet", pd.concat(funnels, ignore_index=True))
+
+
+def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark) -> pd.DataFrame:
+    """Every (pair, class) that any rule finds, with one bool column per rule."""
+    parts = []
+    for rule in w.retrieval.rules:
+        found = search(w, artifact, bench) if rule == "semantic" else scan(pool.shards, bench.classes, rule)
+        parts.append(found.assign(**{rule: True}))
+    table = pd.concat(parts).groupby(["row", "label", "class"], as_index=False)[list(w.retrieval.rules)].any()
+    captions = pool.captions().iloc[table["row"]].reset_index(drop=True)
+    return table.assign(caption=captions["TEXT"], id=captions["SAMPLE_ID"], nsfw=captions["NSFW"])
+
+
+def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
+    """The candidates with what the filters need: similarity to label and domain, copy of a held-out image, and thresholds."""
+    vectors = embeddings(artifact, "img")[table["row"]]
+    text = clip.embed_texts(clip.load(w), [bench.domain])[0]
+    score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates)
+    held_out = np.concatenate([getattr(bench, split).images for split in w.retrieval.decontaminate])
+    return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= domain_threshold(w, artifact, bench),
+                        copy=copies(images, held_out) > copy_threshold(w, bench))
+
+
+def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:
+    """Why each candidate is dropped in a variant, or "kept": not matched, NSFW, CLIP filter, cap, near-duplicate, in [P]'s order."""
+    if name not in FILTERS:
+        raise unknown("filter", name, FILTERS)
+    why = np.where(table[rule], "kept", "not matched").astype(object)
+    why[(why == "kept") & (table["nsfw"] == "NSFW")] = "NSFW"  # UNSURE stays [C]
+    left = why == "kept"
+    passed = table["in_domain"].to_numpy().copy()
+    if name == "top":
+        passed[left] = pools.top_share(table["score"][left].to_numpy(), table["label"][left].to_numpy(), w.clip.top_share)
+    why[left & ~passed] = "CLIP filter"
+    left = why == "kept"
+    rank = table["score"][left].groupby(table["label"][left]).rank(ascending=False, method="first")
+    why[np.flatnonzero(left)[(rank > w.retrieval.class_cap).to_numpy()]] = "cap"
+    why[(why == "kept") & table["copy"]] = "near-duplicate"
+    return why
+
+
+def funnel(table: pd.DataFrame, task: str, rule: str, name: str, pool: int) -> pd.DataFrame:
+    """Rows left after each step of a variant: columns ``step, rows, task, variant``."""
+    why = table[f"why:{rule}+{name}"].value_counts()
+    left, rows = int((table[rule]).sum()), [("pool", pool)]
+    rows.append(("matched", left))
+    for step in ("NSFW", "CLIP filter", "cap", "near-duplicate"):
+        left -= int(why.get(step, 0))
+        rows.append((f"after {step}", left))
+    return pd.DataFrame(rows, columns=["step", "rows"]).assign(task=task, variant=f"{rule}+{name}")
+
+
+def missing_classes(table: pd.DataFrame, classes: Sequence[str], keep: str) -> list[str]:
+    """Classes without any kept row; the study goes on without them."""
+    return [name for name in classes if not table.loc[table["class"] == name, keep].any()]
+
+
+def precision(table: pd.DataFrame, truth: pd.DataFrame, task: str, variants: Mapping[str, str]) -> pd.DataFrame:
+    """Share of rightly labelled rows per variant, before and after filtering; for evaluation only."""
+    right = ((truth["kind"] == task).to_numpy() & True)[table["row"]] & (truth["cls"].to_numpy()[table["row"]] == table["class"])
+    rows = []
+    for keep, rule in variants.items():
+        for stage, mask in (("matched", table[rule]), ("kept", table[keep])):
+            rows.append((task, keep.removeprefix("keep:"), stage, int(mask.sum()), float(right[mask].mean()) if mask.any() else np.nan))
+    return pd.DataFrame(rows, columns=["task", "variant", "stage", "rows", "precision"])

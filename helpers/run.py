@@ -1,0 +1,233 @@
+"""Run the study headlessly: ``python -m helpers.run WORLD [NN ...]``. Executes notebooks, keeps copies, times, gallery."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import html
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from helpers import store, worlds
+from helpers.worlds import StudyError, unknown
+
+TOP = store.PACKAGE.parent
+NOTEBOOKS = TOP / "notebooks"
+
+
+def notebooks() -> dict[str, Path]:
+    """Number -> path of every notebook, in order."""
+    return {p.name[:2]: p for p in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+
+
+def chosen(names: Sequence[str]) -> list[Path]:
+    """The notebooks of these numbers or names, all without any. Raises ``StudyError`` on an unknown one."""
+    known = notebooks()
+    for name in names:
+        if name not in known and name.removesuffix(".ipynb") not in {p.stem for p in known.values()}:
+            raise unknown("notebook", name, [*known, *(p.stem for p in known.values())])
+    return [p for number, p in known.items() if not names or number in names or p.stem in {n.removesuffix(".ipynb") for n in names}]
+
+
+def title(path: Path) -> str:
+    """The question a notebook asks: its first heading."""
+    cells = json.loads(path.read_text())["cells"]
+    text = "".join(cells[0]["source"]).splitlines()[0]
+    return re.sub(r"^#\s*\d+\s*-\s*", "", text)
+
+
+def _parameters(path: Path, given: Mapping[str, str]) -> dict:
+    """The given parameters with the types of the notebook's defaults. Raises ``StudyError`` on an unknown name or type."""
+    import papermill
+
+    declared = papermill.inspect_notebook(str(path))
+    values = {}
+    for name, text in given.items():
+        if name not in declared:
+            raise unknown(f"parameter of {path.stem}", name, declared)
+        default = ast.literal_eval(declared[name]["default"])
+        values[name] = text if isinstance(default, str) or not isinstance(text, str) else _literal(name, text, default)
+    return values
+
+
+def _literal(name: str, text: str, default):
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if default is not None and not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
+        raise StudyError(f"parameter {name} was given {text!r}; it wants a {type(default).__name__}, like {default!r}.")
+    return value
+
+
+def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, object] | None = None,
+            seed: int | None = None) -> list[tuple[str, float]]:
+    """Execute notebooks in a world; returns their names and seconds.
+
+    Executed copies and HTML pages go to ``.runs/<world>/``, times to ``figures/<world>/00_timing.csv``, and
+    ``figures/README.md`` is written anew. Raises ``StudyError`` with the message of the notebook that failed.
+    """
+    worlds.get(world)
+    paths = chosen(names)
+    given = {"world": world, **({} if seed is None else {"seed": seed}), **(parameters or {})}
+    plans = [(path, _parameters(path, given)) for path in paths]
+    done = []
+    for path, values in plans:
+        start = time.monotonic()
+        _execute(path, store.root() / world / path.name, values)
+        done.append((path.stem, time.monotonic() - start))
+        print(f"{path.stem}: {done[-1][1]:.0f} s", flush=True)
+        _record(world, done)
+        write_gallery()
+    return done
+
+
+def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
+    _quiet_libraries()
+    try:
+        papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=_kernel(), cwd=str(TOP), progress_bar=False,
+                                   log_output=True, request_save_on_cell_execute=False)
+    except PapermillExecutionError as e:
+        if e.ename in ("StudyError", "MissingArtifact"):
+            raise StudyError(f"{path.stem}: {e.evalue}") from None
+        raise
+    finally:
+        _html(copy)
+
+
+def _quiet_libraries() -> None:
+    """Of what papermill logs keep only what cells print, one line each."""
+    log = logging.getLogger("papermill")
+    log.handlers, log.propagate = [_Printed()], False
+    log.setLevel(logging.INFO)
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
+
+
+class _Printed(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip()
+        if re.match(r"^[\w. ]+: .*\d", text) and not text.startswith(("Input Notebook", "Output Notebook")):
+            print("\n".join(f"   {line}" for line in text.splitlines()), flush=True)
+
+
+def _kernel() -> str:
+    """A kernel of this interpreter, whatever other kernels are installed under the name python3."""
+    from ipykernel.kernelspec import install
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = KernelSpecManager().get_all_specs().get("python3")
+    if found and os.path.realpath(found["spec"]["argv"][0]) in (os.path.realpath(sys.executable), "python"):
+        return "python3"
+    install(kernel_name="study", prefix=sys.prefix, display_name="Study")
+    return "study"
+
+
+def _html(copy: Path) -> None:
+    if not copy.exists():
+        return
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
+    store.write(copy.with_suffix(".html"), page.encode())
+
+
+def _figures() -> Path:
+    return Path(os.environ.get("STUDY_FIGURES") or TOP / "figures")
+
+
+def _record(world: str, done: Sequence[tuple[str, float]]) -> None:
+    """Merge the times of this run into ``00_timing.csv``."""
+    import pandas as pd
+
+    path = _figures() / world / "00_timing.csv"
+    times = dict(zip(*pd.read_csv(path)[["notebook", "seconds"]].to_numpy().T, strict=True)) if path.exists() else {}
+    times |= {name: round(seconds, 1) for name, seconds in done}
+    store.write(path, pd.DataFrame(sorted(times.items()), columns=["notebook", "seconds"]).to_csv(index=False).encode())
+
+
+def write_gallery() -> Path:
+    """Write ``figures/README.md``: every figure of every world with its alt text, by number."""
+    from PIL import Image
+
+    lines = ["# Figures", "", "Written by `python -m helpers.run`; every figure names its world, seed and device."]
+    for world in (n for n in worlds.WORLDS if (_figures() / n).is_dir()):
+        lines += ["", f"## {world}"]
+        for png in sorted((_figures() / world).glob("*.png")):
+            alt = Image.open(png).text.get("Description", "")
+            lines += ["", f"### {png.stem}", "", f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">', "", alt]
+    return store.write(_figures() / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def listing(world: str) -> str:
+    """Number, question and last measured time of every notebook in a world."""
+    import pandas as pd
+
+    path = _figures() / world / "00_timing.csv"
+    times = dict(zip(*pd.read_csv(path)[["notebook", "seconds"]].to_numpy().T, strict=True)) if path.exists() else {}
+    rows = [(p.stem, f"{times[p.stem]:.0f} s" if p.stem in times else "not measured", title(p)) for p in notebooks().values()]
+    return "\n".join(f"{name:24s} {cost:>13s}  {question}" for name, cost, question in rows)
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the notebooks of the study headlessly.",
+                                     epilog="Example: python -m helpers.run pocket 03 04 -p seed=1")
+    parser.add_argument("world", nargs="?", help=f"one of {', '.join(worlds.WORLDS)}")
+    parser.add_argument("notebooks", nargs="*", help="numbers or names, such as 03; all without any")
+    parser.add_argument("-p", action="append", default=[], metavar="name=value", help="set a notebook parameter")
+    parser.add_argument("--seed", type=int, help="every random draw descends from this; default 0")
+    parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
+    made = parser.parse_args(arguments)
+    if not made.world:
+        parser.print_help()
+        raise SystemExit(2)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
+    options = _arguments(arguments)
+    try:
+        worlds.get(options.world)
+        chosen(options.notebooks)
+        pairs = dict(_pair(p) for p in options.p)
+        if options.list:
+            print(listing(options.world))
+            return 0
+        for path in chosen(options.notebooks):
+            _parameters(path, pairs)
+    except StudyError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    try:
+        done = execute(options.world, options.notebooks, pairs, options.seed)
+    except StudyError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    print(f"{len(done)} notebooks in {sum(s for _, s in done):.0f} s; figures in {_figures() / options.world}, "
+          f"executed copies in {store.root() / options.world}")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    if "=" not in text:
+        raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
+    name, value = text.split("=", 1)
+    return name, value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -151,35 +151,6 @@ def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact, near, strict=True)]))
 
 
-def copy_descriptor(images: np.ndarray, side: int = 16) -> np.ndarray:
-    """What two copies of a picture share after cropping, tinting and re-encoding: (n, d) float32 of unit length.
-
-    A thumbnail of each colour channel, high-pass filtered and standardised; stands in for the ISC descriptor of [C].
-    """
-    import torch
-
-    x = torch.tensor(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
-    x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
-    around = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (2,) * 4, mode="reflect"), 5, 1)
-    x = (x - around).flatten(2)
-    x = (x - x.mean(2, keepdim=True)) / (x.std(2, keepdim=True) + 1e-3)
-    return torch.nn.functional.normalize(x.flatten(1), dim=1).numpy()
-
-
-def copies(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Largest similarity of each candidate image to any held-out image, (n,) float32 in -1..1."""
-    a, b = copy_descriptor(candidates), copy_descriptor(held_out)
-    return np.concatenate([(a[i : i + 512] @ b.T).max(1) for i in range(0, len(a), 512)]) if len(a) else np.zeros(0)
-
-
-def copy_threshold(w: World, bench: Benchmark) -> float:
-    """The similarity above which a pair counts as a copy: a high quantile of validation against train images.
-
-    Those are independent renderings, so what they reach is what different pictures reach; results play no part.
-    """
-    return float(np.quantile(copies(bench.val.images, bench.train.images), w.retrieval.copy_quantile))
-
-
 def domain_threshold(w: World, artifact: store.Artifact, bench: Benchmark) -> float:
     """Threshold on the similarity to the one domain text ([W]): what all but a small share of validation images reach."""
     text = clip.embed_texts(clip.load(w), [bench.domain])[0]
@@ -231,7 +202,7 @@ def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataF
     score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates)
     held_out = np.concatenate([getattr(bench, split).images for split in w.retrieval.decontaminate])
     return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= domain_threshold(w, artifact, bench),
-                        copy=copies(images, held_out) > copy_threshold(w, bench))
+                        copy=pools.copies(images, held_out) > pools.copy_threshold(bench, w.retrieval.copy_quantile))
 
 
 def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:

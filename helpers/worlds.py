@@ -54,12 +54,12 @@ class UpstreamSettings:
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 8
     unet_channels: tuple[int, ...] = (48, 96, 112)
-    generator_steps: int = 6_000  # of `generator_batch` images: the longest of the three training budgets
+    generator_steps: int = 5_000  # of `generator_batch` images: the longest of the three training budgets
     generator_batch: int = 64
     generator_lr: float = 1e-3
     language_steps: int = 1_500
     judge_images: int = 16_000
-    judge_epochs: int = 12
+    judge_epochs: int = 7
     judge_width: int = 32
 
 
@@ -67,14 +67,14 @@ class UpstreamSettings:
 class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
-    per_class: int = 125  # captions wanted per class, after exact duplicates are dropped
+    per_class: int = 110  # captions wanted per class, after exact duplicates are dropped
     mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
     examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
     top_p: float = 0.9  # [C]
     max_new_tokens: int = 32  # [C] has 100
     batch: int = 256
-    shard: int = 1_024
+    round: int = 1_024  # captions asked of one class before duplicates are looked for
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ class FinetuneSettings:
 class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
-    size: int = 200  # images per arm of every ablation
+    size: int = 160  # images per arm of every ablation
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
-    mix_synthetic: tuple[int, ...] = (0, 200, 400, 800)  # added to the full retrieved set
+    mix_synthetic: tuple[int, ...] = (0, 160, 320, 640)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
 
 
@@ -169,7 +169,7 @@ SMOKE = World(
     upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
                               unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=200,
                               judge_images=800, judge_epochs=2),
-    captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32, shard=32),
+    captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32),
     synthesis=SynthesisSettings(steps=4, shard=40),
     retrieval=RetrievalSettings(k=20),
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
@@ -195,7 +195,7 @@ PAPER = World(
     image_size=224,
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
-    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64, shard=250_000),  # [C]
+    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64),  # [C]
     synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000),  # [P], [C]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),

@@ -13,7 +13,6 @@ from helpers.pocket.pool import open_pool
 from helpers.worlds import World, entropy
 from helpers.worlds import rng as rng_of
 
-
 PER_CLASS = 8  # aircraft drawn per class and budget
 
 

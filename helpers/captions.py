@@ -6,6 +6,7 @@ A few-shot prompt has three example lines of one form and an open last line for 
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,11 +70,11 @@ def cut(text: str) -> str:
     return text.split("\n", 1)[0].strip()
 
 
-def write_shard(w: World, task: str, asked: list[tuple[int, int]]) -> pd.DataFrame:
-    """Captions of some (label, number) pairs, empty ones included: columns of ``ask`` without the prompt, ``number``, ``caption``."""
+def write_class(w: World, task: str, label: int, attempt: int, count: int) -> pd.DataFrame:
+    """Captions for ``count`` prompts of one class, empty ones included: columns of ``ask`` without the prompt, and ``caption``."""
     bench = worlds.backend(w).benchmark(w, task)
-    rows = [ask(w, bench, label, number) | {"number": number} for label, number in asked]
-    texts = worlds.backend(w).write_captions(w, [r["prompt"] for r in rows], worlds.rng(w, "captions", task, asked[0]))
+    rows = [ask(w, bench, label, 1_000_000 * attempt + i) for i in range(count)]
+    texts = worlds.backend(w).write_captions(w, [r["prompt"] for r in rows], worlds.rng(w, "captions", task, label, attempt))
     return pd.DataFrame(rows).drop(columns="prompt").assign(caption=[cut(t) for t in texts])
 
 
@@ -87,33 +88,37 @@ def _build(path: Path, w: World) -> None:
     for task in w.tasks:
         bench, kept = worlds.backend(w).benchmark(w, task), pd.DataFrame()
         for attempt in range(ROUNDS):
-            asked = _short(bench, kept, w.captions.per_class, attempt)
-            jobs = {f"raw/{task}-{attempt}-{s:07d}.parquet": (w, task, asked[s : s + w.captions.shard])
-                    for s in range(0, len(asked), w.captions.shard)}
+            jobs = {f"raw/{task}-{attempt}-{label:04d}.parquet": (w, task, label, attempt, count)
+                    for label, count in _short(bench, kept, w.captions.per_class).items()}
             if jobs:
-                made = [store.read_table(f) for f in store.fill(path, jobs, write_shard, f"caption shards of {task}")]
+                made = [store.read_table(f) for f in store.fill(path, jobs, write_class, f"classes of {task} captioned")]
                 kept = clean(pd.concat([kept, *made], ignore_index=True), w.captions.per_class)
         if not len(kept):
             raise StudyError(f"the language model wrote no caption for any class of {task}; see {path / 'raw'}.")
+        lost = missing_classes(kept, bench)
+        if lost:
+            print(f"captions: none for {', '.join(lost)}; the study goes on without them")
         store.write(path / f"{task}.parquet", kept.assign(mentions_class=mentions(kept)))
 
 
-def _short(bench: Benchmark, kept: pd.DataFrame, wanted: int, attempt: int) -> list[tuple[int, int]]:
-    """(label, number) of what is still to be asked, a third more than is missing; numbers never repeat over attempts."""
+def _short(bench: Benchmark, kept: pd.DataFrame, wanted: int) -> dict[int, int]:
+    """Label -> how many captions to ask for: a third more than are missing."""
     have = kept["label"].value_counts() if len(kept) else {}
     missing = {label: wanted - int(have.get(label, 0)) for label in range(len(bench.classes))}
-    return [(label, 1_000_000 * attempt + i) for label, m in missing.items() if m > 0 for i in range(int(np.ceil(m * 4 / 3)))]
+    return {label: int(np.ceil(m * 4 / 3)) for label, m in missing.items() if m > 0}
 
 
 def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
-    """Without empty captions and exact duplicates [C], at most ``per_class`` of each class, by class."""
-    table = table[table["caption"] != ""].drop_duplicates("caption")
-    return table[table.groupby("label").cumcount() < per_class].sort_values(["label", "number"], ignore_index=True)
+    """Without empty captions, lines with a second arrow, and exact duplicates [C]; at most ``per_class`` of each class."""
+    table = table[(table["caption"] != "") & ~table["caption"].str.contains("=>")].drop_duplicates("caption")
+    return table[table.groupby("label").cumcount() < per_class].sort_values("label", kind="stable", ignore_index=True)
 
 
 def mentions(table: pd.DataFrame) -> np.ndarray:
-    """Whether each caption contains its class name, ignoring case."""
-    return np.array([c.lower() in t.lower() for c, t in zip(table["class"], table["caption"], strict=True)])
+    """Whether each caption names its class: all words and numbers of the name occur in it, in any order and case."""
+    words = [set(re.findall(r"[a-z]+|\d+", text.lower())) for text in table["caption"]]
+    names = [set(re.findall(r"[a-z]+|\d+", name.lower())) for name in table["class"]]
+    return np.array([name <= text for name, text in zip(names, words, strict=True)], bool)
 
 
 def missing_classes(table: pd.DataFrame, bench: Benchmark) -> list[str]:

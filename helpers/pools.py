@@ -85,7 +85,7 @@ class Pool:
     def fetch(self, rows) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
         rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
             raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {len(self) - 1}.")
         starts = np.cumsum((0, *self.sizes))
         shard = np.searchsorted(starts, rows, side="right") - 1

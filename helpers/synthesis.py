@@ -20,6 +20,7 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
+    worlds.backend(w).draw(w, ["a photo"], [0])  # models are made before workers start
     captions = store.load("captions", w)
     for task in w.tasks:
         table = store.read_table(captions.path / f"{task}.parquet")

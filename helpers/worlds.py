@@ -74,7 +74,6 @@ class CaptionSettings:
     top_p: float = 0.9  # [C]
     max_new_tokens: int = 32  # [C] has 100
     batch: int = 256
-    round: int = 1_024  # captions asked of one class before duplicates are looked for
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ SMOKE = World(
     image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
     upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
-                              unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=200,
+                              unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=60,
                               judge_images=800, judge_epochs=2),
     captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32),
     synthesis=SynthesisSettings(steps=4, shard=40),

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from helpers import worlds
 from helpers.pocket import pool
 from helpers.pocket.aircraft import WHEEL

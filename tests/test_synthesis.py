@@ -47,85 +47,79 @@ def captions(n=10):
                          "label": [i % 2 for i in range(n)], "kind": "class"})
 
 
-def test_seeds_differ_and_depend_on_position_and_name():
-    one = drawing.seeds(W, 100, "aircraft")
-    assert len(set(one.tolist())) == 100 and one.dtype == np.uint64
-    assert np.array_equal(one[:10], drawing.seeds(W, 10, "aircraft"))
-    assert not set(one.tolist()) & set(drawing.seeds(W, 100, "cars").tolist())
-    assert not set(one.tolist()) & set(drawing.seeds(worlds.adapt(W, seed=1), 100, "aircraft").tolist())
+def shards(path, w=W, n=10, name="aircraft"):
+    return drawing.draw_table(path, w, captions(n), name)
 
 
-def test_images_do_not_depend_on_the_shard_size(in_process, tmp_path):
-    table = synthesis.to_draw(W, "aircraft", captions())
-    drawn = []
+def test_images_do_not_depend_on_the_shard_size_and_have_seeds_of_their_own(in_process, tmp_path):
+    drawn, seeds = [], []
     for size in (3, 10):
-        w = worlds.adapt(W, synthesis={"shard": size})
-        tars = drawing.draw_shards(tmp_path / str(size), w, table, "aircraft")
-        assert [t.name for t in tars] == [f"aircraft-{k:05d}.tar" for k in range(-(-10 // size))]
-        drawn.append(drawing.collect(tars, 10, tmp_path / f"{size}.npy"))
-    assert np.array_equal(*drawn) and list(drawn[0][:, 0, 0, 0]) == [s % 251 for s in table["seed"].tolist()]
+        tars = shards(tmp_path / str(size), worlds.adapt(W, synthesis={"shard": size}))
+        assert len(tars) == -(-10 // size)
+        parts = [pools.read_tar(tar) for tar in tars]
+        drawn.append(np.concatenate([p[0] for p in parts]))
+        seeds.append([int(row["seed"]) for p in parts for row in p[1]])
+    assert np.array_equal(*drawn) and seeds[0] == seeds[1] and len(set(seeds[0])) == 10
+    assert list(drawn[0][:, 0, 0, 0]) == [s % 251 for s in seeds[0]]
+    other = [int(row["seed"]) for tar in shards(tmp_path / "cars", name="cars") for row in pools.read_tar(tar)[1]]
+    assert not set(other) & set(seeds[0])
 
 
 def test_shards_are_a_webdataset_and_an_image_folder(in_process, tmp_path):
-    table = synthesis.to_draw(W, "aircraft", captions())
-    tars = drawing.draw_shards(tmp_path, W, table, "aircraft")
+    tars = shards(tmp_path)
     with tarfile.open(tars[1]) as tar:
-        assert tar.getnames()[:4] == [f"000000004.{ending}" for ending in ("png", "txt", "json", "cls")]
-        assert tar.extractfile("000000005.txt").read() == b"photo 5 of a plane"
-        assert tar.extractfile("000000005.cls").read() == b"1"
-    _, rows = pools.read_tar(tars[1])
-    assert [r["seed"] for r in rows] == table["seed"].tolist()[4:8]
+        first = tar.getnames()[0].split(".")[0]
+        assert {n.split(".")[1] for n in tar.getnames()} == {"png", "txt", "json", "cls"}
+        assert tar.extractfile(f"{first}.txt").read() == b"photo 4 of a plane"
+        assert tar.extractfile(f"{first}.cls").read() == b"0"
     pools.to_image_folder(tars, CLASSES, tmp_path / "folder")
     assert {f.name: len(list(f.glob("*.png"))) for f in (tmp_path / "folder").iterdir()} == {"A320": 5, "737-800": 5}
 
 
-def test_strength_and_images_reach_the_generator_row_by_row(in_process, tmp_path):
-    table = synthesis.to_draw(W, "aircraft", captions(6))
-    given = np.zeros((6, 8, 8, 3), np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]
-    tars = drawing.draw_shards(tmp_path, W, table, "edited", given, strength=0.5)
-    assert list(drawing.collect(tars, 6, tmp_path / "e.npy")[:, 0, 0, 2]) == [5, 6, 7, 8, 9, 10]
+@pytest.fixture
+def written(in_process):
+    """Captions of notebook 01, as if they had been written."""
+    store.make("captions", W, lambda path: store.write(path / "aircraft.parquet", captions()))
+    return in_process
 
 
-def test_a_table_without_seeds_and_a_wrong_number_of_images_are_said(in_process, tmp_path):
-    with pytest.raises(StudyError, match="no column seed.*drawing.seeds"):
-        drawing.draw_shards(tmp_path, W, captions(), "aircraft")
-    tars = drawing.draw_shards(tmp_path, W, synthesis.to_draw(W, "aircraft", captions()), "aircraft")
-    with pytest.raises(StudyError, match="do not hold 11 images"):
-        drawing.collect(tars, 11, tmp_path / "x.npy")
-
-
-def test_artifact_is_a_training_set_after_the_filter(in_process):
-    made = synthesis.make(W, {"aircraft": captions()}, prompts="handmade")
+def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
+    made = synthesis.make(W)
     table = store.read_table(made.path / "aircraft.parquet")
-    assert {"label", "class", "caption", "id", "score", "keep", "seed", "kind"} <= set(table)
+    assert {"label", "class", "caption", "id", "score", "keep", "seed"} <= set(table)
+    assert list(table["caption"]) == list(captions()["caption"])
     for _, part in table.groupby("label"):
         assert part["keep"].sum() == 3, "half of five, rounded up"
         assert part.loc[part["keep"], "score"].min() >= part.loc[~part["keep"], "score"].max()
     kept = pools.training_set(made, "aircraft")
-    assert len(kept) == 6 and list(kept.images[:, 0, 0, 0]) == [s % 251 for s in kept.facts["seed"].tolist()]
-    images, rows = synthesis.samples(made, "aircraft", 1, 2, order="-score")
-    assert list(rows["label"]) == [1, 1] and images[0, 0, 0, 0] >= images[1, 0, 0, 0]
-    best = table[table["label"] == 1]["score"].nlargest(2)
-    assert np.allclose(rows["score"], best) and np.allclose(images[:, 0, 0, 0] / 255, best)
+    assert len(kept) == 6 and list(kept.images[:, 0, 0, 0]) == [int(s) % 251 for s in kept.facts["seed"]]
+    folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
+    assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 
 
-def test_killed_run_goes_on_and_ends_the_same(in_process, tmp_path, monkeypatch):
-    whole = {f.name: f.read_bytes() for f in synthesis.make(W, {"aircraft": captions()}).files("**/*.*")}
+def test_captions_are_missed_with_the_command_that_writes_them(in_process):
+    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 01"):
+        synthesis.make(W)
+
+
+def test_killed_run_goes_on_and_ends_the_same(written, tmp_path, monkeypatch):
+    whole = {f.name: f.read_bytes() for f in synthesis.make(W).files("**/*.*")}
     drawn = []
 
     def dies(w, texts, seeds, images=None, strength=None):
         drawn.append(len(texts))
-        if len(drawn) == 3:  # the first one looks whether the models are there
+        if len(drawn) == 2:
             raise KeyboardInterrupt
         return painted(w, texts, seeds)
 
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "again"))
-    in_process.draw = dies
+    store.make("captions", W, lambda path: store.write(path / "aircraft.parquet", captions()))
+    written.draw = dies
     with pytest.raises(KeyboardInterrupt):
-        synthesis.make(W, {"aircraft": captions()})
-    again = synthesis.make(W, {"aircraft": captions()})
+        synthesis.make(W)
+    again = synthesis.make(W)
     assert {f.name: f.read_bytes() for f in again.files("**/*.*")} == whole
-    assert drawn == [1, 4, 4, 1, 4, 2], "the shard that was finished is not drawn again"
+    assert drawn == [4, 4, 4, 2], "the shard that was finished is not drawn again"
 
 
 def test_guidance_sweep_changes_nothing_but_the_scale(in_process):
@@ -136,8 +130,8 @@ def test_guidance_sweep_changes_nothing_but_the_scale(in_process):
         return painted(w, texts, seeds)
 
     in_process.draw = listens
-    swept = synthesis.guidance_sweep(W, ["a", "b"], (1, 7.5))
-    assert list(swept) == [1, 7.5] and [s[0] for s in seen] == [1.0, 7.5] and seen[0][1:] == seen[1][1:]
+    swept = synthesis.sweep(W, ["a", "b"], (1.0, 7.5))
+    assert list(swept) == [1.0, 7.5] and [s[0] for s in seen] == [1.0, 7.5] and seen[0][1:] == seen[1][1:]
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +177,13 @@ def test_an_image_depends_on_caption_and_seed_only(pipe):
 
 def test_guidance_and_eta_are_used(pipe):
     plain = generator.draw(pipe, TEXTS[:2], [0, 1], FAST)
-    for change in ({"guidance": 7.5}, {"eta": 1.0}):
+    for change in ({"guidance": 7.5}, {"eta": 0.5}):
         settings = dataclasses.replace(FAST, **change)
         changed = generator.draw(pipe, TEXTS[:2], [0, 1], settings)
         assert not np.array_equal(plain, changed), change
         assert np.array_equal(generator.draw(pipe, TEXTS[1:2], [1], settings), changed[1:]), f"{change} couples images"
+    with pytest.raises(StudyError, match="0 <= eta < 1"):
+        generator.draw(pipe, TEXTS[:1], [0], dataclasses.replace(FAST, eta=1.0))
 
 
 def test_editing_is_by_image_and_strength(pipe):

@@ -69,7 +69,7 @@ def draw(pipe, captions: Sequence[str], seeds: Sequence[int], settings: Synthesi
     With ``images`` (n, side, side, 3) uint8 and ``strength`` in (0, 1] the images are noised that far and denoised again
     (SDEdit, [P] section 5). Every image has a ``torch.Generator`` of its own. On a CPU each pass has the same number of
     images (the last is filled up), so that an image is the same bit for bit whatever is drawn beside it; on a GPU it is
-    the same up to rounding. Raises ``StudyError`` on a strength outside (0, 1].
+    the same up to rounding. Raises ``StudyError`` on a strength outside (0, 1] or an eta outside [0, 1).
     """
     import torch
 
@@ -77,6 +77,8 @@ def draw(pipe, captions: Sequence[str], seeds: Sequence[int], settings: Synthesi
         if strength is None or not 0 < strength <= 1:
             raise StudyError(f"strength {strength} was given for image-to-image; it must lie in (0, 1].")
         pipe = _image_to_image(pipe)
+    if not 0 <= settings.eta < 1:
+        raise StudyError(f"eta {settings.eta} was given; from pure noise, DDIM is defined for 0 <= eta < 1 only.")
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     made, size = [np.zeros((0, side, side, 3), np.uint8)], settings.batch if gpu.device() == "cuda" else CPU_PASS
     for start in range(0, len(captions), size):

@@ -144,5 +144,10 @@ def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
 
 
 def features(folder: Path, which: str):
-    """The judge without its last layer, as a module: (n, 3, side, side) in -1..1 -> (n, features)."""
-    return _load(folder, which)[:-1]
+    """The judge up to its last convolution, averaged over the picture: (n, 3, side, side) in -1..1 -> (n, ``num_features``)."""
+    from torch import nn
+
+    net = _load(folder, which)
+    made = nn.Sequential(*net[:-3], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    made.num_features = net[-1].in_features // 16
+    return made

@@ -1,0 +1,21 @@
+"""Shared by all tests: a smoke run of the whole study in a folder of its own, made once."""
+
+import os
+
+os.environ.setdefault("STUDY_HEADLESS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+from helpers import run
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Folder with ``runs/`` and ``figures/`` of notebooks 00 to 05 executed on the smoke world, and the times they took."""
+    top = tmp_path_factory.mktemp("smoke")
+    os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"] = str(top / "runs"), str(top / "figures")
+    times = run.execute("smoke")
+    yield top, dict(times)
+    del os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"]

@@ -1,0 +1,111 @@
+"""All notebooks on the smoke world, through the runner: figures, tables, a cached second run, a killed run that goes on."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from helpers import run
+
+COLUMNS = {
+    "04_accuracy_vs_size": ["task", "source", "n", "seed", "metric", "accuracy"],
+    "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
+    "05_sdedit": ["strength", "seed", "metric", "accuracy"],
+    "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
+    "00_timing": ["notebook", "seconds"],
+}
+
+
+def declared(path):
+    """The figures that a notebook's table announces."""
+    text = "".join(json.loads(path.read_text())["cells"][1]["source"])
+    row = next(line for line in text.splitlines() if "**Figures**" in line)
+    return [part.strip("` ") for part in row.split("|")[2].split(",")]
+
+
+def table(top, name):
+    return pd.read_csv(top / "figures" / "smoke" / f"{name}.csv")
+
+
+def test_all_six_ran(smoke):
+    assert list(smoke[1]) == [p.stem for p in run.notebooks().values()] and len(smoke[1]) >= 6
+    for name in smoke[1]:
+        assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05"])
+def test_declared_figures_exist_with_alt_text(smoke, number):
+    for name in declared(run.notebooks()[number]):
+        png = smoke[0] / "figures" / "smoke" / f"{name}.png"
+        assert 60 <= len(Image.open(png).text["Description"]) <= 300, name
+        assert name in (smoke[0] / "figures" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_contract_columns(smoke, name):
+    made = table(smoke[0], name)
+    assert list(made) == COLUMNS[name] and len(made) and not made.isna().any().any()
+
+
+def test_funnel_never_grows(smoke):
+    funnel = table(smoke[0], "03_funnel")
+    assert {"step", "rows"} <= set(funnel)
+    for _, part in funnel.groupby(["task", "variant"]):
+        assert part["rows"].is_monotonic_decreasing
+
+
+def test_accuracies_are_complete(smoke):
+    made = table(smoke[0], "04_accuracy_vs_size")
+    assert set(made["source"]) == {"clip", "retrieved", "synthetic"} and set(made["metric"]) == {"zero_shot", "linear_probe"}
+    assert made["accuracy"].between(0, 1).all() and (made.loc[made["source"] == "clip", "n"] == 0).all()
+    sizes = made[made["source"] == "retrieved"].groupby("task")["n"].nunique()
+    assert (sizes >= 3).all() and set(sizes.index) == {"aircraft", "flowers", "cars"}
+    assert (made[made["n"] > 0].groupby(["task", "source", "n", "metric"])["seed"].nunique() == 2).all()
+
+
+def test_details_are_counted_for_all_sources(smoke):
+    made = table(smoke[0], "05_detail_fidelity")
+    assert set(made["source"]) == {"ground_truth", "retrieved", "synthetic"} and "axles" in set(made["attribute"])
+    assert (made["correct"] <= made["images"]).all() and made["images"].min() > 0
+
+
+def digest(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.suffix in (".npy", ".tar", ".parquet") and "manifest" not in p.name}
+
+
+def test_a_second_run_is_cached_and_equal(smoke, capfd):
+    before = {p: p.read_bytes() for p in (smoke[0] / "figures" / "smoke").glob("0[1-5]_*.csv")}
+    run.execute("smoke", ["01", "03"])
+    printed = capfd.readouterr().out
+    assert "captions: found" in printed and "retrieved: found" in printed and ": made" not in printed
+    assert all(p.read_bytes() == content for p, content in before.items())
+
+
+@pytest.mark.parametrize("seconds", [6, 11])
+def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path, seconds):
+    """Retrieval from scratch beside the finished upstream models, killed on the way, then finished: same bytes."""
+    store = smoke[0] / "runs" / "smoke" / "store"
+    again = tmp_path / "smoke" / "store"
+    again.mkdir(parents=True)
+    for made in store.iterdir():
+        if not made.name.startswith(("embeddings", "retrieved")):
+            (again / made.name).symlink_to(made)
+    environment = {**os.environ, "STUDY_RUNS": str(tmp_path), "STUDY_FIGURES": str(tmp_path / "figures")}
+    code = "from helpers import worlds, retrieval; w = worlds.get('smoke'); retrieval.embed(w); retrieval.make(w)"
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    for name in ("embeddings", "retrieved"):
+        first, second = (digest(next(s.glob(f"{name}-*"))) for s in (store, again))
+        assert first and first == second

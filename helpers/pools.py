@@ -29,7 +29,7 @@ class Split:
 
     def take(self, index) -> Split:
         """The images at the positions ``index``, in that order."""
-        index = np.asarray(index)
+        index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
         return Split(self.images[index], self.labels[index], facts)
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -93,6 +94,7 @@ def _setting(w: World, dotted: str):
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
+@functools.cache  # a source edited during a run does not change what the run looks for
 def _source(file: str) -> str:
     text = (PACKAGE / file).read_text()
     return ast.unparse(ast.parse(text)) if file.endswith(".py") else text  # comments and layout do not count

@@ -183,7 +183,8 @@ WORKSTATION = World(
     captions=CaptionSettings(per_class=1_000),
     synthesis=SynthesisSettings(steps=50, batch=512, shard=2_048),
     retrieval=RetrievalSettings(k=1_000),
-    finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30, evaluations=6, validation=2_400, probe_images=2_400),
+    finetune=FinetuneSettings(sizes=(250, 500, 1_000, 2_000, 4_000, 8_000), seeds=5, batch=128, epochs=30,
+                              evaluations=6, validation=2_400, probe_images=2_400),
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
 )

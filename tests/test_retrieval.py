@@ -1,0 +1,121 @@
+"""Text rules on captions that trap, semantic search on planted neighbours, filters by hand, copies found, errors."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import pools, retrieval, store, worlds
+from helpers.worlds import StudyError
+
+CAPTIONS = ["an Airbus A320 at dusk", "bearing A3200-7", "TORNADO over the plains", "747-400 and A320 side by side", "", "primrose",
+            "a rose", "model 1747-4001", "Ａ３２０", "Fokker 100", "fokker 1000"]
+CLASSES = ["A320", "Tornado", "747-400", "rose", "Fokker 100"]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    half = len(CAPTIONS) // 2
+    for i, part in enumerate((CAPTIONS[:half], CAPTIONS[half:])):
+        store.write(tmp_path / f"{i:05d}.parquet", pd.DataFrame({"TEXT": part, "SAMPLE_ID": range(len(part))}))
+    return sorted(tmp_path.glob("*.parquet"))
+
+
+def pairs(table):
+    return set(zip(table["row"], table["class"], strict=True))
+
+
+def test_substring_rule(shards):
+    assert pairs(retrieval.scan(shards, CLASSES, "substring")) == {
+        (0, "A320"), (1, "A320"), (2, "Tornado"), (3, "A320"), (3, "747-400"), (5, "rose"), (6, "rose"), (7, "747-400"),
+        (9, "Fokker 100"), (10, "Fokker 100")}
+
+
+def test_word_rule(shards):
+    assert pairs(retrieval.scan(shards, CLASSES, "word")) == {
+        (0, "A320"), (2, "Tornado"), (3, "A320"), (3, "747-400"), (6, "rose"), (9, "Fokker 100")}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(alphabet="aA3-. é\u0301rosE", max_size=12), min_size=1, max_size=20))
+def test_scan_against_a_naive_reference(texts):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = store.write(Path(folder) / "0.parquet", pd.DataFrame({"TEXT": texts}))
+        found = retrieval.scan([path], ["rose", "a3", "é"], "substring")
+    naive = {(i, c) for i, t in enumerate(texts) for c in ("rose", "a3", "é") if retrieval.normal(c) in retrieval.normal(t)}
+    assert pairs(found) == naive
+
+
+def test_unknown_rule_and_broken_shards(shards, tmp_path):
+    with pytest.raises(StudyError, match="Did you mean 'word'"):
+        retrieval.scan(shards, CLASSES, "words")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(shards[0].read_bytes()[:200])
+    with pytest.raises(StudyError, match="broken.parquet"):
+        retrieval.scan([broken], CLASSES, "word")
+    store.write(tmp_path / "other.parquet", pd.DataFrame({"caption": ["x"]}))
+    with pytest.raises(StudyError, match="no TEXT column"):
+        retrieval.scan([tmp_path / "other.parquet"], CLASSES, "word")
+
+
+def test_index_finds_planted_neighbours(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(600, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for kind in ("img", "text"):
+        for i in range(2):
+            store.write(tmp_path / f"{kind}_emb" / f"{kind}_emb_{i}.npy", vectors[300 * i : 300 * (i + 1)])
+    retrieval.index(tmp_path)
+    queries = vectors[[5, 310, 599]]
+    assert [set(row) & {want} for row, want in zip(retrieval.nearest(tmp_path / "image.index", queries, 5), (5, 310, 599), strict=True)
+            ] == [{5}, {310}, {599}]
+    assert retrieval.recall(store.Artifact("embeddings", tmp_path), queries, 5) > 0.6
+
+
+def table():
+    return pd.DataFrame({
+        "label": [0, 0, 0, 0, 1, 1], "word": [True, True, True, True, True, False], "semantic": True,
+        "nsfw": ["UNLIKELY", "NSFW", "UNSURE", "UNLIKELY", "UNLIKELY", "UNLIKELY"], "score": [0.9, 0.8, 0.3, 0.2, 0.1, 0.5],
+        "in_domain": [True, True, False, True, True, True], "copy": [False, False, False, False, True, False]})
+
+
+def test_every_dropped_row_has_a_reason():
+    w = worlds.get("smoke", clip={"top_share": 0.5}, retrieval={"class_cap": 1})
+    assert list(retrieval.dropped(w, table(), "word", "top")) == [
+        "kept", "NSFW", "cap", "CLIP filter", "near-duplicate", "not matched"]
+    assert list(retrieval.dropped(w, table(), "word", "domain")) == [
+        "kept", "NSFW", "CLIP filter", "cap", "near-duplicate", "not matched"]
+    with pytest.raises(StudyError, match="top, domain"):
+        retrieval.dropped(w, table(), "word", "best")
+
+
+def test_funnel_adds_up():
+    w, made = worlds.get("smoke", clip={"top_share": 0.5}), table()
+    made["why:word+top"] = retrieval.dropped(w, made, "word", "top")
+    rows = retrieval.funnel(made, "t", "word", "top", 100).set_index("step")["rows"]
+    assert rows.tolist() == [100, 5, 4, 3, 3, 2] and rows.iloc[-1] == (made["why:word+top"] == "kept").sum()
+
+
+def test_copies_are_found_and_strangers_are_not():
+    from helpers.pocket.pool import near_copy
+    from tests.test_pocket import AIRCRAFT, render, sample_scene
+
+    def pictures(n, start):
+        made = []
+        for i in range(start, start + n):
+            scene = sample_scene(np.random.default_rng(i), "benchmark")
+            made.append(render(list(AIRCRAFT.values())[i % 24], scene, i).pixels)
+        return np.stack(made)
+
+    held_out, others = pictures(40, 0), pictures(40, 1_000)
+    stolen = np.stack([near_copy(p, np.random.default_rng(i)) for i, p in enumerate(held_out)])
+    assert np.median(pools.copies(stolen, held_out)) > np.quantile(pools.copies(others, held_out), 0.95)
+
+
+def test_missing_classes_are_listed():
+    made = pd.DataFrame({"class": ["A320", "A320", "rose"], "keep:word+top": [True, False, False]})
+    assert retrieval.missing_classes(made, ["A320", "rose", "Tornado"], "keep:word+top") == ["rose", "Tornado"]

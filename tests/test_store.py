@@ -1,0 +1,143 @@
+"""Artifacts: keys, atomic writes, kills at several points, damaged files, full and read-only disks, dead workers."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import gpu, store, worlds
+from helpers.worlds import StudyError
+
+W = worlds.get("smoke")
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def numbers(i: int) -> np.ndarray:
+    time.sleep(0.15)
+    return np.random.default_rng(i).normal(size=50)
+
+
+def build(path):
+    store.fill(path, {f"{i:02d}.npy": (i,) for i in range(12)}, numbers, "parts", parallel=False)
+
+
+def test_made_once_then_found(runs, capsys):
+    made = store.make("captions", W, build)
+    assert len(made.files("*.npy")) == 12 and np.array_equal(made.array("03.npy"), np.random.default_rng(3).normal(size=50))
+    again = store.make("captions", W, lambda path: pytest.fail("built twice"))
+    assert again.path == made.path and "captions: found" in capsys.readouterr().out
+
+
+def test_missing_artifact_names_the_next_command(runs):
+    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02"):
+        store.load("synthetic", W)
+    with pytest.raises(StudyError, match="Did you mean 'captions'"):
+        store.load("caption", W)
+
+
+def test_key_follows_settings_and_upstream_and_variant():
+    base = store.key("synthetic", W)
+    assert store.key("synthetic", worlds.adapt(W, synthesis={"guidance": 3.0})) != base
+    assert store.key("synthetic", worlds.adapt(W, captions={"temperature": 0.5})) != base
+    assert store.key("synthetic", worlds.adapt(W, finetune={"epochs": 9})) == base
+    assert store.key("synthetic", W, generator="short") != base
+    assert store.key("pool", worlds.adapt(W, seed=5)) == store.key("pool", W)
+    assert store.key("captions", worlds.adapt(W, seed=5)) != store.key("captions", W)
+
+
+def test_comments_in_code_do_not_change_a_key(tmp_path, monkeypatch):
+    file = tmp_path / "module.py"
+    monkeypatch.setattr(store, "PACKAGE", tmp_path)
+    texts = []
+    for code in ("x = 1  # one\n", "x = 1\n\n# nothing\n", "x = 2\n"):
+        file.write_text(code)
+        store._source.cache_clear()
+        texts.append(store._source("module.py"))
+    store._source.cache_clear()
+    assert texts[0] == texts[1] != texts[2]
+
+
+def digests(folder):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.glob("*")) if f.name != ".lock"}
+
+
+CODE = "from tests.test_store import build, W; from helpers import store; store.make('captions', W, build)"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.9, 1.6])
+def test_killed_anywhere_it_goes_on_byte_identical(runs, tmp_path, seconds):
+    environment = {**os.environ, "STUDY_RUNS": str(tmp_path / "killed")}
+    process = subprocess.Popen([sys.executable, "-c", f"print('ready', flush=True); {CODE}"], env=environment,
+                               stdout=subprocess.PIPE)
+    process.stdout.readline()
+    folder = store.folder("captions", W).relative_to(runs)
+    until = time.monotonic() + 30
+    while not (tmp_path / "killed" / folder).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = tmp_path / "killed" / folder
+    assert not (left / "manifest.json").exists() and len(list(left.glob("*.npy"))) < 12
+    subprocess.run([sys.executable, "-c", CODE], env=environment, check=True)
+    whole = store.make("captions", W, build)
+    assert digests(left) == digests(whole.path) and not list(left.glob("*.tmp"))
+
+
+def test_damaged_artifact_says_which_file(runs):
+    made = store.make("captions", W, build)
+    (made.path / "05.npy").write_bytes(b"short")
+    with pytest.raises(StudyError, match=r"05\.npy has 5 bytes.*Delete"):
+        store.load("captions", W)
+
+
+def test_truncated_parquet(tmp_path):
+    path = store.write(tmp_path / "t.parquet", pd.DataFrame({"a": [1, 2]}))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StudyError, match=r"t\.parquet.*truncated"):
+        store.read_table(path)
+
+
+@pytest.mark.parametrize("code, words", [(errno.ENOSPC, "disk full"), (errno.EROFS, "STUDY_RUNS"), (errno.EACCES, "cannot write")])
+def test_full_and_read_only_disks(tmp_path, monkeypatch, code, words):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StudyError, match=words):
+        store.write(tmp_path / "x.json", {"a": 1})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_too_little_disk(tmp_path):
+    with pytest.raises(StudyError, match="STUDY_RUNS"):
+        store.check_disk(tmp_path / "later", 10**18)
+
+
+def square(i: int) -> int:
+    return i * i
+
+
+def die(i: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_return_every_result():
+    assert dict(gpu.starmap(square, [(i,) for i in range(20)])) == {i: i * i for i in range(20)}
+
+
+def test_a_dead_worker_is_explained():
+    with pytest.raises(StudyError, match="run the same command again"):
+        list(gpu.starmap(die, [(0,)]))
+    assert dict(gpu.starmap(square, [(3,)])) == {0: 9}

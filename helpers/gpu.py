@@ -54,17 +54,20 @@ def _cpu_has_bf16() -> bool:
         return False
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    import signal
+
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the main process, which then stops the workers
 
 
 @functools.cache
 def _processes() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["open_clip", "helpers.worlds"])
-    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_one_thread)
+    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start_worker)
 
 
 def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True) -> Iterator[tuple[int, object]]:

@@ -42,18 +42,25 @@ def title(path: Path) -> str:
     return re.sub(r"^#\s*\d+\s*-\s*", "", text)
 
 
-def _parameters(path: Path, given: Mapping[str, str]) -> dict:
-    """The given parameters with the types of the notebook's defaults. Raises ``StudyError`` on an unknown name or type."""
+def _parameters(paths: Sequence[Path], given: Mapping[str, str]) -> dict[Path, dict]:
+    """For each notebook the given parameters that it has, with the types of its defaults.
+
+    Raises ``StudyError`` on a name that none of the notebooks has, or a value of another type.
+    """
     import papermill
 
-    declared = papermill.inspect_notebook(str(path))
-    values = {}
-    for name, text in given.items():
-        if name not in declared:
-            raise unknown(f"parameter of {path.stem}", name, declared)
-        default = ast.literal_eval(declared[name]["default"])
-        values[name] = text if isinstance(default, str) or not isinstance(text, str) else _literal(name, text, default)
-    return values
+    declared = {path: papermill.inspect_notebook(str(path)) for path in paths}
+    every = {name for names in declared.values() for name in names}
+    for name in given:
+        if name not in every:
+            raise unknown("parameter", name, sorted(every))
+    return {path: {n: _typed(n, text, names[n]["default"]) for n, text in given.items() if n in names}
+            for path, names in declared.items()}
+
+
+def _typed(name: str, text, default: str):
+    default = ast.literal_eval(default)
+    return text if isinstance(default, str) or not isinstance(text, str) else _literal(name, text, default)
 
 
 def _literal(name: str, text: str, default):
@@ -76,9 +83,8 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     worlds.get(world)
     paths = chosen(names)
     given = {"world": world, **({} if seed is None else {"seed": seed}), **(parameters or {})}
-    plans = [(path, _parameters(path, given)) for path in paths]
     done = []
-    for path, values in plans:
+    for path, values in _parameters(paths, given).items():
         start = time.monotonic()
         _execute(path, store.root() / world / path.name, values)
         done.append((path.stem, time.monotonic() - start))
@@ -97,7 +103,8 @@ def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
     _quiet_libraries()
     try:
         papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=_kernel(), cwd=str(TOP), progress_bar=False,
-                                   log_output=True, request_save_on_cell_execute=False)
+                                   log_output=True, request_save_on_cell_execute=False,
+                                   extra_arguments=["--IPKernelApp.log_level=40"])
     except PapermillExecutionError as e:
         if e.ename in ("StudyError", "MissingArtifact"):
             raise StudyError(f"{path.stem}: {e.evalue}") from None
@@ -117,7 +124,7 @@ def _quiet_libraries() -> None:
 class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()
-        if re.match(r"^[\w. ]+: .*\d", text) and not text.startswith(("Input Notebook", "Output Notebook")):
+        if re.match(r"^(?!\d\d_)[\w. ]+: .*\d", text) and not text.startswith(("Input Notebook", "Output Notebook")):
             print("\n".join(f"   {line}" for line in text.splitlines()), flush=True)
 
 
@@ -204,8 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             print(listing(options.world))
             return 0
-        for path in chosen(options.notebooks):
-            _parameters(path, pairs)
+        _parameters(chosen(options.notebooks), pairs)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

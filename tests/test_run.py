@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from helpers import figures, pools, run, worlds
 from helpers.worlds import StudyError
 
@@ -32,7 +33,9 @@ def test_list_names_every_notebook(capsys):
 
 def test_parameters_take_the_types_of_their_defaults():
     path = run.notebooks()["00"]
-    assert run._parameters(path, {"seed": "3", "retrain": "True", "world": "smoke"}) == {"seed": 3, "retrain": True, "world": "smoke"}
+    other = run.notebooks()["01"]
+    made = run._parameters([path, other], {"seed": "3", "retrain": "True", "world": "smoke"})
+    assert made == {path: {"seed": 3, "retrain": True, "world": "smoke"}, other: {"seed": 3, "world": "smoke"}}
 
 
 def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):

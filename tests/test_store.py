@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+
 from helpers import gpu, store, worlds
 from helpers.worlds import StudyError
 

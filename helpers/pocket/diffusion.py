@@ -88,7 +88,7 @@ def to_model(images: np.ndarray):
     """uint8 images (n, side, side, 3) as a float tensor (n, 3, side, side) in -1..1, channels last."""
     import torch
 
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(gpu.device()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.tensor(np.asarray(images)).to(gpu.device()).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -132,8 +132,9 @@ def show_source(function):
 
 
 def band(ax, table: pd.DataFrame, x: str, y: str, colour: str, label: str | None = None, **line) -> None:
-    """Mean over seeds of ``y`` against ``x`` with its 95 % interval as a band."""
+    """Mean over seeds of an accuracy ``y`` against ``x``, with its 95 % interval, as far as within 0 and 1, as a band."""
     rows = pd.DataFrame([(v, *interval(part[y])) for v, part in table.groupby(x)], columns=[x, "mean", "low", "high"])
+    rows[["low", "high"]] = rows[["low", "high"]].clip(0, 1)
     ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label, **line)
     ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
 

@@ -102,7 +102,7 @@ class RetrievalSettings:
     """Real pairs from the generator's own training pool ([P] sections 3 and C)."""
 
     rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
-    k: int = 150  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
+    k: int = 60  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
     domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2
     class_cap: int = 10_000  # M [P]

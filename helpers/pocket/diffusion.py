@@ -164,7 +164,7 @@ def _unet(rank: int, workers: int, u: UpstreamSettings, seed: int, folder: Path)
     both = torch.nn.ModuleDict({"text": build_text_encoder(int(ids.max()) + 1, ids.shape[1], int(ids.max())),
                                 "unet": build_unet(u, latents.shape[-1])})
     both = both.to(gpu.device(), memory_format=torch.channels_last)
-    schedule = training.Schedule(u.generator_steps, u.generator_batch, u.generator_lr, warmup=0.01, cosine=False,
+    schedule = training.Schedule(u.generator_steps, u.generator_batch, u.generator_lr, warmup=0.01, cosine=False, cooldown=0.3,
                                  average=0.9995 if u.generator_steps > 2_000 else 0.98)
     state, start = _resume(both, folder)
     order = training.batches(len(latents), schedule.batch, entropy(seed, "unet"), rank, workers)

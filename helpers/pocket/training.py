@@ -16,13 +16,14 @@ from helpers import gpu, store
 
 @dataclass(frozen=True)
 class Schedule:
-    """``steps`` of ``batch`` images at a peak learning rate ``lr``: linear warm-up, flat or cosine, averaged weights."""
+    """``steps`` of ``batch`` images at a peak learning rate ``lr``: linear warm-up, cosine or flat with a cooldown, average."""
 
     steps: int
     batch: int
     lr: float
     warmup: float = 0.05
     cosine: bool = True
+    cooldown: float = 0.0  # without cosine: share of the steps at the end in which the rate falls linearly to zero
     average: float = 0.0  # decay of the exponential moving average; 0: none
     weight_decay: float = 0.01
 
@@ -31,7 +32,9 @@ class Schedule:
         start = max(1, int(self.warmup * self.steps))
         if step < start:
             return self.lr * (step + 1) / start
-        return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - start) / max(1, self.steps - start)) if self.cosine else 1.0)
+        if self.cosine:
+            return self.lr * (0.5 + 0.5 * math.cos(math.pi * (step - start) / max(1, self.steps - start)))
+        return self.lr * min(1.0, (self.steps - step) / max(1.0, self.cooldown * self.steps))
 
 
 class Average:

@@ -1,0 +1,80 @@
+"""The shipped upstream models: hashes, sizes, the pool they belong to, and the quality that their card claims."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from helpers import adapt, clip, worlds
+from helpers.pocket import benchmarks, calibration, generator, judges, pool, upstream
+from helpers.pools import Split
+
+W = worlds.get("pocket")
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads((upstream.WEIGHTS / "card.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def renderings():
+    """240 test images of aircraft, ten of each class, and their labels."""
+    images = benchmarks.images_of(W, "aircraft", "test", 0, 240)
+    return Split(images, np.arange(240) % 24)
+
+
+def test_files_are_the_ones_on_the_card(card):
+    for file, digest in card["files"].items():
+        assert hashlib.sha256((upstream.WEIGHTS / file).read_bytes()).hexdigest() == digest, file
+    on_disk = [f for f in upstream.WEIGHTS.rglob("*") if f.is_file()]
+    assert len(on_disk) == len(card["files"]) + 1 and sum(f.stat().st_size for f in on_disk) < 30e6
+    assert not [f for f in on_disk if f.suffix in (".bin", ".pt", ".pth", ".pkl")]
+
+
+def test_card_belongs_to_this_pool_and_says_how_it_was_made(card):
+    texts = "\n".join(pool.plan(W)["caption"])
+    assert hashlib.sha256(texts.encode()).hexdigest()[:12] == card["pool"]
+    assert {"command", "seed", "steps", "minutes", "machine", "quality"} <= set(card)
+
+
+def test_another_pool_is_refused():
+    upstream._check_card.cache_clear()
+    with pytest.raises(worlds.StudyError, match="retrain=True"):
+        upstream._check_card("somethingelse", "pocket")
+
+
+def test_judges_are_as_good_as_the_card_says(card, renderings):
+    seen = judges.judge(upstream.WEIGHTS, renderings.images)
+    table = benchmarks.details("aircraft")
+    axles = (seen["axles"].to_numpy() == table["axles"].to_numpy()[renderings.labels]).mean()
+    assert axles > 0.9 and axles == pytest.approx(card["quality"]["judge_axles"], abs=0.05)
+    assert (seen["variant"].to_numpy() == np.array(table.index)[renderings.labels]).mean() > 0.8
+    assert (seen["is_aircraft"] > 0.5).mean() > 0.95
+
+
+def test_autoencoder_keeps_the_wheels(card, renderings):
+    rebuilt = calibration.reconstruct(upstream.WEIGHTS / "generator", renderings.images)
+    wanted = benchmarks.details("aircraft")["axles"].to_numpy()[renderings.labels]
+    right = (judges.judge(upstream.WEIGHTS, rebuilt)["axles"].to_numpy() == wanted).mean()
+    assert right == pytest.approx(card["quality"]["autoencoder_axles"], abs=0.07)
+
+
+def test_clip_baseline_is_reproduced(card, renderings):
+    made = clip.load_folder(upstream.WEIGHTS / "clip")
+    names = tuple(benchmarks.details("aircraft").index)
+    head = clip.head(made, names, ("a photo of a {}, a type of aircraft.", "a photo of the {}."))
+    right = adapt.accuracy_of(clip.embed_images(made, renderings.images), head, np.zeros(24, np.float32), renderings.labels)
+    assert right == pytest.approx(card["quality"]["clip"]["aircraft"]["zero_shot"], abs=0.1)
+
+
+def test_three_budgets_draw_and_repeat():
+    few = worlds.adapt(W, synthesis={"steps": 2}).synthesis
+    drawn = {b: generator.draw(generator.load(upstream.WEIGHTS / "generator", b), ["an A380 at sunset"], [1], few)
+             for b in generator.BUDGETS}
+    assert all(i.shape == (1, 64, 64, 3) for i in drawn.values())
+    assert not np.array_equal(drawn["short"], drawn["long"])
+    pipe = generator.load(upstream.WEIGHTS / "generator", "long")
+    assert type(pipe).__name__ == "StableDiffusionPipeline" and type(pipe.scheduler).__name__ == "DDIMScheduler"
+    assert np.array_equal(generator.draw(pipe, ["an A380 at sunset"], [1], few), drawn["long"])

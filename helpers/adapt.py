@@ -156,26 +156,27 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty
     return w.detach().numpy(), b.detach().numpy()
 
 
-def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict:
+def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -> dict:
     """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C].
 
-    The encoder is frozen; features are cached unit embeddings. Returns ``{"val", "test", "penalty"}``.
+    The encoder is frozen; ``test`` are the unit embeddings of the test images. Returns ``{"val", "test", "penalty"}``.
     """
-    parts = {name: thinned(getattr(bench, name), s.probe_images) for name in ("train", "val")} | {"test": bench.test}
-    features = {name: clips.embed_images(clip, part.images) for name, part in parts.items()}
+    train, val = thinned(bench.train, s.probe_images), thinned(bench.val, s.probe_images)
+    x, y = clips.embed_images(clip, train.images), clips.embed_images(clip, val.images)
     best, solution = (-1.0, PENALTIES[-1]), None
     for penalty in sorted(PENALTIES, reverse=True):
-        solution = linear_probe(features["train"], parts["train"].labels, len(bench.classes), penalty, solution)
-        best = max(best, (accuracy_of(features["val"], *solution, parts["val"].labels), penalty))
-    both = np.concatenate([features["train"], features["val"]])
-    labels = np.concatenate([parts["train"].labels, parts["val"].labels])
+        solution = linear_probe(x, train.labels, len(bench.classes), penalty, solution)
+        best = max(best, (accuracy_of(y, *solution, val.labels), penalty))
+    both, labels = np.concatenate([x, y]), np.concatenate([train.labels, val.labels])
     final = linear_probe(both, labels, len(bench.classes), best[1], solution)
-    return {"val": best[0], "test": accuracy_of(features["test"], *final, bench.test.labels), "penalty": best[1]}
+    return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
 
 
 def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:
     """Test accuracy of an adapted model: ``zero_shot`` and ``linear_probe``, 0..1."""
-    return {"zero_shot": zero_shot(model, bench.test), "linear_probe": probe(model.clip, bench, s)["test"]}
+    test = clips.embed_images(model.clip, bench.test.images)
+    return {"zero_shot": accuracy_of(test, model.weight, model.bias, bench.test.labels),
+            "linear_probe": probe(model.clip, bench, s, test)["test"]}
 
 
 def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict:

@@ -67,7 +67,7 @@ class UpstreamSettings:
 class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
-    per_class: int = 110  # captions wanted per class, after exact duplicates are dropped
+    per_class: int = 90  # captions wanted per class, after exact duplicates are dropped
     mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
     examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
@@ -114,29 +114,29 @@ class RetrievalSettings:
 class FinetuneSettings:
     """Full finetuning with cross-entropy from the text-initialised head ([P] section 4 and appendix)."""
 
-    sizes: tuple[int, ...] = (40, 80, 160, 320, 640)  # nested subsets
+    sizes: tuple[int, ...] = (30, 60, 120, 240, 480)  # nested subsets
     synthetic_beyond: int = 1  # further doublings for the synthetic arm (the grey zone of the figure)
     seeds: int = 3  # [P] at least 3
     lrs: tuple[float, ...] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
-    batch: int = 64  # [P] 512
-    epochs: int = 8  # [P] 30, ImageNet 10
+    batch: int = 32  # [P] 512
+    epochs: int = 6  # [P] 30, ImageNet 10
     min_steps: int = 40  # so that the smallest sets leave the warm-up; the same for every source
     warmup: float = 0.1  # share of the steps; [P] 500 steps, more than the smallest sets ever train
     weight_decay: float = 0.1  # [P]
     betas: tuple[float, float] = (0.9, 0.95)  # [P]
     clip_norm: float = 1.0  # [C]
     evaluations: int = 2  # times validation accuracy is taken; the best state is kept [P: every epoch]
-    validation: int = 700  # validation images looked at during training
-    probe_images: int = 1_200  # of train, and of validation, that the linear probe is fitted on
+    validation: int = 500  # validation images looked at during training
+    probe_images: int = 800  # of train, and of validation, that the linear probe is fitted on
 
 
 @dataclass(frozen=True)
 class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
-    size: int = 160  # images per arm of every ablation
+    size: int = 120  # images per arm of every ablation
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
-    mix_synthetic: tuple[int, ...] = (0, 160, 320, 640)  # added to the full retrieved set
+    mix_synthetic: tuple[int, ...] = (0, 120, 240, 480)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
 
 

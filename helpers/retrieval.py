@@ -113,7 +113,7 @@ def index(path: Path) -> None:
             with contextlib.redirect_stdout(io.StringIO()):
                 build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip",
                             index_infos_path=str(path / f"{name}_infos.json"), max_index_memory_usage="1G",
-                            current_memory_available="2G", verbose=logging.ERROR)
+                            current_memory_available="2G", nb_cores=1, verbose=logging.ERROR)  # one core: repeatable
             (path / f"{name}.index.tmp").rename(path / f"{name}.index")
 
 

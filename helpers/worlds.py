@@ -45,7 +45,7 @@ class PoolSettings:
 class UpstreamSettings:
     """How the models of the miniature are trained on exactly the pool (helpers/pocket/upstream.py)."""
 
-    clip_epochs: int = 24
+    clip_epochs: int = 12
     clip_batch: int = 256
     clip_lr: float = 2e-3
     autoencoder_steps: int = 4_000

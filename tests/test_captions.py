@@ -102,7 +102,7 @@ def test_classes_are_asked_again_for_what_duplicates_took(in_process):
     assert table["caption"].is_unique and table["mentions_class"].all() and table["label"].is_monotonic_increasing
     assert (table["label"].value_counts() == 4).all()
     raw = made.table("raw/*.parquet")
-    assert raw["caption"].duplicated().any() and not raw.duplicated(["label", "number"]).any()
+    assert raw["caption"].duplicated().any() and made.files("raw/aircraft-1-*.parquet"), "duplicates are made up for in a second round"
 
 
 def test_a_class_without_captions_is_listed_and_the_run_goes_on(in_process):

@@ -57,7 +57,8 @@ def test_contract_columns(smoke, name):
 def test_funnel_never_grows(smoke):
     funnel = table(smoke[0], "03_funnel")
     assert {"step", "rows"} <= set(funnel)
-    for _, part in funnel.groupby(["task", "variant"]):
+    after = funnel[funnel["step"] != "pool"]  # a pair that matches several classes counts once for each
+    for _, part in after.groupby(["task", "variant"]):
         assert part["rows"].is_monotonic_decreasing
 
 

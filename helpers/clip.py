@@ -111,6 +111,13 @@ def save(clip: Clip, folder: Path, config: dict) -> None:
     clip.tokenizer.save_pretrained(folder)
 
 
+def contrastive_loss(rank: int = 0, workers: int = 1):
+    """open_clip's symmetric InfoNCE, ``loss(image, text, scale)``; with several workers the batch is that of all of them."""
+    import open_clip
+
+    return open_clip.ClipLoss(local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=workers)
+
+
 def copy(clip: Clip) -> Clip:
     """A deep copy, to finetune without touching the original."""
     return replace(clip, model=copying.deepcopy(clip.model))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import clip, pools, store, worlds
+from helpers import clip, gpu, pools, store, worlds
 from helpers.pools import Benchmark, Pool
 from helpers.worlds import StudyError, World, unknown
 
@@ -96,25 +96,34 @@ def _embed(path: Path, w: World) -> None:
     for i, start in enumerate(range(0, len(pool), SHARD)):
         rows = table.iloc[start : start + SHARD]
         store.write(path / "metadata" / f"metadata_{i}.parquet", rows.rename(columns={"TEXT": "caption", "URL": "url"}))
-    index(path)
+    index(path, *w.retrieval.index)
 
 
-def index(path: Path) -> None:
-    """Build both indices in clip-retrieval's layout with autofaiss, as ``clip-retrieval index`` does."""
+def index(path: Path, key: str, param: str) -> None:
+    """Build both indices in clip-retrieval's layout with autofaiss, as ``clip-retrieval index`` does.
+
+    ``key`` is a faiss factory string, ``param`` its search setting. Both are given, as autofaiss would choose by the clock,
+    another index on every run; each is built on one core, so that its bytes repeat.
+    """
+    missing = [(path, kind, name, key, param) for kind, name in (("img", "image"), ("text", "text"))
+               if not (path / f"{name}.index").exists()]
+    for _ in store.progress(gpu.starmap(_index, missing), "indices built", len(missing)):
+        pass
+
+
+def _index(path: Path, kind: str, name: str, key: str, param: str) -> None:
     import contextlib
     import io
     import logging
 
     from autofaiss import build_index
 
-    for kind, name in (("img", "image"), ("text", "text")):
-        if not (path / f"{name}.index").exists():
-            vectors = np.concatenate([np.load(f) for f in _numbered(path / f"{kind}_emb")])
-            with contextlib.redirect_stdout(io.StringIO()):
-                build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip",
-                            index_infos_path=str(path / f"{name}_infos.json"), max_index_memory_usage="1G",
-                            current_memory_available="2G", nb_cores=1, verbose=logging.ERROR)  # one core: repeatable
-            (path / f"{name}.index.tmp").rename(path / f"{name}.index")
+    vectors = np.concatenate([np.load(f) for f in _numbered(path / f"{kind}_emb")])
+    with contextlib.redirect_stdout(io.StringIO()):
+        build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip", index_key=key,
+                    index_param=param, index_infos_path=str(path / f"{name}_infos.tmp"), max_index_memory_usage="1G",
+                    current_memory_available="2G", nb_cores=1, verbose=logging.ERROR)
+    (path / f"{name}.index.tmp").rename(path / f"{name}.index")
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -48,7 +48,7 @@ ARTIFACTS = {
     "benchmarks": Spec("00", "under a minute", ("image_size", "pool.seed", "pool.benchmark_per_class"), (), _RENDERER_CODE),
     "upstream": Spec("00", "seconds with the committed weights", ("pool.upstream", "upstream"), ("pool",),
                      ("pocket/upstream.py", "pocket/training.py", "pocket/diffusion.py", "pocket/judges.py", "pocket/weights/card.json")),
-    "embeddings": Spec("03", "a minute", ("clip",), ("pool", "benchmarks", "upstream"), ("clip.py",)),
+    "embeddings": Spec("03", "a minute", ("clip", "retrieval.index"), ("pool", "benchmarks", "upstream"), ("clip.py",)),
     "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py")),

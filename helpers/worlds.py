@@ -45,7 +45,7 @@ class PoolSettings:
 class UpstreamSettings:
     """How the models of the miniature are trained on exactly the pool (helpers/pocket/upstream.py)."""
 
-    clip_epochs: int = 12
+    clip_epochs: int = 30
     clip_batch: int = 256
     clip_lr: float = 2e-3
     autoencoder_steps: int = 4_000
@@ -54,7 +54,7 @@ class UpstreamSettings:
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
     latent_channels: int = 8
     unet_channels: tuple[int, ...] = (48, 96, 112)
-    generator_steps: int = 5_000  # of `generator_batch` images: the longest of the three training budgets
+    generator_steps: int = 10_000  # of `generator_batch` images: the longest of the three training budgets
     generator_batch: int = 64
     generator_lr: float = 1e-3
     language_steps: int = 1_500
@@ -67,7 +67,7 @@ class UpstreamSettings:
 class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
-    per_class: int = 90  # captions wanted per class, after exact duplicates are dropped
+    per_class: int = 80  # captions wanted per class, after exact duplicates are dropped
     mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
     examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
@@ -85,7 +85,7 @@ class SynthesisSettings:
     guidance: float = 2.0  # [P]; [W] has 2.5
     eta: float = 0.0  # [C]
     batch: int = 64
-    shard: int = 256
+    shard: int = 60  # images per file: small enough to keep all cores busy to the end
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class RetrievalSettings:
     """Real pairs from the generator's own training pool ([P] sections 3 and C)."""
 
     rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
+    index: tuple[str, str] = ("HNSW32", "efSearch=512")  # faiss factory string and search effort; recall is in notebook 03
     k: int = 60  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
     domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2

@@ -52,10 +52,10 @@ def tiny_clip(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tokenizer")
     upstream.train_tokenizer(["a red image", "a blue image", "photo of a red thing"], folder)
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     torch.manual_seed(0)
-    config = upstream.clip_config(worlds.get("smoke"), len(CLIPTokenizer.from_pretrained(folder)))
+    config = upstream.clip_config(worlds.get("smoke"), len(CLIPTokenizerFast.from_pretrained(folder)))
     return clip.build(config, folder), config
 
 

@@ -69,11 +69,15 @@ def test_index_finds_planted_neighbours(tmp_path):
     for kind in ("img", "text"):
         for i in range(2):
             store.write(tmp_path / f"{kind}_emb" / f"{kind}_emb_{i}.npy", vectors[300 * i : 300 * (i + 1)])
-    retrieval.index(tmp_path)
+    retrieval.index(tmp_path, *worlds.get("pocket").retrieval.index)
     queries = vectors[[5, 310, 599]]
     assert [set(row) & {want} for row, want in zip(retrieval.nearest(tmp_path / "image.index", queries, 5), (5, 310, 599), strict=True)
             ] == [{5}, {310}, {599}]
-    assert retrieval.recall(store.Artifact("embeddings", tmp_path), queries, 5) > 0.6
+    assert retrieval.recall(store.Artifact("embeddings", tmp_path), queries, 5) > 0.95
+    first = (tmp_path / "image.index").read_bytes()
+    (tmp_path / "image.index").unlink()
+    retrieval.index(tmp_path, *worlds.get("pocket").retrieval.index)
+    assert (tmp_path / "image.index").read_bytes() == first
 
 
 def table():

@@ -141,18 +141,20 @@ def pipe(tmp_path_factory):
     """A Stable Diffusion pipeline of the real classes with tiny random parts, saved and loaded as the shipped one is."""
     import torch
     from diffusers import AutoencoderKL
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     folder, u = tmp_path_factory.mktemp("generator"), W.upstream
     upstream.train_tokenizer(["a photo of an A320 at sunset", "a boat in the sea"], folder / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
                             block_out_channels=(8, 16, 16), layers_per_block=1, latent_channels=u.latent_channels,
                             norm_num_groups=8, sample_size=32)
         unet = diffusion.build_unet(dataclasses.replace(u, unet_channels=(16, 32)), 8)
-        text = diffusion.build_text_encoder(len(tokenizer), tokenizer.model_max_length, tokenizer.eos_token_id)
+        config = upstream.clip_config(W, len(tokenizer))
+        clip.save(clip.build(config, folder / "tokenizer"), folder / "clip", config)
+        text = diffusion.text_encoder_of(folder / "clip" / clip.WEIGHTS)
     vae.half().save_pretrained(folder / "vae")
     unet.half().save_pretrained(folder / "unet-short")
     text.half().save_pretrained(folder / "text_encoder-short")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from helpers import adapt, clip, gpu, store
 from helpers.pocket import generator, judges, upstream
@@ -14,6 +16,7 @@ from helpers.worlds import World, entropy
 from helpers.worlds import rng as rng_of
 
 PER_CLASS = 8  # aircraft drawn per class and budget
+SHARD, JUDGED = 48, 200  # images drawn, and images judged, per job
 
 
 def quality(w: World) -> dict:
@@ -23,18 +26,25 @@ def quality(w: World) -> dict:
     renderings; ``autoencoder_axles`` the same after encoding and decoding. ``generator``, per budget: how often a judge
     sees an ``aircraft`` and the ``variant`` asked for, and the ``frechet`` distance to pool images.
     """
-    made = store.make("quality", w, lambda path: _build(path, w))
-    parts = {f.stem: json.loads(f.read_text()) for f in made.files("*.json") if f.name != "manifest.json"}
-    return {"clip": {task: parts[f"clip-{task}"] for task in w.tasks}, **parts["judges"],
-            "judge_variants": {task: parts[f"variants-{task}"]["share"] for task in w.tasks},
-            "generator": {b: parts[f"generator-{b}"] for b in generator.BUDGETS}}
+    return json.loads((store.make("quality", w, lambda path: _build(path, w)).path / "quality.json").read_text())
 
 
-def _build(path, w: World) -> None:
-    store.fill(path, {f"generator-{b}.json": (w, b) for b in generator.BUDGETS}, generated, "generator budgets judged")
-    store.fill(path, {f"clip-{task}.json": (w, task) for task in w.tasks}, clip_baseline, "CLIP baselines")
-    store.fill(path, {f"variants-{task}.json": (w, task) for task in w.tasks}, variants_named, "tasks judged")
-    store.fill(path, {"judges.json": (w,)}, axles_counted, "axles counted")
+def _build(path: Path, w: World) -> None:
+    upstream.folder(w)  # models are made before workers start
+    wanted = len(prompts(w)[0])
+    jobs = {f"drawn/{b}-{i:05d}.npy": (w, b, i, min(i + SHARD, wanted)) for b in generator.BUDGETS for i in range(0, wanted, SHARD)}
+    store.fill(path, jobs, draw_shard, "shards drawn by three generators")
+    jobs = {f"seen/{task}-{i:05d}.parquet": (w, task, i, min(i + JUDGED, n)) for task in w.tasks
+            for n in [len(benchmark(w, task).test)] for i in range(0, n, JUDGED)}
+    store.fill(path, jobs, seen_shard, "shards of test images judged")
+    clips = store.fill(path, {f"clip/{task}.json": (w, task) for task in w.tasks}, clip_baseline, "CLIP baselines")
+    fids = store.fill(path, {f"budget/{b}.json": (w, path, b) for b in generator.BUDGETS}, generated, "generator budgets judged")
+    seen = {task: pd.concat([store.read_table(f) for f in sorted((path / "seen").glob(f"{task}-*.parquet"))]) for task in w.tasks}
+    axles = seen["aircraft"][["axles_right", "rebuilt_axles_right", "rebuilt_error"]].mean()
+    store.write(path / "quality.json", {
+        "clip": {f.stem: json.loads(f.read_text()) for f in clips}, "generator": {f.stem: json.loads(f.read_text()) for f in fids},
+        "judge_axles": float(axles.iloc[0]), "autoencoder_axles": float(axles.iloc[1]), "autoencoder_error": float(axles.iloc[2]),
+        "judge_variants": {task: float(table["variant_right"].mean()) for task, table in seen.items()}})
 
 
 def clip_baseline(w: World, task: str) -> dict:
@@ -42,21 +52,21 @@ def clip_baseline(w: World, task: str) -> dict:
     return adapt.baseline(clip.load(w), benchmark(w, task), w.finetune)
 
 
-def variants_named(w: World, task: str) -> dict:
-    """How often the variant judge names the class of a test image."""
-    bench = benchmark(w, task)
-    seen = judges.judge(upstream.folder(w), bench.test.images)["variant"].to_numpy()
-    return {"share": float((seen == np.array(bench.classes, object)[bench.test.labels]).mean())}
+def seen_shard(w: World, task: str, start: int, stop: int) -> pd.DataFrame:
+    """What judges say of some test images, one row per image: ``variant_right``, and for aircraft ``axles_right``.
 
-
-def axles_counted(w: World) -> dict:
-    """How often the detail judge counts axles right, on test images and on what the autoencoder makes of them."""
-    bench, folder = benchmark(w, "aircraft"), upstream.folder(w)
-    rebuilt = reconstruct(folder / "generator", bench.test.images)
-    wanted = bench.details["axles"].to_numpy()[bench.test.labels]
-    right = {name: float((judges.judge(folder, images)["axles"].to_numpy() == wanted).mean())
-             for name, images in (("judge_axles", bench.test.images), ("autoencoder_axles", rebuilt))}
-    return {**right, "autoencoder_error": float(np.abs(rebuilt.astype(float) - bench.test.images).mean())}
+    Aircraft also have ``rebuilt_axles_right`` and the mean absolute ``rebuilt_error`` (0..255) after the autoencoder.
+    """
+    bench, folder = benchmark(w, task), upstream.folder(w)
+    images, labels = bench.test.images[start:stop], bench.test.labels[start:stop]
+    seen = judges.judge(folder, images)
+    table = pd.DataFrame({"variant_right": seen["variant"].to_numpy() == np.array(bench.classes, object)[labels]})
+    if task != "aircraft":
+        return table
+    wanted, rebuilt = bench.details["axles"].to_numpy()[labels], reconstruct(folder / "generator", images)
+    return table.assign(axles_right=seen["axles"].to_numpy() == wanted,
+                        rebuilt_axles_right=judges.judge(folder, rebuilt)["axles"].to_numpy() == wanted,
+                        rebuilt_error=np.abs(rebuilt.astype(float) - images).mean((1, 2, 3)))
 
 
 def reconstruct(folder, images: np.ndarray) -> np.ndarray:
@@ -73,20 +83,25 @@ def reconstruct(folder, images: np.ndarray) -> np.ndarray:
     return np.concatenate(out)
 
 
-def generated(w: World, budget: str) -> dict:
-    """Recognisability and Frechet distance of aircraft drawn by one generator budget."""
-    from helpers.worlds import adapt as with_settings
+def prompts(w: World) -> tuple[list[str], list[str]]:
+    """The class of every picture drawn for the card, and its caption."""
+    wanted = [name for name in benchmark(w, "aircraft").classes for _ in range(PER_CLASS)]
+    return wanted, [f"a photo of a {name} aircraft" for name in wanted]
 
-    bench, w = benchmark(w, "aircraft"), with_settings(w, synthesis={"generator": budget})
-    wanted = [name for name in bench.classes for _ in range(PER_CLASS)]
-    captions = [f"a photo of a {name} aircraft" for name in wanted]
-    pipe = generator.load(upstream.folder(w) / "generator", budget)
-    images = generator.draw(pipe, captions, [entropy(w.seed, "quality", i) for i in range(len(wanted))], w.synthesis)
-    seen = judges.judge(upstream.folder(w), images)
-    truth = open_pool(w).truth()
+
+def draw_shard(w: World, budget: str, start: int, stop: int) -> np.ndarray:
+    """Some of the card's pictures, by one generator budget."""
+    seeds = [entropy(w.seed, "quality", i) for i in range(start, stop)]
+    return generator.draw(generator.load(upstream.folder(w) / "generator", budget), prompts(w)[1][start:stop], seeds, w.synthesis)
+
+
+def generated(w: World, path: Path, budget: str) -> dict:
+    """Recognisability and Frechet distance of the aircraft drawn by one generator budget."""
+    images = np.concatenate([np.load(f) for f in sorted((path / "drawn").glob(f"{budget}-*.npy"))])
+    seen, truth = judges.judge(upstream.folder(w), images), open_pool(w).truth()
     rows = np.flatnonzero((truth["kind"] == "aircraft") & (truth["style"] == "photo"))
     real = open_pool(w).fetch(rng_of(w, "quality").choice(rows, min(len(rows), 4 * len(images)), replace=False))
-    return {"aircraft": float((seen["is_aircraft"] > 0.5).mean()), "variant": float((seen["variant"] == wanted).mean()),
+    return {"aircraft": float((seen["is_aircraft"] > 0.5).mean()), "variant": float((seen["variant"] == prompts(w)[0]).mean()),
             "frechet": frechet(upstream.folder(w), real, images)}
 
 

@@ -12,15 +12,15 @@ from helpers.pocket import training
 from helpers.worlds import UpstreamSettings, entropy
 
 BUDGETS = {"short": 1 / 8, "middle": 3 / 8, "long": 1.0}  # of the training steps; stand in for SD 1.1, 1.3, 1.5
-TEXT_WIDTH = 128
+TEXT_WIDTH, TEXT_HEADS = 128, 4  # of CLIP's text tower
 DROP_CAPTION = 0.1  # share of captions left empty in training, for classifier-free guidance
 SAVE_EVERY = 250
 
 
-def train(images: Path, captions: list[str], tokenizer, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def train(images: Path, captions: list[str], tokenizer, clip: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
     """Train autoencoder, text encoder and UNet on images (an ``.npy`` file, n x side x side x 3 uint8) and their captions.
 
-    Leaves ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``unet-short/``, ``unet-middle/``, ``unet-long/`` in ``folder``.
+    ``clip`` is the file of CLIP weights whose text tower the text encoder starts from. Leaves ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``unet-short/``, ``unet-middle/``, ``unet-long/`` in ``folder``.
     A killed training goes on where it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def train(images: Path, captions: list[str], tokenizer, u: UpstreamSettings, see
         store.write(folder / "latents.npy", encode(folder / "vae", images))
         store.write(folder / "tokens.npy", tokens(tokenizer, ["", *captions]))
     if not (folder / "unet-long").exists():
-        training.distribute(_unet, u, seed, folder)
+        training.distribute(_unet, clip, u, seed, folder)
     for leftover in ("latents.npy", "tokens.npy", "state.pt"):
         (folder / leftover).unlink(missing_ok=True)
 
@@ -157,25 +157,49 @@ def build_unet(u: UpstreamSettings, side: int):
                                 norm_num_groups=16)
 
 
-def build_text_encoder(vocabulary: int, length: int, end: int):
-    """The generator's own CLIP text encoder, two layers."""
+def text_encoder_of(clip: Path):
+    """The text tower in a file of open_clip weights as a transformers ``CLIPTextModel``, float32.
+
+    Stable Diffusion reads its captions with CLIP's text tower; this one goes on learning with the UNet.
+    """
+    from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH,
-                                        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=length,
-                                        projection_dim=TEXT_WIDTH, bos_token_id=end - 1, eos_token_id=end,
-                                        pad_token_id=end))
+    state = {name: value.float() for name, value in load_file(clip).items()}
+    vocabulary, width = state["token_embedding.weight"].shape
+    layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.resblocks."))
+    model = CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+        num_attention_heads=TEXT_HEADS, max_position_embeddings=len(state["positional_embedding"]), projection_dim=width,
+        hidden_act="gelu", bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1))
+    model.load_state_dict({"text_model." + name: value for name, value in _renamed(state, layers)}, strict=False)
+    return model
 
 
-def _unet(rank: int, workers: int, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def _renamed(state: dict, layers: int):
+    """open_clip's names of a text tower's weights -> transformers'."""
+    yield "embeddings.token_embedding.weight", state["token_embedding.weight"]
+    yield "embeddings.position_embedding.weight", state["positional_embedding"]
+    pairs = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1",
+             "mlp.c_proj": "mlp.fc2"}
+    for kind in ("weight", "bias"):
+        yield f"final_layer_norm.{kind}", state[f"ln_final.{kind}"]
+        for i in range(layers):
+            of = f"transformer.resblocks.{i}."
+            for theirs, ours in pairs.items():
+                yield f"encoder.layers.{i}.{ours}.{kind}", state[f"{of}{theirs}.{kind}"]
+            for name, part in zip("qkv", state[f"{of}attn.in_proj_{kind}"].chunk(3), strict=True):
+                yield f"encoder.layers.{i}.self_attn.{name}_proj.{kind}", part
+
+
+def _unet(rank: int, workers: int, clip: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
     import torch
 
     from helpers.pocket.generator import scheduler
 
     torch.manual_seed(entropy(seed, "unet") % 2**31)
     latents, ids = np.load(folder / "latents.npy"), torch.from_numpy(np.load(folder / "tokens.npy")).long().to(gpu.device())
-    both = torch.nn.ModuleDict({"text": build_text_encoder(int(ids.max()) + 1, ids.shape[1], int(ids.max())),
-                                "unet": build_unet(u, latents.shape[-1])})
+    both = torch.nn.ModuleDict({"text": text_encoder_of(clip), "unet": build_unet(u, latents.shape[-1])})
     both = both.to(gpu.device(), memory_format=torch.channels_last)
     schedule = training.Schedule(u.generator_steps, u.generator_batch, u.generator_lr, warmup=0.01, cosine=False, cooldown=0.3,
                                  average=0.9995 if u.generator_steps > 2_000 else 0.98)

@@ -47,7 +47,7 @@ def load(folder: str | Path, budget: str = "long"):
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTokenizerFast
 
     folder = Path(folder)
     if not (folder / f"unet-{budget}").exists():
@@ -55,7 +55,7 @@ def load(folder: str | Path, budget: str = "long"):
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)  # kept in float16
     unet = UNet2DConditionModel.from_pretrained(folder / f"unet-{budget}", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(folder / f"text_encoder-{budget}").float()
-    pipe = assemble(vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"), unet)
+    pipe = assemble(vae, text_encoder, CLIPTokenizerFast.from_pretrained(folder / "tokenizer"), unet)
     for part in (pipe.unet, pipe.vae):
         part.eval().to(memory_format=torch.channels_last)
     pipe.text_encoder.eval()

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from helpers import clip, gpu, store
+from helpers.adapt import random_crops
 from helpers.pocket import diffusion, judges, language, training
 from helpers.pocket.pool import open_pool
 from helpers.worlds import StudyError, World, entropy
 
 WEIGHTS = Path(__file__).parent / "weights"
-VOCABULARY = 1_000
+VOCABULARY = 1_500
+START, END = "<|startoftext|>", "<|endoftext|>"  # CLIP's special tokens
 NOUN = {"aircraft": " aircraft", "cars": " car"}  # appended to class names in prompts [C]
 CONTEXT = 32  # tokens of a caption; the longest of the pool has 28
 PARTS = ("tokenizer", "clip", "language", "judge-details.safetensors", "judge-variant.safetensors", "generator")
@@ -71,46 +73,47 @@ def train(w: World, path: Path) -> None:
         store.write(path / "images.npy", pool.fetch(np.arange(len(pool))))
     if not (path / "tokenizer").exists():
         train_tokenizer(texts, path / "tokenizer")
-    train_clip(w, texts, path)
+    train_clip(w, path)
     train_language(w, path)
     for which in ("details", "variant"):
         if not (path / f"judge-{which}.safetensors").exists():
             judges.train(w, which, path)
     train_generator(w, texts, path)
-    (path / "images.npy").unlink()
+    for leftover in ("images.npy", "captions.npy"):
+        (path / leftover).unlink(missing_ok=True)
 
 
 def train_tokenizer(texts: list[str], path: Path) -> None:
-    """Train a CLIP tokenizer (byte-pair encoding with word ends, lower case) with a vocabulary as small as the pool's."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
+    """Train a CLIP tokenizer (byte-pair encoding with word ends, lower case) with a vocabulary as small as the pool's.
 
+    CLIP's own cuts "737-800" into seven tokens, and the web taught it to read them; here a name with its digits and
+    hyphens is one word, so that a text tower of two layers can.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import CLIPTokenizerFast
+
+    words = Regex(r"[\p{L}\p{N}]+(?:-[\p{L}\p{N}]+)*|[^\s\p{L}\p{N}]")
+    cut = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "removed", invert=True),
+                                   pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    raw.normalizer = normalizers.Lowercase()
-    words = r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # the words of CLIP's tokenizer: letters, single digits, signs
-    from tokenizers import Regex
-
-    raw.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(words), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, end_of_word_suffix="</w>", show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    raw.train_from_iterator(texts, trainer)
+    raw.normalizer, raw.pre_tokenizer = normalizers.Lowercase(), cut
+    raw.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=VOCABULARY, end_of_word_suffix="</w>", show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     vocab, merges = _with_word_ends(json.loads(raw.to_str())["model"])
-    path.mkdir(parents=True, exist_ok=True)
-    store.write(path / "vocab.json", vocab)
-    store.write(path / "merges.txt", ("#version: 0.2\n" + "\n".join(merges) + "\n").encode())
-    made = CLIPTokenizer(path / "vocab.json", path / "merges.txt", model_max_length=CONTEXT)
-    made.save_pretrained(path)
+    made = Tokenizer(models.BPE(vocab, merges, unk_token=END, end_of_word_suffix="</w>"))
+    made.normalizer, made.pre_tokenizer = normalizers.Lowercase(), cut
+    made.post_processor = processors.RobertaProcessing((END, vocab[END]), (START, vocab[START]), False, False)
+    CLIPTokenizerFast(tokenizer_object=made, model_max_length=CONTEXT).save_pretrained(path)
 
 
-def _with_word_ends(model: dict) -> tuple[dict[str, int], list[str]]:
+def _with_word_ends(model: dict) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges as CLIP's tokenizer wants them: every byte with and without a word end, specials last."""
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     letters = list(bytes_to_unicode().values())
-    names = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *("".join(m.split(" ")) for m in merges),
-                           "<|startoftext|>", "<|endoftext|>"])
+    names = dict.fromkeys([*letters, *(c + "</w>" for c in letters), *("".join(m) for m in merges), START, END])
     return {name: i for i, name in enumerate(names)}, merges
 
 
@@ -124,37 +127,48 @@ def clip_config(w: World, vocabulary: int) -> dict:
     }
 
 
-def train_clip(w: World, texts: list[str], path: Path) -> None:
+def train_clip(w: World, path: Path) -> None:
     """Contrastive training of the miniature CLIP on the pool's pairs, symmetric InfoNCE as in open_clip."""
-    import torch
-
     if (path / "clip").exists():
         return
-    torch.manual_seed(entropy(w.pool.seed, "clip") % 2**31)
-    from transformers import CLIPTokenizer
+    if not (path / "captions.npy").exists():
+        from transformers import CLIPTokenizerFast
 
-    tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer")
-    made = clip.build(clip_config(w, len(tokenizer)), path / "tokenizer")
-    u, pixels = w.upstream, np.load(path / "images.npy", mmap_mode="r")
-    ids = torch.from_numpy(diffusion.tokens(tokenizer, texts)).long().to(gpu.device())
-    batch = min(u.clip_batch, len(pixels))
-    schedule = training.Schedule(max(1, u.clip_epochs * len(pixels) // batch), batch, u.clip_lr, warmup=0.1, weight_decay=0.1)
-    order, log = training.batches(len(pixels), batch, entropy(w.pool.seed, "clip")), training.Log("CLIP", 100, batch)
+        tokenizer = CLIPTokenizerFast.from_pretrained(path / "tokenizer")
+        store.write(path / "captions.npy", diffusion.tokens(tokenizer, list(open_pool(w).captions()["TEXT"])))
+    training.distribute(_clip, w, path)
+
+
+def _clip(rank: int, workers: int, w: World, path: Path) -> None:
+    import torch
+
+    torch.manual_seed(entropy(w.pool.seed, "clip") % 2**31)
+    ids = torch.from_numpy(np.load(path / "captions.npy")).long().to(gpu.device())
+    config = clip_config(w, int(ids.max()) + 1)
+    made = clip.build(config, path / "tokenizer")
+    u, images = w.upstream, np.load(path / "images.npy", mmap_mode="r")
+    batch = min(u.clip_batch, len(images) // workers * workers)
+    schedule = training.Schedule(max(1, u.clip_epochs * len(images) // batch), batch, u.clip_lr, warmup=0.1, weight_decay=0.1)
+    order = training.batches(len(images), batch, entropy(w.pool.seed, "clip"), rank, workers)
+    generator = torch.Generator().manual_seed(entropy(w.pool.seed, "clip", rank) % 2**63)
+    contrastive, log = clip.contrastive_loss(rank, workers), training.Log("CLIP", 100, batch, rank)
 
     def loss_of(model, step):
         chosen = np.sort(next(order))
+        x = random_crops(clip.pixels(made, images[chosen]), generator)
+        flipped = torch.rand(len(x), generator=generator).to(x.device) < 0.5  # no caption tells left from right
+        x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
         with gpu.autocast():
-            image, text, scale = model(clip.pixels(made, pixels[chosen]), ids[chosen])
-        logits = scale.float() * image.float() @ text.float().T
-        same = torch.arange(len(chosen), device=logits.device)
-        loss = (torch.nn.functional.cross_entropy(logits, same) + torch.nn.functional.cross_entropy(logits.T, same)) / 2
+            image, text, scale = model(x, ids[chosen])
+        loss = contrastive(image.float(), text.float(), scale.float())
         log(step, loss.item())
         return loss
 
     made.model.train()
-    training.fit(made.model, loss_of, schedule)
-    clip.save(made, path / "clip.tmp", clip_config(w, len(tokenizer)))
-    (path / "clip.tmp").rename(path / "clip")
+    training.fit(made.model, loss_of, schedule, rank, workers)
+    if rank == 0:
+        clip.save(made, path / "clip.tmp", config)
+        (path / "clip.tmp").rename(path / "clip")
 
 
 def train_language(w: World, path: Path) -> None:
@@ -170,11 +184,12 @@ def train_language(w: World, path: Path) -> None:
 
 
 def train_generator(w: World, texts: list[str], path: Path) -> None:
-    """Train autoencoder, text encoder and UNet on the pool's pairs."""
-    from transformers import CLIPTokenizer
+    """Train autoencoder, text encoder (from CLIP's, as Stable Diffusion has it) and UNet on the pool's pairs."""
+    from transformers import CLIPTokenizerFast
 
-    tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer")
-    diffusion.train(path / "images.npy", texts, tokenizer, w.upstream, w.pool.seed, path / "generator")
+    tokenizer = CLIPTokenizerFast.from_pretrained(path / "tokenizer")
+    diffusion.train(path / "images.npy", texts, tokenizer, path / "clip" / clip.WEIGHTS, w.upstream, w.pool.seed,
+                    path / "generator")
 
 
 def retrain(w: World) -> Path:

@@ -1,0 +1,90 @@
+"""CLIP through open_clip: what tokenizer and pixels have to look like, the head as a classifier, errors that say what to do."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import clip, worlds
+
+TEXTS = ["a red image", "a blue image", "an image of the sea"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    from transformers import CLIPTokenizerFast
+
+    from helpers.pocket import upstream
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    upstream.train_tokenizer(TEXTS, folder)
+    torch.manual_seed(0)
+    return clip.build(upstream.clip_config(worlds.get("smoke"), len(CLIPTokenizerFast.from_pretrained(folder))), folder)
+
+
+def test_text_tower_pools_at_the_end_token(made):
+    """open_clip takes the position of the largest id, so the end token has to be the last word of the vocabulary."""
+    ids = made.tokenizer(TEXTS)
+    end = made.tokenizer.tokenizer.eos_token_id
+    assert ids.shape == (3, 32) and end == len(made.tokenizer.tokenizer) - 1 and (ids.amax(1) == end).all()
+    padded = ids.clone()
+    padded[0, ids[0].argmax() + 1 :] = 0  # what follows the end token does not count
+    with torch.inference_mode():
+        assert torch.allclose(made.model.encode_text(ids)[0], made.model.encode_text(padded)[0], atol=1e-5)
+
+
+def test_the_generator_reads_with_the_same_text_tower(made, tmp_path):
+    from helpers.pocket import diffusion, upstream
+
+    config = upstream.clip_config(worlds.get("smoke"), made.model.token_embedding.num_embeddings)
+    clip.save(made, tmp_path / "clip", config)
+    kept, ids = clip.load_folder(tmp_path / "clip"), made.tokenizer(TEXTS)
+    encoder = diffusion.text_encoder_of(tmp_path / "clip" / clip.WEIGHTS).eval()
+    with torch.inference_mode():
+        pooled = encoder(ids).pooler_output
+        assert torch.allclose(kept.model.encode_text(ids), pooled @ kept.model.text_projection, atol=1e-5)
+
+
+def test_names_with_digits_and_hyphens_are_words(made, tmp_path):
+    from transformers import CLIPTokenizerFast
+
+    from helpers.pocket import upstream
+
+    upstream.train_tokenizer(["a 737-800 at noon", "one 737-800", "a 737-200", "the 737-200 box"] * 3, tmp_path / "words")
+    words = CLIPTokenizerFast.from_pretrained(tmp_path / "words")
+    assert words.tokenize("A 737-800, boxed")[:3] == ["a</w>", "737-800</w>", ",</w>"]
+    ids = words("été ☂").input_ids  # letters that the pool never showed are spelled in bytes, none is lost
+    assert words.unk_token_id not in ids[1:-1] and ids[0] == words.bos_token_id and ids[-1] == words.eos_token_id
+
+
+def test_pixels_by_hand(made):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    x = clip.pixels(made, images)
+    by_hand = (images[1, 5, 7] / 255 - np.array(made.mean)) / np.array(made.std)
+    assert x.shape == (2, 3, 32, 32) and np.allclose(x[1, :, 5, 7].cpu(), by_hand, atol=1e-5)
+    assert torch.equal(clip.pixels(made, torch.from_numpy(images)), x)
+    larger = np.repeat(np.repeat(images, 2, 1), 2, 2)
+    assert clip.pixels(made, larger).shape == (2, 3, 32, 32)
+
+
+def test_embeddings_do_not_depend_on_the_batch(made):
+    images = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    whole, parts = clip.embed_images(made, images), clip.embed_images(made, images, batch=3)
+    assert whole.dtype == np.float32 and np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    assert np.allclose(whole, parts, atol=1e-5)
+    assert np.allclose(clip.embed_texts(made, TEXTS), clip.embed_texts(made, TEXTS, batch=1), atol=1e-5)
+    assert len(clip.embed_images(made, images[:0])) == 0
+
+
+def test_a_copy_is_trained_without_the_original(made):
+    other = clip.copy(made)
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1)
+    assert not torch.equal(next(other.model.parameters()), next(made.model.parameters()))
+
+
+def test_unknown_names_are_answered_with_valid_ones():
+    wrong = worlds.get("smoke", clip={"model": "ViT-B-61", "pretrained": "laion2b_s34b_b88k"})
+    with pytest.raises(worlds.StudyError, match="Did you mean 'ViT-B-16'"):
+        clip.load(wrong)
+    with pytest.raises(worlds.StudyError, match="laion2b_s34b_b88k"):
+        clip.load(worlds.adapt(wrong, clip={"model": "ViT-B-16", "pretrained": "laion3b"}))

@@ -20,7 +20,8 @@ SAVE_EVERY = 250
 def train(images: Path, captions: list[str], tokenizer, clip: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
     """Train autoencoder, text encoder and UNet on images (an ``.npy`` file, n x side x side x 3 uint8) and their captions.
 
-    ``clip`` is the file of CLIP weights whose text tower the text encoder starts from. Leaves ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``unet-short/``, ``unet-middle/``, ``unet-long/`` in ``folder``.
+    ``clip`` is the file of CLIP weights whose text tower the text encoder starts from. Leaves ``vae/``, ``tokenizer/`` and
+    per training budget ``text_encoder-*/`` and ``unet-*/`` in ``folder``.
     A killed training goes on where it was.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The shipped upstream models: hashes, sizes, the pool they belong to, and the quality that their card claims."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -36,7 +37,8 @@ def test_files_are_the_ones_on_the_card(card):
 def test_card_belongs_to_this_pool_and_says_how_it_was_made(card):
     texts = "\n".join(pool.plan(W)["caption"])
     assert hashlib.sha256(texts.encode()).hexdigest()[:12] == card["pool"]
-    assert {"command", "seed", "steps", "minutes", "machine", "quality"} <= set(card)
+    assert {"command", "seed", "training", "minutes", "machine", "quality"} <= set(card)
+    assert card["training"] == json.loads(json.dumps(dataclasses.asdict(W.upstream)))
 
 
 def test_another_pool_is_refused():

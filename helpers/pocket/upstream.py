@@ -6,6 +6,7 @@ card; other rendered worlds train their own on first use, and ``retrain`` makes 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -212,7 +213,7 @@ def write_card(w: World, minutes: float, quality: dict) -> Path:
     files = sorted(f for f in WEIGHTS.rglob("*") if f.is_file() and f.name not in ("card.json", "README.md"))
     store.write(WEIGHTS / "card.json", {
         "command": "python -m helpers.run pocket 00 -p retrain=True", "seed": w.pool.seed, "pool": pool_hash(w),
-        "image_size": w.image_size, "steps": {"generator": w.upstream.generator_steps, "batch": w.upstream.generator_batch},
+        "image_size": w.image_size, "training": dataclasses.asdict(w.upstream),
         "minutes": round(minutes), "machine": gpu.describe(), "date": str(datetime.date.today()), "quality": quality,
         "files": {str(f.relative_to(WEIGHTS)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}})
     _check_card.cache_clear()

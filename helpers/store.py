@@ -196,7 +196,9 @@ def write(path: Path, value) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as f:
-            if path.suffix == ".parquet":
+            if hasattr(value, "write_parquet"):  # a polars frame
+                value.write_parquet(f)
+            elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
                 np.save(f, value, allow_pickle=False)

@@ -1,74 +1,23 @@
 """Notebook 03: real pairs from the generator's own pool - text scan, semantic search, filters, decontamination.
 
-[P] sections 3 and C. Text is compared after Unicode NFC normalisation and lower-casing, so that "SPITFIRE" is found and
-"é" equals "e" + accent; accents are not removed. What a rule finds is kept once per class, also where a pair names two.
+[P] sections 3 and C. What a rule finds is kept once per class, also where a pair names two; the rules on text are in ``rules``.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import clip, gpu, pools, store, worlds
+from helpers import clip, gpu, pools, rules, scan, store, worlds
 from helpers.pools import Benchmark, Pool
-from helpers.worlds import StudyError, World, unknown
+from helpers.worlds import World, unknown
 
-RULES = ("substring", "word", "semantic")
+RULES = (*rules.RULES, "semantic")
 FILTERS = ("top", "domain")
 SHARD = 2_000
-
-
-def normal(text: str) -> str:
-    """Text as it is compared: NFC, lower case."""
-    return unicodedata.normalize("NFC", text).lower()
-
-
-def pattern(name: str, rule: str) -> str:
-    """The regular expression of a class name: itself (``substring``), or with no letter or digit beside it (``word``)."""
-    if rule not in ("substring", "word"):
-        raise unknown("text rule", rule, ("substring", "word"))
-    text = re.escape(normal(name)).replace(r"\ ", " ").replace(r"\-", "-")
-    return text if rule == "substring" else rf"(?:^|[^\p{{L}}\p{{N}}]){text}(?:$|[^\p{{L}}\p{{N}}])"
-
-
-def scan(shards: Sequence[Path], classes: Sequence[str], rule: str) -> pd.DataFrame:
-    """Rows whose caption contains a class name: columns ``row`` (position in the pool), ``label``, ``class``.
-
-    One pass over the shards with polars, shard by shard, all classes at once ([P]: true substring; [C]'s full-text match is
-    another rule). Raises ``StudyError`` on a shard that is truncated or has no TEXT column.
-    """
-    import polars as pl
-
-    patterns = {i: pattern(name, rule) for i, name in enumerate(classes)}
-    literals = [normal(name) for name in classes]
-    found, start = [], 0
-    for shard in shards:
-        texts = _texts(shard)
-        candidates = texts.filter(texts["text"].str.contains_any(literals))
-        for i, regex in patterns.items():
-            hits = candidates.filter(pl.col("text").str.contains(literals[i], literal=True))
-            if rule == "word":
-                hits = hits.filter(pl.col("text").str.contains(regex))
-            found.append(pd.DataFrame({"row": start + hits["at"].to_numpy(), "label": i, "class": classes[i]}))
-        start += len(texts)
-    return pd.concat(found, ignore_index=True).sort_values(["row", "label"], ignore_index=True)
-
-
-def _texts(shard: Path):
-    import polars as pl
-
-    try:
-        table = pl.read_parquet(shard, columns=["TEXT"])
-    except (pl.exceptions.PolarsError, OSError) as e:
-        raise StudyError(f"cannot read {shard}: {e}. It is truncated, not parquet, or has no TEXT column; delete it and make or "
-                         "download it again.") from e
-    texts = [normal(t or "") for t in table["TEXT"].to_list()]
-    return pl.DataFrame({"at": np.arange(len(texts)), "text": texts})
 
 
 def embed_shard(w: World, kind: str, task: str, start: int, stop: int) -> np.ndarray:
@@ -194,11 +143,14 @@ def _build(path: Path, w: World) -> None:
 
 
 def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark) -> pd.DataFrame:
-    """Every (pair, class) that any rule finds, with one bool column per rule."""
+    """Every (pair, class) that any rule finds, with one bool column per rule. Raises ``StudyError`` on an unknown rule."""
     parts = []
     for rule in w.retrieval.rules:
-        found = search(w, artifact, bench) if rule == "semantic" else scan(pool.shards, bench.classes, rule)
-        parts.append(found.assign(**{rule: True}))
+        if rule not in RULES:
+            raise unknown("retrieval rule", rule, RULES)
+        terms = rules.TERMS.get(bench.task) if rule == "tokens" else None  # [C]'s class maps belong to its full-text search
+        found = search(w, artifact, bench) if rule == "semantic" else scan.find(pool.shards, bench.classes, rule, terms)
+        parts.append(found[["row", "label", "class"]].assign(**{rule: True}))
     table = pd.concat(parts).groupby(["row", "label", "class"], as_index=False)[list(w.retrieval.rules)].any()
     captions = pool.captions().iloc[table["row"]].reset_index(drop=True)
     return table.assign(caption=captions["TEXT"], id=captions["SAMPLE_ID"], nsfw=captions["NSFW"])

@@ -52,7 +52,7 @@ ARTIFACTS = {
     "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py")),
-    "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py",)),
+    "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py", "rules.py", "scan.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
@@ -196,7 +196,9 @@ def write(path: Path, value) -> Path:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as f:
-            if path.suffix == ".parquet":
+            if hasattr(value, "write_parquet"):  # a polars frame
+                value.write_parquet(f)
+            elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
                 np.save(f, value, allow_pickle=False)

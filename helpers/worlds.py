@@ -101,7 +101,7 @@ class ClipSettings:
 class RetrievalSettings:
     """Real pairs from the generator's own training pool ([P] sections 3 and C)."""
 
-    rules: tuple[str, ...] = ("substring", "word", "semantic")  # candidates; the one used is chosen on validation
+    rules: tuple[str, ...] = ("substring", "word", "semantic")  # or "tokens" [C]; the one used is chosen on validation
     index: tuple[str, str] = ("HNSW32", "efSearch=512")  # faiss factory string and search effort; recall is in notebook 03
     k: int = 60  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]

@@ -1,65 +1,11 @@
-"""Text rules on captions that trap, semantic search on planted neighbours, filters by hand, copies found, errors."""
+"""Semantic search on planted neighbours, rules united, filters by hand, copies found, errors."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from helpers import pools, retrieval, store, worlds
 from helpers.worlds import StudyError
-
-CAPTIONS = ["an Airbus A320 at dusk", "bearing A3200-7", "TORNADO over the plains", "747-400 and A320 side by side", "", "primrose",
-            "a rose", "model 1747-4001", "Ａ３２０", "Fokker 100", "fokker 1000"]
-CLASSES = ["A320", "Tornado", "747-400", "rose", "Fokker 100"]
-
-
-@pytest.fixture
-def shards(tmp_path):
-    half = len(CAPTIONS) // 2
-    for i, part in enumerate((CAPTIONS[:half], CAPTIONS[half:])):
-        store.write(tmp_path / f"{i:05d}.parquet", pd.DataFrame({"TEXT": part, "SAMPLE_ID": range(len(part))}))
-    return sorted(tmp_path.glob("*.parquet"))
-
-
-def pairs(table):
-    return set(zip(table["row"], table["class"], strict=True))
-
-
-def test_substring_rule(shards):
-    assert pairs(retrieval.scan(shards, CLASSES, "substring")) == {
-        (0, "A320"), (1, "A320"), (2, "Tornado"), (3, "A320"), (3, "747-400"), (5, "rose"), (6, "rose"), (7, "747-400"),
-        (9, "Fokker 100"), (10, "Fokker 100")}
-
-
-def test_word_rule(shards):
-    assert pairs(retrieval.scan(shards, CLASSES, "word")) == {
-        (0, "A320"), (2, "Tornado"), (3, "A320"), (3, "747-400"), (6, "rose"), (9, "Fokker 100")}
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(alphabet="aA3-. é\u0301rosE", max_size=12), min_size=1, max_size=20))
-def test_scan_against_a_naive_reference(texts):
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = store.write(Path(folder) / "0.parquet", pd.DataFrame({"TEXT": texts}))
-        found = retrieval.scan([path], ["rose", "a3", "é"], "substring")
-    naive = {(i, c) for i, t in enumerate(texts) for c in ("rose", "a3", "é") if retrieval.normal(c) in retrieval.normal(t)}
-    assert pairs(found) == naive
-
-
-def test_unknown_rule_and_broken_shards(shards, tmp_path):
-    with pytest.raises(StudyError, match="Did you mean 'word'"):
-        retrieval.scan(shards, CLASSES, "words")
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(shards[0].read_bytes()[:200])
-    with pytest.raises(StudyError, match="broken.parquet"):
-        retrieval.scan([broken], CLASSES, "word")
-    store.write(tmp_path / "other.parquet", pd.DataFrame({"caption": ["x"]}))
-    with pytest.raises(StudyError, match="no TEXT column"):
-        retrieval.scan([tmp_path / "other.parquet"], CLASSES, "word")
 
 
 def test_index_finds_planted_neighbours(tmp_path):

@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand: ``python -m tests.bench NAME``. Each compares with a named baseline measured in the same run."""

@@ -1,0 +1,171 @@
+"""Rows per second of the text scan against SQLite FTS5, pandas and the bare decoding of the captions.
+
+Every method runs in a process of its own, on one core and one thread unless its name says otherwise, over the same generated
+shards, which the page cache holds; methods take turns, round by round. FTS5 and pandas are run on fewer rows, as they are slow;
+rates are per row. All but "decode" write or return all columns of the rows they find.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from helpers import gpu, rules, scan
+from tests.bench import laion
+
+ROWS = 600_000
+BASELINES = {"decode": "decode TEXT", "build": "FTS5, build and query", "query": "FTS5, prebuilt"}
+
+
+def methods(rows: int) -> dict[str, tuple]:
+    """Label -> (function, classes, rows it is run on, threads, argument)."""
+    threads = gpu.cores()
+    found = {
+        BASELINES["decode"]: (decode, 100, rows, 1, ("TEXT",)),
+        "decode all columns": (decode, 100, rows, 1, ()),
+        **{f"scan, {rule}": (run_scan, 100, rows, 1, rule) for rule in rules.RULES},
+        f"scan, substring, {threads} threads": (run_scan, 100, rows, threads, "substring"),
+        BASELINES["build"]: (fts_build, 100, min(rows, 100_000), 1, None),
+        BASELINES["query"]: (fts_query, 100, min(rows, 100_000), 1, None),
+        "pandas str.contains": (run_pandas, 100, min(rows, 20_000), 1, None),
+    }
+    for n in (1_000, 10_000):
+        found[f"scan, substring, {n:,} classes"] = (run_scan, n, rows, 1, "substring")
+        found[f"scan, word, {n:,} classes"] = (run_scan, n, min(rows, 200_000), 1, "word")
+    return found
+
+
+def decode(shards, classes, columns, folder):
+    """Read columns of the shards with polars, and do nothing with them."""
+    import polars as pl
+
+    seconds = []
+    for shard in shards:
+        start = time.perf_counter()
+        pl.read_parquet(shard, columns=list(columns) or None)
+        seconds.append(time.perf_counter() - start)
+    return sum(seconds), None
+
+
+def run_scan(shards, classes, rule, folder):
+    """The scan of this study, all columns of the hits written."""
+    import pyarrow.parquet as pq
+
+    start = time.perf_counter()
+    files = scan.write(shards, folder / "out", classes, rule, threads=int(os.environ["POLARS_MAX_THREADS"]))
+    return time.perf_counter() - start, sum(pq.ParquetFile(f).metadata.num_rows for f in files)
+
+
+def _fts_match(name: str) -> str:  # as [C]: a phrase with "-" or "/", otherwise all of its tokens
+    return f'"{name}"' if "-" in name or "/" in name else " ".join(f'"{word}"' for word in name.split())
+
+
+def _fts_tables(shards, path):
+    import polars as pl
+
+    tables = [pl.read_parquet(s) for s in shards]
+    names = tables[0].columns
+    base = sqlite3.connect(path)
+    start = time.perf_counter()
+    base.execute(f"CREATE VIRTUAL TABLE laion USING fts5({', '.join(n if n == 'TEXT' else n + ' UNINDEXED' for n in names)})")
+    for table in tables:
+        base.executemany(f"INSERT INTO laion VALUES ({', '.join('?' * len(names))})", table.iter_rows())
+    base.commit()
+    return base, time.perf_counter() - start
+
+
+def _fts_select(base, classes):
+    start = time.perf_counter()
+    found = sum(len(base.execute("SELECT * FROM laion WHERE TEXT MATCH ?", (_fts_match(c),)).fetchall()) for c in classes)
+    return time.perf_counter() - start, found
+
+
+def fts_build(shards, classes, _, folder):
+    """SQLite FTS5, the published code's way: build the index, then one MATCH per class, all columns."""
+    base, built = _fts_tables(shards, folder / "fts.db")
+    seconds, found = _fts_select(base, classes)
+    return built + seconds, found
+
+
+def fts_query(shards, classes, _, folder):
+    """One MATCH per class in an FTS5 index that is already there and warm."""
+    base, _ = _fts_tables(shards, folder / "fts.db")
+    _fts_select(base, classes)
+    return _fts_select(base, classes)
+
+
+def run_pandas(shards, classes, _, folder):
+    """pandas: one regular expression of all names to find the rows, then one test per class on those."""
+    import re
+
+    import pandas as pd
+
+    start, found = time.perf_counter(), 0
+    for shard in shards:
+        table = pd.read_parquet(shard)
+        hits = table[table["TEXT"].str.contains("|".join(map(re.escape, classes)), case=False, na=False)]
+        found += sum(int(hits["TEXT"].str.contains(c, case=False, regex=False).sum()) for c in classes)
+    return time.perf_counter() - start, found
+
+
+def _child(label: str, rows: int, data: str) -> None:
+    fn, n, limit, threads, argument = methods(rows)[label]
+    if hasattr(os, "sched_setaffinity") and threads == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory(dir=data) as folder:
+        shards = sorted((Path(data) / f"{n}-{limit}").glob("*.parquet"))
+        for shard in shards:
+            shard.read_bytes()  # into the page cache
+        seconds, found = fn(shards, laion.class_names(n), argument, Path(folder))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    print(json.dumps({"seconds": seconds, "pairs": found, "peak": peak}))
+
+
+def _measure(label: str, rows: int, data: str, threads: int) -> dict:
+    environment = {**os.environ, "POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "STUDY_HEADLESS": "1"}
+    done = subprocess.run([sys.executable, "-m", "tests.bench.scan", label, str(rows), data], env=environment, check=True,
+                          capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(rows: int | None, rounds: int) -> None:
+    """Generate the shards, measure every method ``rounds`` times, print a table with medians and ratios."""
+    rows = rows or ROWS
+    todo = methods(rows)
+    with tempfile.TemporaryDirectory() as data:
+        for n, limit in sorted({(n, limit) for _, n, limit, _, _ in todo.values()}):
+            paths = laion.write(Path(data) / f"{n}-{limit}", limit, laion.class_names(n))
+            print(f"{n:,} classes: {limit:,} rows, {sum(p.stat().st_size for p in paths) / limit:.0f} bytes per row", flush=True)
+        runs: dict[str, list[dict]] = {label: [] for label in todo}
+        for _ in range(rounds):
+            for label, (_, _, _, threads, _) in todo.items():
+                runs[label].append(_measure(label, rows, data, threads))
+    _report(todo, runs)
+
+
+def _report(todo: dict[str, tuple], runs: dict[str, list[dict]]) -> None:
+    rate = {label: statistics.median(todo[label][2] / r["seconds"] for r in made) for label, made in runs.items()}
+    decoded, built, queried = (rate[BASELINES[b]] for b in ("decode", "build", "query"))
+    print(f"\n{gpu.cores()} cores, {platform.processor() or platform.machine()}; load {os.getloadavg()[0]:.1f}; rounds {len(runs[BASELINES['decode']])}")
+    print(f"{'method':36s} {'classes':>7s} {'rows':>9s} {'Mrows/s':>8s} {'min..max':>13s} {'/ decode':>9s} {'/ build':>8s} {'/ query':>8s} "
+          f"{'peak MB':>8s} {'pairs':>8s}")
+    for label, made in runs.items():
+        _, n, rows, _, _ = todo[label]
+        each = [rows / r["seconds"] / 1e6 for r in made]
+        print(f"{label:36s} {n:7,d} {rows:9,d} {rate[label] / 1e6:8.3f} {min(each):6.3f}..{max(each):5.3f} {rate[label] / decoded:9.2f} "
+              f"{rate[label] / built:8.1f} {rate[label] / queried:8.2f} {max(r['peak'] for r in made):8.0f} {made[0]['pairs'] or '':>8}")
+    print(f"\nratios of rates: / decode = against '{BASELINES['decode']}', / build = against '{BASELINES['build']}', / query = against "
+          f"'{BASELINES['query']}' (warm)")
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -70,16 +70,17 @@ def _processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start_worker)
 
 
-def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True) -> Iterator[tuple[int, object]]:
+def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True) -> Iterator[tuple[int, object]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
-    there are; on a GPU, or without ``parallel``, one after the other in this process. ``fn`` must be importable.
+    there are; on a GPU that ``fn`` would use, or without ``parallel``, one after the other in this process. ``fn`` must be
+    importable.
     Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
-    if not parallel or device() == "cuda":
+    if not parallel or (uses_gpu and device() == "cuda"):
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
     futures = {_processes().submit(fn, *job): i for i, job in enumerate(jobs)}

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import clip, gpu, pools, rules, scan, store, worlds
+from helpers import clip, gpu, pools, provenance, rules, scan, store, worlds
 from helpers.pools import Benchmark, Pool
 from helpers.worlds import World, unknown
 
@@ -119,19 +120,21 @@ def make(w: World) -> store.Artifact:
     """Retrieve, filter, cap and decontaminate for every task; the artifact holds the union of all variants' candidates.
 
     Per task: ``{task}.npy`` images and ``{task}.parquet`` with ``label, class, caption, id, row, score, domain_score, copy``,
-    and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter`` (the step that dropped it); ``funnel.parquet``.
+    and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter`` (the step that dropped it); ``funnel.parquet``; and a
+    card (``card.json``, ``README.md``) that says how all this came about.
     """
     return store.make("retrieved", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
     artifact, pool = store.load("embeddings", w), worlds.backend(w).open_pool(w)
-    funnels = []
+    funnels, tasks = [], {}
     for task in w.tasks:
         bench = worlds.backend(w).benchmark(w, task)
         table = candidates(w, artifact, pool, bench)
         images = pool.fetch(table["row"].to_numpy())
-        table = judged(w, artifact, bench, table, images)
+        limits = thresholds(w, artifact, bench)
+        table = judged(w, artifact, bench, table, images, limits)
         for rule in w.retrieval.rules:
             for name in w.retrieval.filters:
                 table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name)
@@ -139,7 +142,36 @@ def _build(path: Path, w: World) -> None:
                 funnels.append(funnel(table, task, rule, name, len(pool)))
         store.write(path / f"{task}.npy", images)
         store.write(path / f"{task}.parquet", table)
+        tasks[task] = described(w, bench, limits, table, pd.concat(funnels[-len(w.retrieval.rules) * len(w.retrieval.filters) :]))
     store.write(path / "funnel.parquet", pd.concat(funnels, ignore_index=True))
+    provenance.card(path, {"artifact": "retrieved", "code": provenance.code_version("retrieved", w),
+                           "pool": provenance.pool_version(pool), "retrieval": dataclasses.asdict(w.retrieval),
+                           "clip": dataclasses.asdict(w.clip), "tasks": tasks})
+
+
+def described(w: World, bench: Benchmark, limits: Mapping[str, float], table: pd.DataFrame, steps: pd.DataFrame) -> dict:
+    """What the card says of one task: spellings, queries, thresholds, rows after each step, and pairs kept per class."""
+    text_rules = [rule for rule in w.retrieval.rules if rule != "semantic"]
+    keeps, looked_for = [c for c in table if c.startswith("keep:")], {rule: _looked_for(bench, rule) for rule in text_rules}
+    return {
+        "domain text": bench.domain, "templates": list(bench.templates), "held out": list(w.retrieval.decontaminate),
+        "thresholds": {**{k: round(v, 6) for k, v in limits.items()}, "share kept per class": w.clip.top_share},
+        "spellings": [{"class": c, **{rule: " | ".join(looked_for[rule][i]) for rule in text_rules}} for i, c in enumerate(bench.classes)],
+        "rows after each step": steps.pivot(index="variant", columns="step", values="rows")[steps["step"].unique()].reset_index()
+        .to_dict("records"),
+        "kept per class": [{"class": c, **{k.removeprefix("keep:"): int(table.loc[table["class"] == c, k].sum()) for k in keeps}}
+                           for c in bench.classes],
+    }
+
+
+def _terms(bench: Benchmark, rule: str) -> Mapping[str, rules.Terms] | None:
+    return rules.TERMS.get(bench.task) if rule == "tokens" else None  # [C]'s class maps belong to its full-text search
+
+
+def _looked_for(bench: Benchmark, rule: str) -> list[list[str]]:
+    """For each class its keys or patterns in a text rule."""
+    forms = rules.plan(bench.classes, rule, _terms(bench, rule)).forms
+    return [[t for f in forms if f.label == i for t in ((f.pattern,) if f.pattern else f.keys)] for i in range(len(bench.classes))]
 
 
 def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark) -> pd.DataFrame:
@@ -148,22 +180,27 @@ def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark)
     for rule in w.retrieval.rules:
         if rule not in RULES:
             raise unknown("retrieval rule", rule, RULES)
-        terms = rules.TERMS.get(bench.task) if rule == "tokens" else None  # [C]'s class maps belong to its full-text search
-        found = search(w, artifact, bench) if rule == "semantic" else scan.find(pool.shards, bench.classes, rule, terms)
+        found = search(w, artifact, bench) if rule == "semantic" else scan.find(pool.shards, bench.classes, rule, _terms(bench, rule))
         parts.append(found[["row", "label", "class"]].assign(**{rule: True}))
     table = pd.concat(parts).groupby(["row", "label", "class"], as_index=False)[list(w.retrieval.rules)].any()
     captions = pool.captions().iloc[table["row"]].reset_index(drop=True)
     return table.assign(caption=captions["TEXT"], id=captions["SAMPLE_ID"], nsfw=captions["NSFW"])
 
 
-def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
-    """The candidates with what the filters need: similarity to label and domain, copy of a held-out image, and thresholds."""
+def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str, float]:
+    """``domain``: similarity to the domain text that is asked for; ``copy``: similarity above which two images are copies."""
+    return {"domain": domain_threshold(w, artifact, bench), "copy": pools.copy_threshold(bench, w.retrieval.copy_quantile)}
+
+
+def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataFrame, images: np.ndarray,
+           limits: Mapping[str, float]) -> pd.DataFrame:
+    """The candidates with what the filters need: similarity to label and domain, in the domain or not, copy or not."""
     vectors = embeddings(artifact, "img")[table["row"]]
     text = clip.embed_texts(clip.load(w), [bench.domain])[0]
     score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates)
     held_out = np.concatenate([getattr(bench, split).images for split in w.retrieval.decontaminate])
-    return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= domain_threshold(w, artifact, bench),
-                        copy=pools.copies(images, held_out) > pools.copy_threshold(bench, w.retrieval.copy_quantile))
+    return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= limits["domain"],
+                        copy=pools.copies(images, held_out) > limits["copy"])
 
 
 def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:

@@ -52,7 +52,8 @@ ARTIFACTS = {
     "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py")),
-    "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"), ("retrieval.py", "rules.py", "scan.py")),
+    "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
+                      ("retrieval.py", "rules.py", "scan.py", "pools.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
@@ -103,14 +104,19 @@ def _source(file: str) -> str:
 def key(name: str, w: World, **variant) -> str:
     """The hash that names an artifact: over its settings, variant, code, and the keys of what it is made from."""
     spec = _spec(name)
-    code = [f for f in spec.code if "/" not in f or f.startswith(w.backend + "/")]
     parts = {
         "name": name, "backend": w.backend, "variant": variant,
         "settings": {s: _setting(w, s) for s in spec.settings},
         "needs": {n: key(n, w) for n in spec.needs},
-        "code": {f: hashlib.sha256(_source(f).encode()).hexdigest() for f in code if (PACKAGE / f).exists()},
+        "code": code(name, w),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def code(name: str, w: World) -> dict[str, str]:
+    """The source files that an artifact of this world depends on by itself, each with the hash of what it says."""
+    files = [f for f in _spec(name).code if "/" not in f or f.startswith(w.backend + "/")]
+    return {f: hashlib.sha256(_source(f).encode()).hexdigest() for f in files if (PACKAGE / f).exists()}
 
 
 def _spec(name: str) -> Spec:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers import store
 from helpers.pools import Benchmark, Pool, Split, read_tar
 from helpers.worlds import StudyError, World, rng, unknown
 
@@ -32,14 +33,24 @@ def root() -> Path:
 
 
 def open_pool(w: World) -> Pool:
-    """img2dataset shards under ``laion/``: ``00000.parquet`` with LAION's columns beside ``00000.tar``."""
+    """img2dataset shards under ``laion/``: ``00000.parquet`` with LAION's columns beside ``00000.tar``, one row per image.
+
+    That is what helpers/paper/laion.py leaves; img2dataset's own tables also list the rows that did not come.
+    """
     import pyarrow.parquet as pq
 
     shards = tuple(sorted((root() / "laion").glob("*.parquet")))
     if not shards:
-        raise StudyError(f"no parquet shards in {root() / 'laion'}; download them with img2dataset (output_format webdataset).")
-    return Pool(shards, lambda shard, rows: read_tar(shard.with_suffix(".tar"))[0][rows],
-                tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
+        raise StudyError(f"no parquet shards in {root() / 'laion'}; fill it with helpers.paper.laion.download.")
+    return Pool(shards, _fetch, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
+
+
+def _fetch(shard: Path, rows: np.ndarray) -> np.ndarray:
+    images, listed = read_tar(shard.with_suffix(".tar"))[0], len(store.read_table(shard))
+    if len(images) != listed:
+        raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. Download "
+                         "the shard again with helpers.paper.laion.download.")
+    return images[rows]
 
 
 @functools.cache

@@ -42,21 +42,27 @@ def scan(shards: Sequence[Path], classes: Sequence[str], rule: str) -> pd.DataFr
     One pass over the shards with polars, shard by shard, all classes at once ([P]: true substring; [C]'s full-text match is
     another rule). Raises ``StudyError`` on a shard that is truncated or has no TEXT column.
     """
+    jobs = [(shard, classes, rule) for shard in shards]
+    parts = dict(gpu.starmap(scan_shard, jobs, parallel=bool(gpu.ray_address())))  # on one machine polars has its own threads
+    starts = np.cumsum([0, *(parts[i][0] for i in range(len(jobs)))])
+    found = [parts[i][1].assign(row=parts[i][1]["row"] + starts[i]) for i in range(len(jobs))]
+    return pd.concat(found, ignore_index=True).sort_values(["row", "label"], ignore_index=True)
+
+
+def scan_shard(shard: Path, classes: Sequence[str], rule: str) -> tuple[int, pd.DataFrame]:
+    """Number of rows of one shard, and those whose caption contains a class name, ``row`` counted from the shard's first."""
     import polars as pl
 
-    patterns = {i: pattern(name, rule) for i, name in enumerate(classes)}
     literals = [normal(name) for name in classes]
-    found, start = [], 0
-    for shard in shards:
-        texts = _texts(shard)
-        candidates = texts.filter(texts["text"].str.contains_any(literals))
-        for i, regex in patterns.items():
-            hits = candidates.filter(pl.col("text").str.contains(literals[i], literal=True))
-            if rule == "word":
-                hits = hits.filter(pl.col("text").str.contains(regex))
-            found.append(pd.DataFrame({"row": start + hits["at"].to_numpy(), "label": i, "class": classes[i]}))
-        start += len(texts)
-    return pd.concat(found, ignore_index=True).sort_values(["row", "label"], ignore_index=True)
+    texts = _texts(shard)
+    candidates, found = texts.filter(texts["text"].str.contains_any(literals)), []
+    for i, name in enumerate(classes):
+        regex = pattern(name, rule)
+        hits = candidates.filter(pl.col("text").str.contains(literals[i], literal=True))
+        if rule == "word":
+            hits = hits.filter(pl.col("text").str.contains(regex))
+        found.append(pd.DataFrame({"row": hits["at"].to_numpy(), "label": i, "class": name}))
+    return len(texts), pd.concat(found, ignore_index=True)
 
 
 def _texts(shard: Path):

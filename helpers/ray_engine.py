@@ -8,10 +8,10 @@ from the store and send back what they made; this process writes it.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -136,7 +136,7 @@ def _result(ray, ref):
 def _environment() -> dict[str, str]:
     """What a task has to know of this process: where the data are, and how many cores and GPUs it would have here."""
     folders = {n: os.path.abspath(os.environ[n]) for n in ("STUDY_PAPER", "HF_HOME") if os.environ.get(n)}
-    one_core = {} if gpu.device() == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "POLARS_MAX_THREADS": "1"}
+    one_core = {} if gpu.device() == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     return {"STUDY_RUNS": str(store.root().absolute()), "STUDY_HEADLESS": "1", "STUDY_RAY": "", **folders, **one_core}
 
 
@@ -146,13 +146,6 @@ def _task(environment: dict[str, str], store_seen: bool, fn: Callable, *job):
     if store_seen and not Path(environment["STUDY_RUNS"]).is_dir():
         raise StudyError(f"machine {socket.gethostname()} does not see the store {environment['STUDY_RUNS']}. Set STUDY_RUNS to a "
                          "folder on a file system that all machines share.")
-    if gpu.device() == "cpu":
-        _single_threaded()
+    if "OMP_NUM_THREADS" in environment and "torch" in sys.modules:  # a torch not loaded yet will look there itself
+        sys.modules["torch"].set_num_threads(1)
     return fn(*job)
-
-
-@functools.cache
-def _single_threaded() -> None:
-    import torch
-
-    torch.set_num_threads(1)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import clip, gpu, ray_engine, retrieval, run, store, worlds
 from helpers.worlds import StudyError
@@ -83,6 +82,7 @@ def digests(folder: Path) -> dict:
 
 def untrained_upstream(folder: Path) -> None:
     """A CLIP with random weights where the world looks for its own; there is nothing to train."""
+    import torch
     from transformers import CLIPTokenizerFast
 
     from helpers.pocket import upstream
@@ -108,6 +108,8 @@ def render_embed_scan(runs: Path) -> dict:
 
 @needs_ray
 def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
+    import torch
+
     untrained_upstream(tmp_path / "upstream")
     spread = render_embed_scan(tmp_path / "runs")
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
@@ -158,6 +160,8 @@ def test_errors_of_a_shard_keep_their_type(on_ray):
 
 
 def surroundings() -> tuple:
+    import torch
+
     return torch.get_num_threads(), *(os.environ.get(n) for n in ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES"))
 
 

@@ -70,15 +70,25 @@ def _processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start_worker)
 
 
+def ray_address() -> str:
+    """The Ray that shards are spread over, ``$STUDY_RAY`` (set by the runner's ``--ray``); "" without."""
+    return os.environ.get("STUDY_RAY", "")
+
+
 def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True) -> Iterator[tuple[int, object]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
-    there are; on a GPU that ``fn`` would use, or without ``parallel``, one after the other in this process. ``fn`` must be
-    importable.
+    there are; on a GPU that ``fn`` would use, or without ``parallel``, one after the other in this process. With
+    ``parallel`` and a ``ray_address``, on Ray (helpers/ray_engine.py). ``fn`` must be importable.
     Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
+        return
+    if parallel and ray_address():
+        from helpers import ray_engine
+
+        yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
     if not parallel or (uses_gpu and device() == "cuda"):
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))

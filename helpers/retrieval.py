@@ -156,7 +156,8 @@ def described(w: World, bench: Benchmark, limits: Mapping[str, float], table: pd
     return {
         "domain text": bench.domain, "templates": list(bench.templates), "held out": list(w.retrieval.decontaminate),
         "thresholds": {**{k: round(v, 6) for k, v in limits.items()}, "share kept per class": w.clip.top_share},
-        "spellings": [{"class": c, **{rule: " | ".join(looked_for[rule][i]) for rule in text_rules}} for i, c in enumerate(bench.classes)],
+        "spellings": [{"class": c, **{rule: " | ".join(looked_for[rule][i]) for rule in text_rules}}
+                      for i, c in enumerate(bench.classes)],
         "rows after each step": steps.pivot(index="variant", columns="step", values="rows")[steps["step"].unique()].reset_index()
         .to_dict("records"),
         "kept per class": [{"class": c, **{k.removeprefix("keep:"): int(table.loc[table["class"] == c, k].sum()) for k in keeps}}

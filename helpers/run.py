@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import store, worlds
+from helpers import gpu, ray_engine, store, worlds
 from helpers.worlds import StudyError, unknown
 
 TOP = store.PACKAGE.parent
@@ -193,6 +193,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("notebooks", nargs="*", help="numbers or names, such as 03; all without any")
     parser.add_argument("-p", action="append", default=[], metavar="name=value", help="set a notebook parameter")
     parser.add_argument("--seed", type=int, help="every random draw descends from this; default 0")
+    parser.add_argument("--ray", default=gpu.ray_address(), metavar="ADDRESS|local",
+                        help="spread shards over a Ray cluster (HOST:PORT, auto, ray://HOST:PORT) or a Ray on this machine (local); "
+                             "needs pip install ray, and the store on a file system that all machines see; same results")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_args(arguments)
     if not made.world:
@@ -212,9 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(listing(options.world))
             return 0
         _parameters(chosen(options.notebooks), pairs)
+        if options.ray:
+            ray_engine.check(options.ray)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
     try:
         done = execute(options.world, options.notebooks, pairs, options.seed)
     except StudyError as e:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import numpy as np
+
 from helpers import gpu, store
 from helpers.rules import Plan, Terms, plan, search
 from helpers.worlds import StudyError
@@ -145,11 +147,11 @@ def find(shards: Sequence[Path], classes: Sequence[str], rule: str, terms: Mappi
     """
     import pandas as pd
 
-    made, start, found = plan(classes, rule, terms), 0, []
-    for shard in shards:
-        found.append(scan_shard(shard, made, start, columns=False).to_pandas())
-        start += sum(_layout(shard)[1])
-    return pd.concat(found, ignore_index=True)
+    made, starts = plan(classes, rule, terms), np.cumsum([0, *(sum(_layout(s)[1]) for s in shards)])
+    jobs = [(shard, made, int(start), False) for shard, start in zip(shards, starts, strict=False)]
+    on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
+    found = dict(gpu.starmap(scan_shard, jobs, parallel=on_ray, uses_gpu=False))
+    return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
 
 
 def write(shards: Sequence[Path], folder: Path, classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = None,
@@ -165,6 +167,8 @@ def write(shards: Sequence[Path], folder: Path, classes: Sequence[str], rule: st
              "shards": [[s.name, n] for s, n in zip(shards, sizes, strict=True)]}
     _same_scan(folder / "scan.json", about)
     jobs = {folder / f"matches-{i:05d}.parquet": (shard, made, sum(sizes[:i])) for i, shard in enumerate(shards)}
+    if gpu.ray_address():
+        return store.fill(folder, {path.name: job for path, job in jobs.items()}, scan_shard, "shards scanned", uses_gpu=False)
     with ThreadPoolExecutor(threads or gpu.cores()) as pool:
         futures = [pool.submit(_write_shard, path, *job) for path, job in jobs.items() if not path.exists()]
         try:

@@ -182,14 +182,15 @@ def load(name: str, w: World, **variant) -> Artifact:
     return Artifact(name, path)
 
 
-def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parallel: bool = True) -> list[Path]:
+def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parallel: bool = True,
+         uses_gpu: bool = True) -> list[Path]:
     """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
 
     Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With ``parallel`` the work is
     spread over processes (``fn`` must be importable); what is written does not depend on their number or order.
     """
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
-    results = gpu.starmap(fn, list(missing.values()), parallel=parallel)
+    results = gpu.starmap(fn, list(missing.values()), parallel, uses_gpu)
     files = list(missing)
     for i, value in progress(results, label, total=len(files)):
         write(path / files[i], value)

@@ -90,9 +90,9 @@ def _first_line(e: Exception) -> str:
 def starmap(fn: Callable, jobs: Sequence[tuple], address: str, uses_gpu: bool = True) -> Iterator[tuple[int, object]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in, computed by Ray tasks; what ``gpu.starmap`` does for one machine.
 
-    A task gets what it would have here: one GPU if ``fn`` would use it and this process has one, otherwise one core and single-threaded torch. It
-    is started again when its process or machine dies; those still open are stopped when the caller stops. An error of
-    ``fn`` is raised as it is. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
+    A task gets what it would have here: one GPU if ``fn`` would use it and this process has one, otherwise one core and
+    single-threaded torch. It is started again when its process or machine dies; those still open are stopped when the
+    caller stops. An error of ``fn`` is raised as it is. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
     """
     ray = connect(address)
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"

@@ -26,6 +26,21 @@ def test_index_finds_planted_neighbours(tmp_path):
     assert (tmp_path / "image.index").read_bytes() == first
 
 
+def test_candidates_unite_the_rules(tmp_path):
+    texts = ["a rose", "a rose flower", "primrose", "flower of a rose-bush", None]
+    path = store.write(tmp_path / "0.parquet", pd.DataFrame({"TEXT": texts, "SAMPLE_ID": range(5), "NSFW": "UNLIKELY"}))
+    pool = pools.Pool((path,), lambda shard, rows: np.zeros((len(rows), 8, 8, 3), np.uint8), (5,))
+    none = pools.Split(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64))
+    bench = pools.Benchmark("flowers", ("rose", "lotus"), "flower", "a flower", ("a {}",), (), pd.DataFrame(), none, none, none)
+    w = worlds.get("smoke", retrieval={"rules": ("substring", "word", "tokens")})
+    found = retrieval.candidates(w, store.Artifact("embeddings", tmp_path), pool, bench)
+    assert found["caption"].tolist() == texts[:4]
+    assert found[["substring", "word", "tokens"]].to_numpy().tolist() == [  # tokens: the published code wants a flower, too
+        [True, True, False], [True, True, True], [True, False, False], [True, True, True]]
+    with pytest.raises(StudyError, match="Did you mean 'tokens'"):
+        retrieval.candidates(worlds.get("smoke", retrieval={"rules": ("token",)}), None, pool, bench)
+
+
 def table():
     return pd.DataFrame({
         "label": [0, 0, 0, 0, 1, 1], "word": [True, True, True, True, True, False], "semantic": True,

@@ -58,6 +58,7 @@ def decode(shards, classes, columns, folder):
 
 def run_scan(shards, classes, rule, folder):
     """The scan of this study, all columns of the hits written."""
+    import polars  # noqa: F401 - importing it is no part of the scan
     import pyarrow.parquet as pq
 
     start = time.perf_counter()
@@ -155,7 +156,7 @@ def main(rows: int | None, rounds: int) -> None:
 def _report(todo: dict[str, tuple], runs: dict[str, list[dict]]) -> None:
     rate = {label: statistics.median(todo[label][2] / r["seconds"] for r in made) for label, made in runs.items()}
     decoded, built, queried = (rate[BASELINES[b]] for b in ("decode", "build", "query"))
-    print(f"\n{gpu.cores()} cores, {platform.processor() or platform.machine()}; load {os.getloadavg()[0]:.1f}; rounds {len(runs[BASELINES['decode']])}")
+    print(f"\n{gpu.cores()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, {len(runs[BASELINES['decode']])} rounds")
     print(f"{'method':36s} {'classes':>7s} {'rows':>9s} {'Mrows/s':>8s} {'min..max':>13s} {'/ decode':>9s} {'/ build':>8s} {'/ query':>8s} "
           f"{'peak MB':>8s} {'pairs':>8s}")
     for label, made in runs.items():

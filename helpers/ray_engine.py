@@ -92,7 +92,8 @@ def starmap(fn: Callable, jobs: Sequence[tuple], address: str) -> Iterator[tuple
 
     A task gets what it would have here: one GPU if this process has one, otherwise one core and single-threaded torch. It
     is started again when its process or machine dies; those still open are stopped when the caller stops. An error of
-    ``fn`` is raised as it is. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
+    ``fn`` is raised as it is. On GPUs Ray gives every task a fresh process, which loads its models anew. Raises
+    ``StudyError`` when the cluster has no such device, or a task died each time.
     """
     ray = connect(address)
     wanted = {"num_cpus": 1, "num_gpus": int(gpu.device() == "cuda"), "max_retries": RETRIES}

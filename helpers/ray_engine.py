@@ -96,8 +96,7 @@ def starmap(fn: Callable, jobs: Sequence[tuple], address: str) -> Iterator[tuple
     ``StudyError`` when the cluster has no such device, or a task died each time.
     """
     ray = connect(address)
-    wanted = {"num_cpus": 1, "num_gpus": int(gpu.device() == "cuda"), "max_retries": RETRIES}
-    task = ray.remote(_task).options(**wanted)
+    task = ray.remote(num_cpus=1, num_gpus=int(gpu.device() == "cuda"), max_retries=RETRIES)(_task)
     environment, store_seen = _environment(), store.root().is_dir()
     left, running = iter(enumerate(jobs)), {}
     try:

@@ -92,11 +92,12 @@ def starmap(fn: Callable, jobs: Sequence[tuple], address: str, uses_gpu: bool = 
 
     A task gets what it would have here: one GPU if ``fn`` would use it and this process has one, otherwise one core and
     single-threaded torch. It is started again when its process or machine dies; those still open are stopped when the
-    caller stops. An error of ``fn`` is raised as it is. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
+    caller stops. An error of ``fn`` is raised as it is. On GPUs Ray gives every task a fresh process, which loads its
+    models anew. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
     """
     ray = connect(address)
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"
-    task = ray.remote(_task).options(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=RETRIES)
+    task = ray.remote(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=RETRIES)(_task)
     environment, store_seen = _environment(kind), store.root().is_dir()
     left, running = iter(enumerate(jobs)), {}
     try:

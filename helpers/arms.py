@@ -84,6 +84,7 @@ def sets(w: World) -> list[str]:
     return [name for name in arms(w) if name != "mixed"]
 
 
+@functools.lru_cache(maxsize=2)
 def evaluation_sets(w: World) -> dict[str, Split]:
     """The held-out sets by name: ``test``, drawn like the benchmark's train split, and those shifted away from it."""
     return {"test": bench(w).test, **worlds.backend(w).shifted(w, task(w))}

@@ -21,6 +21,7 @@ class PowerLaw:
     k_high: float
     n_min: int
     n_max: int
+    points: int  # sizes in the fit
 
     def loss(self, n) -> np.ndarray:
         """The loss that the law gives for sizes ``n``."""
@@ -72,7 +73,8 @@ def power_law(n, loss, seed, low: int, high: int, rng: np.random.Generator, draw
     k = -float(centred @ logs.mean(1))
     again = logs[:, rng.integers(len(seeds), size=(draws, len(seeds)))].mean(-1)
     k_low, k_high = np.quantile(-centred @ again, (0.025, 0.975))
-    return PowerLaw(k, float(logs.mean() + k * x.mean()), float(k_low), float(k_high), int(sizes[0]), int(sizes[-1]))
+    return PowerLaw(k, float(logs.mean() + k * x.mean()), float(k_low), float(k_high), int(sizes[0]), int(sizes[-1]),
+                    len(sizes))
 
 
 def aicc(residuals: np.ndarray, parameters: int) -> float:
@@ -84,7 +86,7 @@ def aicc(residuals: np.ndarray, parameters: int) -> float:
 def saturating(n, loss, low: int, high: int) -> Saturating:
     """Fit L = floor + a N^-k by least squares in log L (scipy), and compare it with the power law on the same points.
 
-    One point per size: pass the means over seeds, because runs of one size are no independent witnesses of the curve's form.
+    One entry of ``n``, ``loss`` per run. Sizes of one seed are nested, so evidence within a few units of 0 is a tie.
     """
     from scipy.optimize import curve_fit
 

@@ -64,18 +64,6 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
 
 
-def published(w: World) -> pd.DataFrame:
-    """Exponents of Fan et al. (arXiv 2312.04567), ``source, prompt, eval_set, k``: read off the teaser figure's pixels, +-0.002.
-
-    Classes are those of ImageNet; ``eval_set`` is its validation set, ImageNet-Sketch or ImageNet-R.
-    """
-    rows = {("real", "no prompt"): (0.528, 0.239, 0.207), ("Stable Diffusion", "templates"): (0.195, 0.253, 0.308),
-            ("Stable Diffusion", "captions"): (0.245, 0.161, 0.179), ("Muse", "captions"): (0.237, 0.252, 0.226),
-            ("Imagen", "captions"): (0.265, 0.152, 0.189)}
-    return pd.DataFrame([(*key, name, k) for key, ks in rows.items() for name, k in zip(("val", "sketch", "r"), ks, strict=True)],
-                        columns=["source", "prompt", "eval_set", "k"])
-
-
 def quality(w: World) -> dict:
     """Raises ``StudyError``: the published models come with their own papers."""
     raise StudyError(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")

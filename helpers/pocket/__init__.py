@@ -69,11 +69,6 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def published(w: World) -> pd.DataFrame:
-    """Published scaling exponents to draw beside one's own, ``source, prompt, eval_set, k``; none in the miniature."""
-    return pd.DataFrame(columns=["source", "prompt", "eval_set", "k"])
-
-
 def quality(w: World) -> dict:
     """How good the upstream models are by themselves, and where the calibration wants them."""
     from helpers.pocket import calibration

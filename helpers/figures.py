@@ -139,6 +139,23 @@ def band(ax, table: pd.DataFrame, x: str, y: str, colour: str, label: str | None
     ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
 
 
+def power_law(ax, table: pd.DataFrame, low: int, high: int, k: float, b: float, colour: str, label: str | None = None, **line) -> None:
+    """Loss against n on two logarithmic axes: means over seeds with 95 % intervals, and the law exp(b) n^-k where it was fitted.
+
+    ``table`` has ``n`` and ``loss``, one row per run. Sizes outside ``low`` to ``high`` did not take part: their points are hollow.
+    """
+    rows = np.array([(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")])
+    inside = (rows[:, 0] >= low) & (rows[:, 0] <= high)
+    for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
+        n, mean, below, above = rows[chosen].T
+        ax.errorbar(n, mean, [mean - below, above - mean], fmt=line.get("marker", "o"), color=colour, mfc=face, ms=5, lw=1, label=text)
+    ends = np.array([max(low, rows[inside, 0].min()), rows[inside, 0].max()])
+    ax.plot(ends, np.exp(b) * ends**-k, color=colour, lw=1.3, **{k: v for k, v in line.items() if k != "marker"})
+    ax.set_xscale("log", base=2), ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:.3g}"), ax.yaxis.set_minor_formatter("{x:.3g}")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+
+
 def use_headless_backend() -> None:
     """Draw without a display, for tests and scripts."""
     matplotlib.use("Agg")

@@ -58,6 +58,11 @@ ARTIFACTS = {
                       ("finetune.py", "adapt.py", "clip.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
                      ("analysis.py",)),
+    "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
+                    (*_RENDERER_CODE, "pocket/shifts.py")),
+    "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",
+                 "scaling.generators"), ("finetuned", "shifted"), ("arms.py", "drawing.py", "clip.py")),
+    "scaled": Spec("06", "two minutes", ("seed", "scaling"), ("arms",), ("scaling.py", "heads.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
                     ("pocket/calibration.py", "adapt.py", "clip.py")),
 }

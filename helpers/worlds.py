@@ -142,6 +142,25 @@ class AnalysisSettings:
 
 
 @dataclass(frozen=True)
+class ScalingSettings:
+    """How does each source scale? (*Scaling Laws of Synthetic Images*, arXiv 2312.04567)"""
+
+    sizes: tuple[int, ...] = (12, 24, 48, 96, 192, 384)  # nested subsets of every arm; the last is what is drawn per arm
+    beyond: int = 2  # further doublings, for arms that need no drawing
+    guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 4.0, 7.5)  # 7.5: the usual default; 1: no guidance
+    prompts: tuple[str, ...] = ("class names", "class and parent", "templates", "alt text")  # beside the language model's
+    generators: tuple[str, ...] = ("short", "middle", "long")
+    seeds: int = 5
+    steps: int = 300  # updates, the same at every size
+    batch: int = 64
+    lr: float = 3e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.5
+    hidden: int = 256  # width of the classifier's hidden layer
+    shifted_per_class: int = 50  # images per class in each shifted test set
+
+
+@dataclass(frozen=True)
 class World:
     """One setting of the whole study. ``backend`` is the package that supplies pool, language model and generator."""
 
@@ -158,6 +177,7 @@ class World:
     retrieval: RetrievalSettings = RetrievalSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     analysis: AnalysisSettings = AnalysisSettings()
+    scaling: ScalingSettings = ScalingSettings()
 
 
 POCKET = World("pocket")
@@ -175,6 +195,8 @@ SMOKE = World(
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
+    scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
+                            generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4),
 )
 
 WORKSTATION = World(
@@ -188,6 +210,7 @@ WORKSTATION = World(
                               evaluations=6, validation=2_400, probe_images=2_400),
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
+    scaling=ScalingSettings(sizes=tuple(12 * 2**i for i in range(8)), beyond=3, steps=1_000, batch=128, shifted_per_class=100),
 )
 
 PAPER = World(
@@ -202,6 +225,8 @@ PAPER = World(
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
                               batch=512, epochs=30, evaluations=30, validation=50_000, probe_images=1_300_000),  # [P]
     analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
+    scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3, generators=("1.1", "1.3", "1.5"), steps=10_000,
+                            batch=512, hidden=2_048),
 )
 
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}

@@ -19,6 +19,8 @@ COLUMNS = {
     "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
     "05_sdedit": ["strength", "seed", "metric", "accuracy"],
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
+    "06_loss_vs_size": ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set"],
+    "06_fits": ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
     "00_timing": ["notebook", "seconds"],
 }
 
@@ -40,7 +42,7 @@ def test_all_six_ran(smoke):
         assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06"])
 def test_declared_figures_exist_with_alt_text(smoke, number):
     for name in declared(run.notebooks()[number]):
         png = smoke[0] / "figures" / "smoke" / f"{name}.png"
@@ -75,6 +77,16 @@ def test_details_are_counted_for_all_sources(smoke):
     made = table(smoke[0], "05_detail_fidelity")
     assert set(made["source"]) == {"ground_truth", "retrieved", "synthetic"} and "axles" in set(made["attribute"])
     assert (made["correct"] <= made["images"]).all() and made["images"].min() > 0
+
+
+def test_scaling_is_complete_and_fitted_on_one_range(smoke):
+    made, laws = table(smoke[0], "06_loss_vs_size"), table(smoke[0], "06_fits")
+    keys = ["source", "prompt", "guidance", "eval_set"]
+    assert {"train", "retrieved", "mixed", "synthetic"} <= set(made["source"]) and len(set(made["eval_set"])) == 3
+    assert (made["loss"] > 0).all() and made["top1"].between(0, 1).all() and not made.duplicated([*keys, "n", "seed"]).any()
+    assert (made.groupby([*keys, "n"])["seed"].nunique() == 3).all() and {1.0, 7.5} <= set(made["guidance"])
+    assert len(laws) == len(made[keys].drop_duplicates()) and laws[["n_min", "n_max"]].drop_duplicates().shape[0] == 1
+    assert (laws["k_low"] <= laws["k"]).all() and (laws["k"] <= laws["k_high"]).all()
 
 
 def digest(folder):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.pools import Benchmark, Pool
+from helpers.pools import Benchmark, Pool, Split
 from helpers.worlds import StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
@@ -49,9 +49,19 @@ def benchmark(w: World, task: str) -> Benchmark:
     return data.benchmark(w, task)
 
 
+def shifted(w: World, task: str) -> dict[str, Split]:
+    """Raises ``StudyError``: nobody has sketched these classes, or dressed them in new textures."""
+    raise StudyError(f"world {w.name!r} has no shifted sets of {task}. {_RENDERED} 06")
+
+
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
     """Raises ``StudyError``: nobody knows how many wheels the photographs show."""
     raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
+
+
+def judge_features(w: World, images: np.ndarray) -> np.ndarray:
+    """Raises ``StudyError``: there is no network here that was trained on these classes and nothing else."""
+    raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
 
 
 def quality(w: World) -> dict:

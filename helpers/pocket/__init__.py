@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.pools import Benchmark, Pool
+from helpers.pools import Benchmark, Pool, Split
 from helpers.worlds import World
 
 
@@ -42,11 +42,31 @@ def benchmark(w: World, task: str) -> Benchmark:
     return benchmarks.benchmark(w, task)
 
 
+def shifted(w: World, task: str) -> dict[str, Split]:
+    """Test sets far from every training set, by name: ``sketch`` (line sketches) and ``unseen`` (new textures and contexts)."""
+    from helpers.pocket import shifts
+
+    return shifts.shifted(w, task)
+
+
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
     """What the judges see in images (n, side, side, 3) uint8: details of aircraft, ``variant``, ``is_aircraft`` (0..1)."""
     from helpers.pocket import judges, upstream
 
     return judges.judge(upstream.folder(w), images)
+
+
+def judge_features(w: World, images: np.ndarray) -> np.ndarray:
+    """Features of the variant judge, (n, d) float32, of uint8 images (n, side, side, 3): the eyes of the image metrics."""
+    import torch
+
+    from helpers import gpu
+    from helpers.pocket import diffusion, judges, upstream
+
+    network = judges.features(upstream.folder(w), "variant").to(gpu.device()).eval()
+    with torch.inference_mode():
+        parts = [network(diffusion.to_model(images[i : i + 256])).float().cpu().numpy() for i in range(0, len(images), 256)]
+    return np.concatenate(parts)
 
 
 def quality(w: World) -> dict:

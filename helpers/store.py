@@ -57,6 +57,10 @@ ARTIFACTS = {
                       ("finetune.py", "adapt.py", "clip.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
                      ("analysis.py",)),
+    "probes": Spec("07", "half a minute", ("image_size", "pool.seed", "pool.benchmark_per_class", "robustness.probe_images"), (),
+                   (*_RENDERER_CODE, "pocket/probes.py", "pocket/corruptions.py", "pocket/wording.py")),
+    "robust": Spec("07", "seven minutes", ("seed", "robustness"), ("finetuned", "probes"),
+                   ("robustness.py", "families.py", "probes.py", "adapt.py", "clip.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
                     ("pocket/calibration.py", "adapt.py", "clip.py")),
 }

@@ -142,6 +142,25 @@ class AnalysisSettings:
 
 
 @dataclass(frozen=True)
+class RobustnessSettings:
+    """What else differs between models trained on real and on synthetic images ([R] *Is Synthetic Data all We Need?*)"""
+
+    task: str = "flowers"  # shape and colour both tell its classes apart, so that these cues can be put in conflict
+    images: int = 480  # per model, whatever family and source; less where a source offers less
+    steps: int = 300  # updates, likewise
+    batch: int = 64
+    lr: float = 2e-3
+    image_size: int = 32  # what the towers see; attacks and corruptions work on the full picture
+    seeds: int = 3  # [R] has one
+    mixing_sizes: tuple[int, ...] = (120, 240)  # further sizes of the mixing ablation, beside `images`
+    probe_images: int = 280  # per probe set
+    validation: int = 420  # images for the temperature and the head's penalty
+    attacked: int = 140  # images given to FGSM and PGD
+    epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
+    pgd_steps: int = 10  # [R] 20
+
+
+@dataclass(frozen=True)
 class World:
     """One setting of the whole study. ``backend`` is the package that supplies pool, language model and generator."""
 
@@ -158,6 +177,7 @@ class World:
     retrieval: RetrievalSettings = RetrievalSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     analysis: AnalysisSettings = AnalysisSettings()
+    robustness: RobustnessSettings = RobustnessSettings()
 
 
 POCKET = World("pocket")
@@ -175,6 +195,8 @@ SMOKE = World(
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
+    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8, 16), probe_images=28, validation=40,
+                                  attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
 
 WORKSTATION = World(
@@ -188,6 +210,8 @@ WORKSTATION = World(
                               evaluations=6, validation=2_400, probe_images=2_400),
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
+    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000),
+                                  probe_images=1_400, validation=1_400, attacked=700, pgd_steps=20),
 )
 
 PAPER = World(
@@ -202,6 +226,7 @@ PAPER = World(
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
                               batch=512, epochs=30, evaluations=30, validation=50_000, probe_images=1_300_000),  # [P]
     analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
+    robustness=RobustnessSettings(task="imagenet", image_size=224),
 )
 
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}

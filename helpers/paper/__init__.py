@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.pools import Benchmark, Pool
+from helpers.probes import ProbeSets
 from helpers.worlds import StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
@@ -52,6 +53,13 @@ def benchmark(w: World, task: str) -> Benchmark:
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
     """Raises ``StudyError``: nobody knows how many wheels the photographs show."""
     raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
+
+
+def probe_sets(w: World, task: str) -> ProbeSets:
+    """Raises ``StudyError``: the published probe sets are not read yet; the message says which folders they are."""
+    raise StudyError(f"world {w.name!r} cannot probe {task!r} yet. It would read the folders imagenet-r, imagenet-a, imagenet-c, "
+                     "cue-conflict, imagenet-9 and focus under $STUDY_PAPER/benchmarks. The rendered worlds can: "
+                     "python -m helpers.run pocket 07")
 
 
 def quality(w: World) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.pools import Benchmark, Pool
+from helpers.probes import ProbeSets
 from helpers.worlds import World
 
 
@@ -47,6 +48,13 @@ def judge(w: World, images: np.ndarray) -> pd.DataFrame:
     from helpers.pocket import judges, upstream
 
     return judges.judge(upstream.folder(w), images)
+
+
+def probe_sets(w: World, task: str) -> ProbeSets:
+    """What the robustness probes look at: test images of a task with one factor changed; rendered on first use."""
+    from helpers.pocket import probes
+
+    return probes.probe_sets(w, task)
 
 
 def quality(w: World) -> dict:

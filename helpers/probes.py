@@ -153,7 +153,7 @@ def pgd(logits_of: Callable, x, y, eps: float, steps: int, generator):
     worst, highest = at, torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps + 1):
         gradient, loss = _gradient(logits_of, at, y)
-        worst = torch.where((loss > highest)[:, None, None, None], at, worst)
+        worst = torch.where((loss >= highest)[:, None, None, None], at, worst)
         highest = torch.maximum(loss, highest)
         if step < steps:
             at = (at + 2.5 * eps / steps * gradient.sign()).clamp(x - eps, x + eps).clamp(0, 1)

@@ -147,7 +147,7 @@ class RobustnessSettings:
 
     task: str = "flowers"  # shape and colour both tell its classes apart, so that these cues can be put in conflict
     images: int = 480  # per model, whatever family and source; less where a source offers less
-    steps: int = 300  # updates, likewise
+    steps: int = 250  # updates, likewise
     batch: int = 64
     lr: float = 2e-3
     image_size: int = 32  # what the towers see; attacks and corruptions work on the full picture
@@ -195,7 +195,7 @@ SMOKE = World(
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
-    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8, 16), probe_images=28, validation=40,
+    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), probe_images=28, validation=40,
                                   attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
 

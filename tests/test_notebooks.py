@@ -19,6 +19,7 @@ COLUMNS = {
     "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
     "05_sdedit": ["strength", "seed", "metric", "accuracy"],
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
+    "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],
 }
 
@@ -40,7 +41,7 @@ def test_all_six_ran(smoke):
         assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "07"])
 def test_declared_figures_exist_with_alt_text(smoke, number):
     for name in declared(run.notebooks()[number]):
         png = smoke[0] / "figures" / "smoke" / f"{name}.png"
@@ -75,6 +76,15 @@ def test_details_are_counted_for_all_sources(smoke):
     made = table(smoke[0], "05_detail_fidelity")
     assert set(made["source"]) == {"ground_truth", "retrieved", "synthetic"} and "axles" in set(made["attribute"])
     assert (made["correct"] <= made["images"]).all() and made["images"].min() > 0
+
+
+def test_every_family_meets_every_source_under_every_probe(smoke):
+    made = table(smoke[0], "07_probes")
+    assert made.groupby(["family", "source"])["seed"].nunique().tolist() == [2] * 9
+    probed = {"accuracy", "renditions", "calibration", "ood", "fgsm", "pgd", "corruption", "corruption_3d", "background", "context"}
+    assert (made[made["probe"].isin(probed)].groupby(["family", "source", "seed"])["probe"].nunique() == len(probed)).all()
+    assert (made[made["probe"] == "corruption"].groupby(["family", "source", "seed"])["setting"].nunique() == 25).all()
+    assert made.loc[made["probe"].isin(["fgsm", "pgd", "context", "corruption_3d"]), "value"].between(0, 1).all()
 
 
 def digest(folder):

@@ -63,6 +63,10 @@ ARTIFACTS = {
     "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",
                  "scaling.generators"), ("finetuned", "shifted"), ("arms.py", "drawing.py", "clip.py")),
     "scaled": Spec("06", "two minutes", ("seed", "scaling"), ("arms",), ("scaling.py", "heads.py")),
+    "probes": Spec("07", "half a minute", ("image_size", "pool.seed", "pool.benchmark_per_class", "robustness.probe_images"), (),
+                   (*_RENDERER_CODE, "pocket/probes.py", "pocket/corruptions.py", "pocket/wording.py")),
+    "robust": Spec("07", "seven minutes", ("seed", "robustness"), ("finetuned", "probes"),
+                   ("robustness.py", "families.py", "probes.py", "adapt.py", "clip.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
                     ("pocket/calibration.py", "adapt.py", "clip.py")),
 }

@@ -161,6 +161,25 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True)
+class RobustnessSettings:
+    """What else differs between models trained on real and on synthetic images ([R] *Is Synthetic Data all We Need?*)"""
+
+    task: str = "flowers"  # shape and colour both tell its classes apart, so that these cues can be put in conflict
+    images: int = 480  # per model, whatever family and source; less where a source offers less
+    steps: int = 250  # updates, likewise
+    batch: int = 64
+    lr: float = 2e-3
+    image_size: int = 32  # what the towers see; attacks and corruptions work on the full picture
+    seeds: int = 3  # [R] has one
+    mixing_sizes: tuple[int, ...] = (120, 240)  # further sizes of the mixing ablation, beside `images`
+    probe_images: int = 280  # per probe set
+    validation: int = 420  # images for the temperature and the head's penalty
+    attacked: int = 140  # images given to FGSM and PGD
+    epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
+    pgd_steps: int = 10  # [R] 20
+
+
+@dataclass(frozen=True)
 class World:
     """One setting of the whole study. ``backend`` is the package that supplies pool, language model and generator."""
 
@@ -178,6 +197,7 @@ class World:
     finetune: FinetuneSettings = FinetuneSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     scaling: ScalingSettings = ScalingSettings()
+    robustness: RobustnessSettings = RobustnessSettings()
 
 
 POCKET = World("pocket")
@@ -197,6 +217,8 @@ SMOKE = World(
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
     scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
                             generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4),
+    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), probe_images=28, validation=40,
+                                  attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
 
 WORKSTATION = World(
@@ -211,6 +233,8 @@ WORKSTATION = World(
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
     scaling=ScalingSettings(sizes=tuple(12 * 2**i for i in range(8)), beyond=3, steps=1_000, batch=128, shifted_per_class=100),
+    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000),
+                                  probe_images=1_400, validation=1_400, attacked=700, pgd_steps=20),
 )
 
 PAPER = World(
@@ -227,6 +251,7 @@ PAPER = World(
     analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3, generators=("1.1", "1.3", "1.5"), steps=10_000,
                             batch=512, hidden=2_048),
+    robustness=RobustnessSettings(task="imagenet", image_size=224),
 )
 
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}

@@ -21,6 +21,7 @@ COLUMNS = {
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
     "06_loss_vs_size": ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set"],
     "06_fits": ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
+    "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],
 }
 
@@ -36,13 +37,13 @@ def table(top, name):
     return pd.read_csv(top / "figures" / "smoke" / f"{name}.csv")
 
 
-def test_all_six_ran(smoke):
+def test_all_notebooks_ran(smoke):
     assert list(smoke[1]) == [p.stem for p in run.notebooks().values()] and len(smoke[1]) >= 6
     for name in smoke[1]:
         assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06"])
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06", "07"])
 def test_declared_figures_exist_with_alt_text(smoke, number):
     for name in declared(run.notebooks()[number]):
         png = smoke[0] / "figures" / "smoke" / f"{name}.png"
@@ -87,6 +88,15 @@ def test_scaling_is_complete_and_fitted_on_one_range(smoke):
     assert (made.groupby([*keys, "n"])["seed"].nunique() == 3).all() and {1.0, 7.5} <= set(made["guidance"])
     assert len(laws) == len(made[keys].drop_duplicates()) and laws[["n_min", "n_max"]].drop_duplicates().shape[0] == 1
     assert (laws["k_low"] <= laws["k"]).all() and (laws["k"] <= laws["k_high"]).all()
+
+
+def test_every_family_meets_every_source_under_every_probe(smoke):
+    made = table(smoke[0], "07_probes")
+    assert made.groupby(["family", "source"])["seed"].nunique().tolist() == [2] * 9
+    probed = {"accuracy", "renditions", "calibration", "ood", "fgsm", "pgd", "corruption", "corruption_3d", "background", "context"}
+    assert (made[made["probe"].isin(probed)].groupby(["family", "source", "seed"])["probe"].nunique() == len(probed)).all()
+    assert (made[made["probe"] == "corruption"].groupby(["family", "source", "seed"])["setting"].nunique() == 25).all()
+    assert made.loc[made["probe"].isin(["fgsm", "pgd", "context", "corruption_3d"]), "value"].between(0, 1).all()
 
 
 def digest(folder):

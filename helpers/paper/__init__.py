@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
+from helpers.probes import ProbeSets
 from helpers.worlds import StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
@@ -62,6 +63,13 @@ def judge(w: World, images: np.ndarray) -> pd.DataFrame:
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     """Raises ``StudyError``: there is no network here that was trained on these classes and nothing else."""
     raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
+
+
+def probe_sets(w: World, task: str) -> ProbeSets:
+    """Raises ``StudyError``: the published probe sets are not read yet; the message says which folders they are."""
+    raise StudyError(f"world {w.name!r} cannot probe {task!r} yet. It would read the folders imagenet-r, imagenet-a, imagenet-c, "
+                     "cue-conflict, imagenet-9 and focus under $STUDY_PAPER/benchmarks. The rendered worlds can: "
+                     "python -m helpers.run pocket 07")
 
 
 def quality(w: World) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
+from helpers.probes import ProbeSets
 from helpers.worlds import World
 
 
@@ -67,6 +68,13 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         parts = [network(diffusion.to_model(images[i : i + 256])).float().cpu().numpy() for i in range(0, len(images), 256)]
     return np.concatenate(parts)
+
+
+def probe_sets(w: World, task: str) -> ProbeSets:
+    """What the robustness probes look at: test images of a task with one factor changed; rendered on first use."""
+    from helpers.pocket import probes
+
+    return probes.probe_sets(w, task)
 
 
 def quality(w: World) -> dict:

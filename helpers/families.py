@@ -1,0 +1,175 @@
+"""Three families of models trained from scratch by one recipe: supervised, self-supervised, language-supervised ([R]).
+
+Architecture, number of updates and recipe are the same, down to the last layer: logits are linear in the unit embedding of one
+small tower. Only what the tower learns from differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from helpers import adapt, clip, gpu, probes, worlds
+from helpers.adapt import Adapted
+from helpers.clip import Clip
+from helpers.pools import Benchmark, Split
+from helpers.worlds import World, unknown
+
+
+def untrained(w: World, seed: int) -> Clip:
+    """The world's CLIP architecture with random weights and a smaller picture; the same weights for the same seed."""
+    import torch
+
+    folder = Path(worlds.backend(w).clip_folder(w))
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_cfg"]["image_size"] = w.robustness.image_size
+    with torch.random.fork_rng():
+        torch.manual_seed(worlds.entropy(w.seed, "robust", "weights", seed) % 2**31)
+        return clip.build(config, folder)
+
+
+def augmented(images, generator, low: float = 0.6):
+    """Random crops of ``low`` to 1 of the area, and mirror images: float (n, 3, s, s) in and out."""
+    import torch
+
+    x = adapt.random_crops(images, generator, low)
+    mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
+def view(images, generator):
+    """A view for SimCLR: a crop of 0.3 to 1 of the area, brightness and contrast changed, saturation down to grey at most.
+
+    Hue stays: unlike in photographs of objects it defines classes here.
+    """
+    import torch
+
+    x = augmented(images, generator, 0.3)
+    gain, shift, colour = (2 * torch.rand(3, len(x), 1, 1, 1, generator=generator) - 1).to(x.device)
+    grey = x.mean(1, keepdim=True)
+    return (grey + (x - grey) * (1 + colour) / 2) * (1 + 0.4 * gain) + 0.4 * shift
+
+
+def nt_xent(first, second, temperature: float = 0.2):
+    """SimCLR's loss (arXiv 2002.05709, eq. 1) of two views' unit embeddings, (n, d) each: find the partner among 2n - 1."""
+    import torch
+
+    both = torch.cat([first, second])
+    scores = (both @ both.T / temperature).fill_diagonal_(-torch.inf)
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(both), device=both.device).roll(len(first)))
+
+
+def train(w: World, family: str, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
+    """Train one model from scratch on ``images``, with its head.
+
+    ``real`` labels the linear head of the self-supervised family, whatever its tower saw, as in [R]; the other two get their
+    classes from the labels, or from the captions, of ``images``. Raises ``StudyError`` on an unknown family.
+    """
+    ways = {"supervised": _supervised, "self-supervised": _self_supervised, "language-supervised": _language_supervised}
+    if family not in ways:
+        raise unknown("family", family, ways)
+    return ways[family](w, untrained(w, seed), images, real, bench, worlds.entropy(w.seed, "robust", family, seed))
+
+
+def _fit(w: World, made: Clip, images: Split, parameters: Sequence, loss_of: Callable, seed: int) -> None:
+    """The recipe of all families: AdamW, warm-up and cosine, equally many updates of ``loss_of(pixels, rows, generator)``."""
+    import torch
+
+    s, generator, order = w.robustness, torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64)
+    optimiser = torch.optim.AdamW(parameters, lr=s.lr, weight_decay=0.1)
+    made.model.train()
+    for step in range(s.steps):
+        while len(order) < s.batch:
+            order = np.concatenate([order, torch.randperm(len(images), generator=generator).numpy()])
+        rows, order = order[: s.batch], order[s.batch :]
+        optimiser.param_groups[0]["lr"] = adapt.rate(step, s.steps, s.lr, 0.1)
+        with gpu.autocast():
+            loss = loss_of(clip.pixels(made, images.images[rows]), rows, generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    made.model.eval()
+
+
+def _width(made: Clip) -> int:
+    return made.model.text_projection.shape[1]
+
+
+def _supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
+    import torch
+
+    start = torch.randn(len(bench.classes), _width(made), generator=torch.Generator().manual_seed(seed % 2**63))
+    weight = torch.nn.Parameter((10 * torch.nn.functional.normalize(start, dim=1)).to(gpu.device()))
+    bias, wanted = torch.nn.Parameter(torch.zeros(len(weight), device=gpu.device())), torch.from_numpy(images.labels)
+
+    def loss_of(x, rows, generator):
+        logits = made.model.encode_image(augmented(x, generator), normalize=True) @ weight.T + bias
+        return torch.nn.functional.cross_entropy(logits.float(), wanted[rows].to(gpu.device()))
+
+    _fit(w, made, images, [*made.model.visual.parameters(), weight, bias], loss_of, seed)
+    return Adapted(made, weight.detach(), bias.detach())
+
+
+def _self_supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed % 2**31)
+        projector = nn.Sequential(nn.ReLU(), nn.Linear(_width(made), 128), nn.ReLU(), nn.Linear(128, 128)).to(gpu.device())
+
+    def loss_of(x, rows, generator):
+        both = projector(made.model.encode_image(torch.cat([view(x, generator), view(x, generator)])))
+        return nt_xent(*nn.functional.normalize(both.float(), dim=1).chunk(2))
+
+    _fit(w, made, images, [*made.model.visual.parameters(), *projector.parameters()], loss_of, seed)
+    return linear_classifier(made, real, bench, w.robustness.validation)
+
+
+def _language_supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
+    ids, loss = made.tokenizer(list(images.facts["caption"])).to(gpu.device()), clip.contrastive_loss()
+
+    def loss_of(x, rows, generator):
+        image, text, scale = made.model(augmented(x, generator), ids[rows])
+        return loss(image.float(), text.float(), scale.float())
+
+    _fit(w, made, images, list(made.model.parameters()), loss_of, seed)
+    return text_classifier(made, bench)
+
+
+def linear_classifier(made: Clip, train: Split, bench: Benchmark, validation: int) -> Adapted:
+    """A frozen tower with logistic regression on ``train``; of the penalties the one with the best validation likelihood."""
+    import torch
+
+    val, solution, best = adapt.thinned(bench.val, validation), None, (np.inf, None)
+    x, y = clip.embed_images(made, train.images), clip.embed_images(made, val.images)
+    for penalty in sorted(adapt.PENALTIES, reverse=True):
+        solution = adapt.linear_probe(x, train.labels, len(bench.classes), penalty, solution)
+        best = min(best, (probes.nll(y @ solution[0].T + solution[1], val.labels), solution), key=lambda pair: pair[0])
+    return Adapted(made, *(torch.from_numpy(part).to(gpu.device()) for part in best[1]))
+
+
+def text_classifier(made: Clip, bench: Benchmark) -> Adapted:
+    """A CLIP as a classifier by its text head and its own logit scale, on which ECE depends ([R] fixes it at 100)."""
+    import torch
+
+    weight = made.model.logit_scale.detach().exp() * torch.tensor(clip.head(made, bench.classes, bench.templates), device=gpu.device())
+    return Adapted(made, weight, torch.zeros(len(weight), device=gpu.device()))
+
+
+def logits(model: Adapted, images: np.ndarray) -> np.ndarray:
+    """Logits (n, classes) float32 of uint8 images (n, side, side, 3)."""
+    return clip.embed_images(model.clip, images) @ model.weight.cpu().numpy().T + model.bias.cpu().numpy()
+
+
+def logits_of(model: Adapted) -> Callable:
+    """The same as a differentiable function of pixels (n, 3, s, s) in 0..1, with the model's own normalisation inside."""
+    def function(x):
+        embedded = model.clip.model.encode_image(clip.pixels(model.clip, 255 * x.permute(0, 2, 3, 1)), normalize=True)
+        return embedded @ model.weight.T + model.bias
+
+    return function

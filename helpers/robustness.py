@@ -1,0 +1,204 @@
+"""Notebook 07: three families of models, each trained on real, synthetic and mixed images, under the same probes.
+
+[R] is *Is Synthetic Data all We Need?* (arXiv 2405.20469), whose models differ in size, recipe, amount of data and number of
+seeds. Here these are equal (helpers/families.py), and every number comes once per seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import adapt, families, gpu, pools, probes, store, worlds
+from helpers.adapt import Adapted
+from helpers.pools import Benchmark, Split
+from helpers.worlds import World, unknown
+
+FAMILIES = ("supervised", "self-supervised", "language-supervised")
+SOURCES = ("retrieved", "synthetic", "mixed")
+ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
+MODEL = ["family", "source", "n", "seed"]
+SUMMARY = {  # probe -> settings that its one number is the mean of, as a regular expression
+    "accuracy": "test", "renditions": "accuracy", "corruption": ".+", "corruption_3d": ".+", "fgsm": "(?!0$).+", "pgd": "(?!0$).+",
+    "context": "P2", "calibration": "ece", "ood": "(near|far)-entropy-auroc", "shape": "shape_bias", "background": "gap",
+}
+RELATIVE = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")  # accuracies, which a share of clean accuracy suits
+
+
+def task(w: World) -> str:
+    """The task that is probed. Raises ``StudyError`` when the world does not have it."""
+    if w.robustness.task not in w.tasks:
+        raise unknown(f"task in world {w.name!r}", w.robustness.task, w.tasks)
+    return w.robustness.task
+
+
+@functools.lru_cache(maxsize=2)
+def benchmark(w: World) -> Benchmark:
+    """The probed task's benchmark, kept in memory by every worker."""
+    return worlds.backend(w).benchmark(w, task(w))
+
+
+@functools.lru_cache(maxsize=2)
+def probe_sets(w: World) -> probes.ProbeSets:
+    """The probed task's probe sets, on disk and mapped into memory."""
+    return worlds.backend(w).probe_sets(w, task(w))
+
+
+@functools.lru_cache(maxsize=4)
+def offered(w: World, source: str) -> Split:
+    """What a source offers; of the retrieval variants the one that notebook 04 chose on validation."""
+    if source == "synthetic":
+        return pools.training_set(store.load("synthetic", w), task(w))
+    variants = store.load("finetuned", w).table("variants.parquet").query("chosen").set_index("task")["keep"]
+    return pools.training_set(store.load("retrieved", w), task(w), variants[task(w)])
+
+
+def common_size(w: World) -> int:
+    """Images per model: what is wanted, or what both sources can offer."""
+    return min(w.robustness.images, len(offered(w, "retrieved")), len(offered(w, "synthetic")))
+
+
+def training_images(w: World, source: str, n: int, seed: int) -> Split:
+    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same."""
+    if source not in SOURCES:
+        raise unknown("source", source, SOURCES)
+    taken = []
+    for name, k in ({source: n} if source != "mixed" else {"retrieved": n - n // 2, "synthetic": n // 2}).items():
+        split = offered(w, name)
+        taken.append(split.take(pools.nested_subset(split.labels, k, worlds.rng(w, "robust", name, seed))))
+    return taken[0] if len(taken) == 1 else taken[0].plus(taken[1])
+
+
+def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
+    """Train one model on ``n`` images and measure everything; one row per number: ``MODEL``, ``probe, setting, value``."""
+    images, real = training_images(w, source, n, seed), training_images(w, "retrieved", n, seed)
+    rows = measure(w, families.train(w, family, images, real, benchmark(w), seed), seed)
+    table = pd.DataFrame([(*key, float(value)) for key, value in rows.items()], columns=["probe", "setting", "value"])
+    return table.assign(family=family, source=source, n=n, seed=seed)[[*MODEL, *table]]
+
+
+def measure(w: World, model: Adapted, seed: int) -> dict[tuple[str, str], float]:
+    """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
+    made, bench = probe_sets(w), benchmark(w)
+    val = adapt.thinned(bench.val, w.robustness.validation)
+    seen = {name: families.logits(model, split.images) for name, split in made.sets.items()}
+    test, of_val = families.logits(model, bench.test.images), families.logits(model, val.images)
+    right = {name: probes.accuracy(seen[name], split.labels) for name, split in made.sets.items() if split.labels.min() >= 0}
+    rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"],
+            ("renditions", "accuracy"): right["renditions"]}
+    rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, of_val, val.labels))
+    rows["calibration", "ece_renditions"] = probes.ece(seen["renditions"], made.sets["renditions"].labels)
+    rows |= _keyed("reliability", reliability_rows(test, bench.test.labels))
+    for kind in ("near", "far"):
+        for name, known in probes.ood_scores(seen["original"]).items():
+            found = probes.ood_metrics(known, probes.ood_scores(seen[f"ood_{kind}"])[name])
+            rows |= _keyed("ood", {f"{kind}-{name}-{metric}": value for metric, value in found.items()})
+    rows |= attack(w, model, made.sets["original"], seed)
+    rows |= _keyed("corruption", {k: v for k, v in right.items() if k.split("-")[0] in probes.IMAGE_SPACE})
+    rows |= _keyed("corruption_3d", {k: v for k, v in right.items() if k.split("-")[0] in probes.DEPTH_AWARE})
+    rows |= _keyed("background", {"mixed_same": right["mixed_same"], "mixed_rand": right["mixed_rand"],
+                                  "gap": right["mixed_same"] - right["mixed_rand"]})
+    rows |= _keyed("context", {f"P{k}": right[f"context_{k}"] for k in range(3)})
+    if "cue_conflict" in seen:
+        answers, facts = seen["cue_conflict"].argmax(1), made.sets["cue_conflict"].facts
+        rows |= _keyed("shape", probes.shape_bias(answers, facts, made.groups))
+    return rows
+
+
+def _keyed(probe: str, values: dict) -> dict[tuple[str, str], float]:
+    return {(probe, setting): value for setting, value in values.items()}
+
+
+def reliability_rows(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """A reliability diagram as settings: "bin-confidence", "bin-accuracy", "bin-share", for bins with images."""
+    table = probes.reliability(logits, labels).set_index("bin")
+    return {f"{b:02d}-{name}": value for b, row in table.iterrows() for name, value in row.items()}
+
+
+def attack(w: World, model: Adapted, split: Split, seed: int) -> dict[tuple[str, str], float]:
+    """Accuracy under FGSM and PGD: ("fgsm" or "pgd", L-inf radius in 255ths) -> 0..1; radius "0" is the same images clean."""
+    import torch
+
+    some = adapt.thinned(split, w.robustness.attacked)
+    x = torch.tensor(np.ascontiguousarray(some.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
+    y, f = torch.from_numpy(some.labels).to(gpu.device()), families.logits_of(model)
+    generator = torch.Generator().manual_seed(worlds.entropy(w.seed, "attack", seed) % 2**63)
+
+    def accuracy(pixels) -> float:
+        with torch.inference_mode():
+            return probes.accuracy(f(pixels).float().cpu().numpy(), some.labels)
+
+    rows = {("fgsm", "0"): accuracy(x), ("pgd", "0"): accuracy(x)}
+    for eps in w.robustness.epsilons:
+        rows["fgsm", f"{eps:g}"] = accuracy(probes.fgsm(f, x, y, eps / 255))
+        rows["pgd", f"{eps:g}"] = accuracy(probes.pgd(f, x, y, eps / 255, w.robustness.pgd_steps, generator))
+    return rows
+
+
+def make(w: World) -> store.Artifact:
+    """All models of notebook 07, measured: ``results.parquet``, and one small file per model beside it."""
+    return store.make("robust", w, lambda path: _build(path, w))
+
+
+def _build(path: Path, w: World) -> None:
+    probe_sets(w), worlds.backend(w).clip_folder(w)  # before the workers want them
+    n, seeds = common_size(w), range(w.robustness.seeds)
+    plan = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
+            for source in SOURCES for seed in seeds]
+    plan += [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
+    jobs = {f"runs/{family}-{source}-{k:06d}-{seed}.parquet": (w, family, source, k, seed) for family, source, k, seed in plan}
+    files = store.fill(path, jobs, run, "models trained and probed")
+    store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
+
+
+def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
+    """One number per model and probe of ``SUMMARY``: ``family, source, n, seed, probe, value``.
+
+    With ``relative`` only the probes of ``RELATIVE``, as a share of the same model's clean accuracy, where that is not zero.
+    """
+    keep = [re.fullmatch(SUMMARY.get(probe, "(?!)"), setting) is not None
+            for probe, setting in zip(results["probe"], results["setting"], strict=True)]
+    table = results[keep].groupby([*MODEL, "probe"])["value"].mean().reset_index()
+    if not relative:
+        return table
+    clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")[[*MODEL, "value"]]
+    table = table[table["probe"].isin(RELATIVE)].merge(clean, on=MODEL, suffixes=("", "_clean"))
+    return table.assign(value=table["value"] / table["value_clean"]).drop(columns="value_clean")
+
+
+def claims(results: pd.DataFrame) -> pd.DataFrame:
+    """[R]'s claims against these models: ``claim, difference, low, high, holds``.
+
+    The difference is clone minus real, seed by seed, turned so that positive is better for the clone, with its 95 % interval
+    over seeds. A claim holds ("yes") or fails ("no") only where the interval excludes zero.
+    """
+    from helpers import figures
+
+    plain, shares = summary(results), summary(results, relative=True)
+    rows = []
+    for text, family, source, probe, sign, expected in _listed():
+        table = shares if probe in RELATIVE else plain
+        table = table[(table["family"] == family) & (table["probe"] == probe)]
+        by_seed = table[table["n"] == table["n"].max()].pivot(index="seed", columns="source", values="value")
+        change = (sign * (by_seed[source] - by_seed["retrieved"])).dropna() if {source, "retrieved"} <= set(by_seed) else []
+        if len(change):
+            mean, low, high = figures.interval(change)
+            direction = 0 if low <= 0 <= high else np.sign(mean)
+            rows.append((text, mean, low, high, "no difference found" if not direction else "yes" if direction == expected else "no"))
+    return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
+
+
+def _listed():
+    """Text, family, source, probe, sign that makes larger better, and the direction that [R] claims."""
+    names = {"shape": ("shape bias", 1), "background": ("background gap", -1), "calibration": ("calibration error", -1)}
+    for family in FAMILIES:
+        for probe, (name, sign) in names.items():
+            expected, verb = (-1, "lag behind") if family == "supervised" else (1, "match or beat")
+            yield f"{family} clones {verb} real on {name}", family, "synthetic", probe, sign, expected
+        for probe, name in (("pgd", "PGD"), ("corruption", "corruptions")):
+            yield f"{family} clones are more fragile under {name} (relative)", family, "synthetic", probe, 1, -1
+    yield "mixing improves calibration (language-supervised)", "language-supervised", "mixed", "calibration", -1, 1

@@ -32,7 +32,7 @@ def notebook(request):
 
 
 def test_all_notebooks_are_there():
-    assert {"00", "01", "02", "03", "04", "05"} <= {p.name[:2] for p in NOTEBOOKS}
+    assert {"00", "01", "02", "03", "04", "05", "06", "07"} <= {p.name[:2] for p in NOTEBOOKS}
 
 
 def test_stripped_and_portable(notebook):

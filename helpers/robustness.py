@@ -85,7 +85,7 @@ def measure(w: World, model: Adapted, seed: int) -> dict[tuple[str, str], float]
     """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
     made, bench = probe_sets(w), benchmark(w)
     val = adapt.thinned(bench.val, w.robustness.validation)
-    seen = {name: families.logits(model, split.images) for name, split in made.sets.items()}
+    seen = {name: families.logits(model, np.array(split.images)) for name, split in made.sets.items()}  # off the disk
     test, of_val = families.logits(model, bench.test.images), families.logits(model, val.images)
     right = {name: probes.accuracy(seen[name], split.labels) for name, split in made.sets.items() if split.labels.min() >= 0}
     rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"],

@@ -69,7 +69,7 @@ def _index(path: Path, kind: str, name: str, key: str, param: str) -> None:
     from autofaiss import build_index
 
     vectors = np.concatenate([np.load(f) for f in _numbered(path / f"{kind}_emb")])
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip", index_key=key,
                     index_param=param, index_infos_path=str(path / f"{name}_infos.tmp"), max_index_memory_usage="1G",
                     current_memory_available="2G", nb_cores=1, verbose=logging.ERROR)

@@ -27,12 +27,12 @@ def train(images: Path, captions: list[str], tokenizer, clip: Path, u: UpstreamS
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder / "tokenizer")
     if not (folder / "vae").exists():
-        training.distribute(_autoencoder, images, u, seed, folder)
+        training.distribute(_autoencoder, images, u, seed, folder, passes=u.autoencoder_steps * u.autoencoder_batch)
     if not (folder / "latents.npy").exists():
         store.write(folder / "latents.npy", encode(folder / "vae", images))
         store.write(folder / "tokens.npy", tokens(tokenizer, ["", *captions]))
     if not (folder / "unet-long").exists():
-        training.distribute(_unet, clip, u, seed, folder)
+        training.distribute(_unet, clip, u, seed, folder, passes=u.generator_steps * u.generator_batch)
     for leftover in ("latents.npy", "tokens.npy", "state.pt"):
         (folder / leftover).unlink(missing_ok=True)
 

@@ -76,7 +76,7 @@ def train(w: World, which: str, folder: Path) -> None:
     pixels = np.stack([np.frombuffer(p, np.uint8).reshape(side, side, 3) for p in table["pixels"]])
     np.save(folder / "judge.npy", pixels)
     np.save(folder / "judge-targets.npy", np.stack(table["targets"]).astype(np.int64))
-    training.distribute(_train, which, w, folder)
+    training.distribute(_train, which, w, folder, passes=w.upstream.judge_epochs * w.upstream.judge_images)
     for leftover in [*files, folder / "judge.npy", folder / "judge-targets.npy"]:
         leftover.unlink()
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from helpers import gpu, store
 
+FEW = 20_000  # image passes: below, processes take longer to start than they save
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -101,14 +103,18 @@ def _average_gradients(model, workers: int) -> None:
         g.copy_(part.view_as(g))
 
 
-def distribute(worker: Callable, *args) -> None:
+def distribute(worker: Callable, *args, passes: int) -> None:
     """Run ``worker(rank, workers, *args)`` in one single-threaded process per core, or once in this process on a GPU.
 
-    On a CPU several single-threaded processes train a small network about twice as fast as one with several threads.
+    On a CPU several single-threaded processes train a small network about twice as fast as one with several threads, but
+    take seconds to start: a training of few ``passes`` (images seen, all epochs together) stays in this process too.
     """
-    workers = 1 if gpu.device() == "cuda" else gpu.cores()
+    import torch
+
+    workers = 1 if gpu.device() == "cuda" or passes < FEW else gpu.cores()
     if workers == 1:
-        worker(0, 1, *args)
+        with torch.random.fork_rng():
+            worker(0, 1, *args)
         return
     import tempfile
 
@@ -119,9 +125,12 @@ def distribute(worker: Callable, *args) -> None:
 
 
 def _join(rank: int, workers: int, meeting: str, worker: Callable, args: tuple) -> None:
+    import warnings
+
     import torch
     import torch.distributed as dist
 
+    warnings.simplefilter("ignore", FutureWarning)  # open_clip's loss calls a gather that torch is about to rename
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     worker(rank, workers, *args)

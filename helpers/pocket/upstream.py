@@ -137,7 +137,7 @@ def train_clip(w: World, path: Path) -> None:
 
         tokenizer = CLIPTokenizerFast.from_pretrained(path / "tokenizer")
         store.write(path / "captions.npy", diffusion.tokens(tokenizer, list(open_pool(w).captions()["TEXT"])))
-    training.distribute(_clip, w, path)
+    training.distribute(_clip, w, path, passes=w.upstream.clip_epochs * w.pool.rows)
 
 
 def _clip(rank: int, workers: int, w: World, path: Path) -> None:

@@ -132,8 +132,9 @@ def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFram
     parts = pd.concat([store.read_table(f) for f in sorted((folder / "report").glob("[0-9]*.parquet"))], ignore_index=True)
     parts["outcome"] = [outcome(s, m) for s, m in zip(parts["status"], parts["error_message"], strict=True)]
     rows = rows.merge(parts[["url", "key", "outcome"]], on="url", how="left")
-    tagged = rows["NSFW"] == "NSFW" if "NSFW" in rows else False
-    rows["outcome"] = rows["outcome"].fillna("failed: unknown").mask(tagged, TAGGED)
+    rows["outcome"] = rows["outcome"].fillna("failed: unknown")
+    if "NSFW" in rows:
+        rows.loc[rows["NSFW"] == "NSFW", ["key", "outcome"]] = None, TAGGED
     lost = loss(rows)
     store.write(folder / "report" / "rows.parquet", rows)
     store.write(folder / "report" / "loss.csv", lost.to_csv(index=False).encode())

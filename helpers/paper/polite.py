@@ -83,13 +83,13 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
         super().__init__()
         self.limits, self.pace, self.most = limits, pace, ROBOTS_BYTES
-        self.settings = {"allow_private": allow_private}
+        self.allow_private, self.tls = allow_private, ssl.create_default_context()  # read from disk once, not per request
 
     def http_open(self, request):
-        return self.do_open(Http, request, **self.settings)
+        return self.do_open(Http, request, allow_private=self.allow_private)
 
     def https_open(self, request):
-        return self.do_open(Https, request, **self.settings)
+        return self.do_open(Https, request, allow_private=self.allow_private, context=self.tls)
 
     def http_request(self, request):
         request.add_header("User-agent", AGENT)

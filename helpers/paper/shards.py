@@ -42,7 +42,7 @@ class Downloader(downloader.Downloader):
             timeout=limits.seconds, number_sample_per_shard=rows, oom_shard_count=DIGITS, compute_hash="sha256",
             verify_hash_type=None, encode_format="jpg", retries=0,
             user_agent_token=None, disallowed_header_directives=None)  # the opener's business
-        self.rules = (limits, Path(folder) / "_tmp" / "turns", allow_private)
+        self.rules = (limits, Path(folder) / "_tmp" / "turns", tuple(allow_private))
 
     def __call__(self, row: tuple[int, str]) -> int:
         """Download one shard and return its number; what img2dataset would print and forget is raised."""

@@ -151,9 +151,14 @@ def power_law(ax, table: pd.DataFrame, low: int, high: int, k: float, b: float, 
         ax.errorbar(n, mean, [mean - below, above - mean], fmt=line.get("marker", "o"), color=colour, mfc=face, ms=5, lw=1, label=text)
     ends = np.array([max(low, rows[inside, 0].min()), rows[inside, 0].max()])
     ax.plot(ends, np.exp(b) * ends**-k, color=colour, lw=1.3, **{k: v for k, v in line.items() if k != "marker"})
-    ax.set_xscale("log", base=2), ax.set_yscale("log")
+    ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:.3g}"), ax.yaxis.set_minor_formatter("{x:.3g}")
-    ax.xaxis.set_major_formatter("{x:.0f}")
+
+
+def size_axis(ax, sizes: Sequence[int]) -> None:
+    """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
 
 
 def use_headless_backend() -> None:

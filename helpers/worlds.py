@@ -166,7 +166,7 @@ class RobustnessSettings:
 
     task: str = "flowers"  # shape and colour both tell its classes apart, so that these cues can be put in conflict
     images: int = 480  # per model, whatever family and source; less where a source offers less
-    steps: int = 250  # updates, likewise
+    steps: int = 200  # updates, likewise
     batch: int = 64
     lr: float = 2e-3
     image_size: int = 32  # what the towers see; attacks and corruptions work on the full picture
@@ -174,7 +174,7 @@ class RobustnessSettings:
     mixing_sizes: tuple[int, ...] = (120, 240)  # further sizes of the mixing ablation, beside `images`
     probe_images: int = 280  # per probe set
     validation: int = 420  # images for the temperature and the head's penalty
-    attacked: int = 140  # images given to FGSM and PGD
+    attacked: int = 98  # images given to FGSM and PGD
     epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
     pgd_steps: int = 10  # [R] 20
 

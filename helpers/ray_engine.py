@@ -22,8 +22,8 @@ from helpers.worlds import StudyError
 RETRIES = 3  # of a task whose process or machine died; errors of the task itself are not tried again
 AHEAD = 2  # tasks handed out per core or GPU: the next one is there when one ends, and few results wait in memory
 PATIENCE = 5  # seconds for a head node to answer
-VALID = ("Valid: local (a Ray on this machine), HOST:PORT of a head node started by `ray start --head`, auto (the cluster of "
-         "this machine), ray://HOST:PORT. Without --ray and STUDY_RAY the study runs in processes of this machine.")
+VALID = ("Valid: local (a Ray on this machine), HOST:PORT of a head node started by `ray start --head`, auto (the cluster that "
+         "this machine is part of). Without --ray and STUDY_RAY the study runs in processes of this machine.")
 
 
 def check(address: str) -> None:
@@ -74,7 +74,7 @@ def _answers(address: str) -> None:
     """Raise ``StudyError`` if nobody listens at ``HOST:PORT``; Ray by itself would wait for minutes."""
     if address in ("local", "auto"):
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise StudyError(f"{address!r} is no address of a Ray cluster. {VALID}")
     try:

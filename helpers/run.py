@@ -97,6 +97,7 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
 def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     copy.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
@@ -104,7 +105,8 @@ def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
     try:
         papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=_kernel(), cwd=str(TOP), progress_bar=False,
                                    log_output=True, request_save_on_cell_execute=False,
-                                   extra_arguments=["--IPKernelApp.log_level=40"])
+                                   extra_arguments=["--IPKernelApp.log_level=40"],
+                                   config=Config(KernelManager={"shutdown_wait_time": 30.0}))  # a kernel may have a Ray to stop
     except PapermillExecutionError as e:
         if e.ename in ("StudyError", "MissingArtifact"):
             raise StudyError(f"{path.stem}: {e.evalue}") from None
@@ -194,7 +196,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-p", action="append", default=[], metavar="name=value", help="set a notebook parameter")
     parser.add_argument("--seed", type=int, help="every random draw descends from this; default 0")
     parser.add_argument("--ray", default=gpu.ray_address(), metavar="ADDRESS|local",
-                        help="spread shards over a Ray cluster (HOST:PORT, auto, ray://HOST:PORT) or a Ray on this machine (local); "
+                        help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine (local); "
                              "needs pip install ray, and the store on a file system that all machines see; same results")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_args(arguments)

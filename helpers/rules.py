@@ -10,6 +10,7 @@ the Kelvin sign) stays different, accents count, and no match ends before a comb
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 import math
 import re
@@ -22,7 +23,7 @@ from helpers.worlds import StudyError, unknown
 
 RULES = ("substring", "word", "tokens")
 SEPARATORS = " -_/\u2013\u2011"  # one stands for any other in ``word``; the last two are en dash and no-break hyphen
-LITERALS = 48  # of at least 3 bytes: as many as the regex engine searches at once with vector instructions (Teddy)
+FAST = 100  # patterns up to which polars' Aho-Corasick automaton is a DFA; beyond, a three times slower NFA
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Plan:
     classes: tuple[str, ...]
     forms: tuple[Form, ...]
     keys: tuple[str, ...]  # of all forms, each once
-    literals: tuple[tuple[str, ...], ...]  # cheap prefilter: in a caption with a key is one of these; none: no prefilter
+    pieces: tuple[str, ...]  # prefilter: every key contains one; () where it would save nothing
 
 
 def wordy(char: str) -> bool:
@@ -114,11 +115,11 @@ def _token_form(label: int, name: str, needs: tuple[str, ...], any_order: bool) 
     tokens = _tokens(name)
     if not tokens:
         raise StudyError(f"class name {name!r} has no letter or digit; the rule 'tokens' cannot find it. Rename it or take 'word'.")
-    longest = max(tokens, key=len)
+    rarest = min(tokens, key=_likely)
     if not any_order and re.search("[-/]", name):
-        return Form(label, _spellings(longest), r"([\W_]+)".join(map(_any_of, tokens)), needs)
-    others = tuple(_any_of(t) for t in dict.fromkeys(tokens) if t != longest)
-    return Form(label, _spellings(longest), _any_of(longest) if needs or others else None, needs + others)
+        return Form(label, _spellings(rarest), r"([\W_]+)".join(map(_any_of, tokens)), needs)
+    others = tuple(_any_of(t) for t in dict.fromkeys(tokens) if t != rarest)
+    return Form(label, _spellings(rarest), _any_of(rarest) if needs or others else None, needs + others)
 
 
 def plan(classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = None) -> Plan:
@@ -143,31 +144,33 @@ def plan(classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = 
         else:
             forms += [_token_form(label, n, needs, known.any_order) for n in (name, *known.synonyms)]
     keys = tuple(dict.fromkeys(k for form in forms for k in form.keys))
-    return Plan(rule, tuple(classes), tuple(forms), keys, literals(keys))
+    return Plan(rule, tuple(classes), tuple(forms), keys, pieces(keys))
 
 
-def _cost(piece: str) -> float:
-    """What looking for a piece costs, in about ns per caption: its variants, and the captions it lets through for nothing."""
-    letters = sum(c.isalpha() for c in piece)
-    likely = math.prod(0.16 if c == " " else 0.05 if c.isalpha() else 0.006 for c in piece)  # at a place in English text
-    return 0.7 * 2**letters + 65 * 1_500 * likely
+def _likely(piece: str) -> float:
+    """Roughly how often a piece stands at a given place of an English caption: rarer with digits and with its length."""
+    return math.prod(0.16 if c == " " else 0.05 if c.isalpha() else 0.006 for c in piece)
 
 
-def literals(keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Pieces of 3 or 4 characters, in all cases, such that every key contains one: greedy set cover, cheapest first.
+def pieces(keys: Sequence[str]) -> tuple[str, ...]:
+    """At most ``FAST`` pieces of keys such that every key contains one; () for as few keys already, or if it takes more.
 
-    Up to some hundred literals are scanned several times faster than the keys' automaton; () where it takes more.
+    Greedy set cover, weighing what a piece costs against the captions that it lets through for nothing.
     """
-    if len(keys) > 1_000 or min(map(len, keys)) < 3:
+    if not FAST < len(keys) <= 10 * FAST or min(map(len, keys)) < 3:
         return ()
-    holds, picked = defaultdict(set), []
+    holds, picked, left = defaultdict(set), [], set(range(len(keys)))
     for i, key in enumerate(keys):
-        for piece in (key[j : j + n] for n in (3, 4) for j in range(len(key) - n + 1)):
+        for piece in (key[j : j + n] for n in (3, 4, 5) for j in range(len(key) - n + 1)):
             holds[piece].add(i)
-    left = set(range(len(keys)))
-    while left and len(picked) <= 3 * LITERALS:
-        piece = max(holds, key=lambda p: (len(holds[p] & left) / _cost(p), p))
-        picked += ["".join(c) for c in itertools.product(*((c, c.upper()) if "a" <= c <= "z" else c for c in piece))]
-        left -= holds.pop(piece)
-    parts = -(-len(picked) // LITERALS)
-    return () if left or parts > 3 else tuple(tuple(sorted(picked)[i::parts]) for i in range(parts))
+    queue = [(-len(at) / (1 + 20_000 * _likely(p)), p) for p, at in holds.items()]
+    heapq.heapify(queue)
+    while left and len(picked) < FAST:
+        was, piece = heapq.heappop(queue)
+        now = -len(holds[piece] & left) / (1 + 20_000 * _likely(piece))
+        if now > was:  # worth less than when it was queued, as others cover its keys by now
+            heapq.heappush(queue, (now, piece))
+        elif now < 0:
+            picked.append(piece)
+            left -= holds[piece]
+    return () if left else tuple(picked)

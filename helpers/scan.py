@@ -1,8 +1,8 @@
 """Every caption of a pool that a text rule matches, at LAION's scale: one pass over parquet shards for all classes.
 
-Captions are taken a window at a time: literals searched with vector instructions where few suffice, the Aho-Corasick automaton
-of all keys on what is left, boundaries and further words on what that finds. polars builds the automaton anew for every call,
-hence large windows rather than its streaming engine; it is a DFA up to 100 keys and about half as fast beyond.
+Captions are taken a window at a time: polars' Aho-Corasick automaton of all keys (or, first, of the pieces that cover them), then
+boundaries and further words on what that finds. The automaton is built anew for every call, hence large windows rather than
+the streaming engine, which calls it on small parts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -30,14 +29,14 @@ def matches(texts, made: Plan):
     """The classes that a plan finds in a polars series of captions: a polars frame ``at, label, class, spelling, offset``.
 
     ``at`` is the position in the series. A class counts once per caption, where it starts first: ``spelling`` is the stretch
-    of the caption that matched, from its character ``offset`` on (of tokens in any order, the longest).
+    of the caption that matched, from its character ``offset`` on (of tokens in any order, the rarest).
     """
     import polars as pl
 
     text, keys, how = pl.col("text"), list(made.keys), {"ascii_case_insensitive": True}
     found = pl.DataFrame({"at": pl.int_range(len(texts), eager=True), "text": texts})
-    if made.literals:
-        found = found.filter(pl.any_horizontal(text.str.contains("|".join(map(re.escape, part))) for part in made.literals))
+    if made.pieces:
+        found = found.filter(text.str.contains_any(list(made.pieces), **how))
     found = found.filter(text.str.contains_any(keys, **how))
     found = found.with_columns(spelling=text.str.extract_many(keys, overlapping=True, **how),
                                byte=text.str.find_many(keys, overlapping=True, **how))
@@ -92,8 +91,8 @@ def _reading(shard: Path) -> Iterator[None]:
                          "again.") from e
 
 
-def _layout(shard: Path) -> tuple[str, list[int]]:
-    """The name of a shard's text column, and the rows of its windows: whole row groups, ``WINDOW`` rows where they allow it."""
+def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
+    """Of a shard: the text column, all columns, and the rows of its windows (whole row groups, ``WINDOW`` rows if they allow it)."""
     import pyarrow.parquet as pq
 
     with _reading(shard):
@@ -112,7 +111,7 @@ def _layout(shard: Path) -> tuple[str, list[int]]:
             windows[-1] += rows
         else:
             windows.append(rows)
-    return text, windows
+    return text, names, windows
 
 
 def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True):
@@ -124,7 +123,8 @@ def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True):
     """
     import polars as pl
 
-    (text, windows), first, parts = _layout(shard), 0, []
+    (text, names, windows), first, parts = _layout(shard), 0, []
+    others = [n for n in names if n != text]
     for rows in windows or [0]:
         with _reading(shard):
             window = pl.scan_parquet(shard, glob=False, row_index_name="row").slice(first, rows)
@@ -133,8 +133,9 @@ def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True):
         if columns:
             with _reading(shard):
                 hit = pl.col("row").is_in(found["row"].unique().cast(pl.get_index_type()).implode())
-                own = window.filter(hit).with_columns(pl.col("row").cast(pl.Int64)).collect()
-            found = found.join(own, on="row", how="left", maintain_order="left")
+                own = window.select("row", *others).filter(hit).with_columns(pl.col("row").cast(pl.Int64)).collect()
+            found = found.with_columns(texts.gather(found["row"] - first).alias(text)).join(own, "row", "left", maintain_order="left")
+            found = found.select("row", *COLUMNS[1:], *names)
         parts.append(found.with_columns(pl.col("row") + start))
         first += rows
     return pl.concat(parts, rechunk=True)
@@ -147,7 +148,7 @@ def find(shards: Sequence[Path], classes: Sequence[str], rule: str, terms: Mappi
     """
     import pandas as pd
 
-    made, starts = plan(classes, rule, terms), np.cumsum([0, *(sum(_layout(s)[1]) for s in shards)])
+    made, starts = plan(classes, rule, terms), np.cumsum([0, *(sum(_layout(s)[-1]) for s in shards)])
     jobs = [(shard, made, int(start), False) for shard, start in zip(shards, starts, strict=False)]
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
     found = dict(gpu.starmap(scan_shard, jobs, parallel=on_ray, uses_gpu=False))
@@ -162,7 +163,7 @@ def write(shards: Sequence[Path], folder: Path, classes: Sequence[str], rule: st
     depend on how many. A folder holds one scan, described in ``scan.json``; for another one ``StudyError`` is raised.
     """
     made = plan(classes, rule, terms)
-    sizes = [sum(_layout(s)[1]) for s in shards]
+    sizes = [sum(_layout(s)[-1]) for s in shards]
     about = {"rule": rule, "classes": list(classes), "plan": hashlib.sha256(repr(made).encode()).hexdigest(),
              "shards": [[s.name, n] for s, n in zip(shards, sizes, strict=True)]}
     _same_scan(folder / "scan.json", about)

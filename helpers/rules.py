@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from helpers.worlds import StudyError, unknown
 
 RULES = ("substring", "word", "tokens")
-SEPARATORS = " -_/\u2013\u2011"  # one stands for any other in ``word``; the last two are en dash and no-break hyphen
+SEPARATORS = " -_/\u2013"  # one stands for any other in ``word``; the last is the en dash
 FAST = 100  # patterns up to which polars' Aho-Corasick automaton is a DFA; beyond, a three times slower NFA
 
 

@@ -56,7 +56,7 @@ def test_tokens_rule_is_full_text_search():
     assert hits("Benz, a Mercedes", ["Mercedes-Benz"], "tokens", {"*": Terms(any_order=True)}) == [("Mercedes-Benz", "Mercedes")]
 
 
-@pytest.mark.parametrize("caption", ["F-16A/B", "an f 16a_b.", "F_16A-B", "(F\u201316A B)", "F\u201116A/B"])
+@pytest.mark.parametrize("caption", ["F-16A/B", "an f 16a_b.", "F_16A-B", "(F\u201316A B)"])
 def test_one_separator_stands_for_another(caption):
     assert [c for c, _ in hits(caption, ["F-16A/B", "F/A-18", "737-200"], "word")] == ["F-16A/B"]
     assert (hits(caption, ["F-16A/B"], "substring") != []) == (caption == "F-16A/B")  # the paper's rule knows no other spelling

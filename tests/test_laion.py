@@ -1,5 +1,6 @@
 """Downloads from a hostile server on 127.0.0.1: what is refused and why, limits, pace, resuming, and rows to filtered images."""
 
+import dataclasses
 import hashlib
 import io
 import multiprocessing
@@ -22,7 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import clip, pools, retrieval, store, worlds
+from helpers import clip, pools, retrieval, scan, store, worlds
 from helpers.paper import data, guard, laion, polite
 from helpers.worlds import StudyError
 
@@ -261,19 +262,19 @@ def kill_after_first_shard(folder):
 
 def test_a_killed_download_goes_on(server, tmp_path, monkeypatch):
     """The bytes are those of a download that was not killed and had another number of threads."""
-    rows = table(server, [f"/good/{i}" for i in range(48)])
-    laion.download(rows, tmp_path / "whole", LIMITS, shard_rows=4, threads=8, allow_private=HERE)
+    rows, patient = table(server, [f"/good/{i}" for i in range(48)]), dataclasses.replace(LIMITS, seconds=20.0)
+    laion.download(rows, tmp_path / "whole", patient, shard_rows=4, threads=8, allow_private=HERE)
     monkeypatch.setattr(server, "delay", 0.1)
     killer = threading.Thread(target=kill_after_first_shard, args=(tmp_path / "killed",))
     killer.start()
     with pytest.raises(StudyError, match="run the same command again"):
-        laion.download(rows, tmp_path / "killed", LIMITS, shard_rows=4, threads=2, allow_private=HERE)
+        laion.download(rows, tmp_path / "killed", patient, shard_rows=4, threads=2, allow_private=HERE)
     killer.join()
     before, asked = digests(tmp_path / "killed"), len(server.seen)
     times = {f: f.stat().st_mtime_ns for f in (tmp_path / "killed").glob("*.tar")}
     assert 0 < len(list((tmp_path / "killed").glob("*_stats.json"))) < 12
     monkeypatch.setattr(server, "delay", 0.0)
-    told, _ = laion.download(rows, tmp_path / "killed", LIMITS, shard_rows=4, threads=3, allow_private=HERE)
+    told, _ = laion.download(rows, tmp_path / "killed", patient, shard_rows=4, threads=3, allow_private=HERE)
     assert (told["outcome"] == "downloaded").all() and digests(tmp_path / "killed") == digests(tmp_path / "whole")
     done = {f: s for f, s in times.items() if f.stat().st_mtime_ns == s}
     assert done and before.items() <= digests(tmp_path / "killed").items()
@@ -286,7 +287,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     urls = ["/good/1", "/good/2", "/gone", "/good/4", "/good/5", "/good/6"]
     meta = pd.DataFrame({"SAMPLE_ID": range(6), "URL": [server.url + u for u in urls], "TEXT": captions, "NSFW": "UNLIKELY"})
     shards = [store.write(tmp_path / "meta" / f"{i}.parquet", meta.iloc[3 * i : 3 * i + 3]) for i in range(2)]
-    found = retrieval.scan(shards, ["A320", "rose"], "substring")
+    found = scan.find(shards, ["A320", "rose"], "substring")
     rows = found[["class"]].join(meta.iloc[found["row"]].reset_index(drop=True))
     _, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=4, allow_private=HERE)
     assert lost.set_index("class")["downloaded"].to_dict() == {"A320": 2, "rose": 2}
@@ -294,7 +295,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     w = worlds.get("paper", clip={"top_share": 0.5})
     pool = data.open_pool(w)
-    made = retrieval.scan(pool.shards, ["A320", "rose"], "substring")
+    made = scan.find(pool.shards, ["A320", "rose"], "substring")
     images = pool.fetch(made["row"].to_numpy())
     assert pool.captions()["TEXT"].tolist() == [captions[i] for i in (0, 1, 4, 5)] and images.shape == (4, 256, 256, 3)
     middle = np.asarray(Image.open(io.BytesIO(picture(6))).resize((256, 171)))  # padded above and below

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import clip, gpu, ray_engine, retrieval, run, store, worlds
+from helpers import clip, gpu, ray_engine, retrieval, run, scan, store, worlds
 from helpers.worlds import StudyError
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, an extra, is not installed: pip install ray")
@@ -102,7 +102,7 @@ def render_embed_scan(runs: Path) -> dict:
     pool, out = worlds.backend(TINY).open_pool(TINY), runs / "out"
     jobs = {f"{kind}_{start}.npy": (TINY, kind, "", start, start + 12) for kind in ("img", "text") for start in range(0, 36, 12)}
     store.fill(out, jobs, retrieval.embed_shard, "shards embedded")
-    store.write(out / "found.parquet", retrieval.scan(pool.shards, ["A320", "rose", "a"], "substring"))
+    store.write(out / "found.parquet", scan.find(pool.shards, ["A320", "rose", "a"], "substring"))
     return digests(runs)
 
 
@@ -113,7 +113,7 @@ def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
     untrained_upstream(tmp_path / "upstream")
     spread = render_embed_scan(tmp_path / "runs")
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, parallel=True: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_: ((i, fn(*job)) for i, job in enumerate(jobs)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -48,9 +48,9 @@ def test_a_small_training_stays_here_and_leaves_the_random_state_alone(tmp_path)
 
 
 def test_workers_share_an_epoch_without_overlap():
-    first, second = (training.batches(10, 4, 3, rank, 2) for rank in (0, 1))
-    seen = np.concatenate([[*next(first), *next(second)] for _ in range(5)])  # two epochs
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    first, second = (training.batches(12, 4, 3, rank, 2) for rank in (0, 1))
+    seen = np.concatenate([[*next(first), *next(second)] for _ in range(6)])  # two epochs
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
 
 
 @pytest.mark.parametrize(("settings", "step", "rate"), [

@@ -162,6 +162,8 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder / "_tmp", ignore_errors=True)  # of a download that was killed
+    for half_written in folder.rglob("*.tmp"):
+        half_written.unlink()
     (folder / "_tmp").mkdir()
     try:
         yield folder / "_tmp"

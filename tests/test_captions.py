@@ -30,7 +30,7 @@ def fake_backend(write):
 def in_process(tmp_path, monkeypatch):
     """The store in a temporary folder, jobs in this process."""
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
     return monkeypatch
 
 

@@ -113,7 +113,7 @@ def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
     untrained_upstream(tmp_path / "upstream")
     spread = render_embed_scan(tmp_path / "runs")
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -171,7 +171,7 @@ def test_a_task_has_one_core_and_the_store(on_ray, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", "runs")
     assert dict(gpu.starmap(surroundings, [()])) == {0: (1, str(tmp_path / "runs"), "", "")}
     with monkeypatch.context() as patch, pytest.raises(StudyError, match="does not see the store /nowhere"):
-        patch.setattr(ray_engine, "_environment", lambda: {"STUDY_RUNS": "/nowhere"})  # as on a machine without it
+        patch.setattr(ray_engine, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"})  # as on a machine without it
         list(gpu.starmap(surroundings, [()]))
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     with pytest.raises(StudyError, match="offers no GPU"):

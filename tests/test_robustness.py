@@ -269,7 +269,7 @@ def toy(monkeypatch):
         images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
         images[labels == 0, :, :, 0] += 120
         images[labels == 1, :, :, 2] += 120
-        captions = np.array(["a photo of a corn poppy", "balloon flower, a type of flower"])[labels]
+        captions = np.array(["a photo of a corn poppy", "a photo of a balloon flower"])[labels]  # nothing else to tell them by
         return Split(images, labels, pd.DataFrame({"caption": captions}))
 
     return Benchmark("toy", ("corn poppy", "balloon flower"), "flower", "a photo of a flower", ("a photo of a {}",), ("sea",),

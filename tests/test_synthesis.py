@@ -34,7 +34,7 @@ def in_process(tmp_path, monkeypatch):
     bench = Benchmark("aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None)
     backend = types.SimpleNamespace(draw=painted, benchmark=lambda w, task: bench)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
     monkeypatch.setattr(worlds, "backend", lambda w: backend)
     monkeypatch.setattr(clip, "load", lambda w: None)
     monkeypatch.setattr(clip, "embed_images", lambda model, images: images[:, 0, 0, :].astype(np.float32))

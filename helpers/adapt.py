@@ -54,6 +54,15 @@ def random_crops(images, generator, low: float = 0.9):
     return torch.nn.functional.grid_sample(images, where, padding_mode="reflection", align_corners=False)
 
 
+def augmented(images, generator, low: float = 0.9):
+    """Random crops of ``low`` to 1 of the area, and mirror images: float (n, 3, s, s) in and out."""
+    import torch
+
+    x = random_crops(images, generator, low)
+    mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
 def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: FinetuneSettings) -> tuple[Adapted, dict]:
     """Train image tower and text-initialised head with cross-entropy on ``train``; keep what validates best.
 

@@ -18,6 +18,8 @@ from helpers.clip import Clip
 from helpers.pools import Benchmark, Split
 from helpers.worlds import World, unknown
 
+CROP = 0.6  # smallest share of the area in a random crop
+
 
 def untrained(w: World, seed: int) -> Clip:
     """The world's CLIP architecture with random weights and a smaller picture; the same weights for the same seed."""
@@ -31,15 +33,6 @@ def untrained(w: World, seed: int) -> Clip:
         return clip.build(config, folder)
 
 
-def augmented(images, generator, low: float = 0.6):
-    """Random crops of ``low`` to 1 of the area, and mirror images: float (n, 3, s, s) in and out."""
-    import torch
-
-    x = adapt.random_crops(images, generator, low)
-    mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-
-
 def view(images, generator):
     """A view for SimCLR: a crop of 0.3 to 1 of the area, brightness and contrast changed, saturation down to grey at most.
 
@@ -47,7 +40,7 @@ def view(images, generator):
     """
     import torch
 
-    x = augmented(images, generator, 0.3)
+    x = adapt.augmented(images, generator, 0.3)
     gain, shift, colour = (2 * torch.rand(3, len(x), 1, 1, 1, generator=generator) - 1).to(x.device)
     grey = x.mean(1, keepdim=True)
     return (grey + (x - grey) * (1 + colour) / 2) * (1 + 0.4 * gain) + 0.4 * shift
@@ -107,7 +100,7 @@ def _supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchma
     bias, wanted = torch.nn.Parameter(torch.zeros(len(weight), device=gpu.device())), torch.from_numpy(images.labels)
 
     def loss_of(x, rows, generator):
-        logits = made.model.encode_image(augmented(x, generator), normalize=True) @ weight.T + bias
+        logits = made.model.encode_image(adapt.augmented(x, generator, CROP), normalize=True) @ weight.T + bias
         return torch.nn.functional.cross_entropy(logits.float(), wanted[rows].to(gpu.device()))
 
     _fit(w, made, images, [*made.model.visual.parameters(), weight, bias], loss_of, seed)
@@ -134,7 +127,7 @@ def _language_supervised(w: World, made: Clip, images: Split, real: Split, bench
     ids, loss = made.tokenizer(list(images.facts["caption"])).to(gpu.device()), clip.contrastive_loss()
 
     def loss_of(x, rows, generator):
-        image, text, scale = made.model(augmented(x, generator), ids[rows])
+        image, text, scale = made.model(adapt.augmented(x, generator, CROP), ids[rows])
         return loss(image.float(), text.float(), scale.float())
 
     _fit(w, made, images, list(made.model.parameters()), loss_of, seed)

@@ -59,15 +59,9 @@ def judge(w: World, images: np.ndarray) -> pd.DataFrame:
 
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     """Features of the variant judge, (n, d) float32, of uint8 images (n, side, side, 3): the eyes of the image metrics."""
-    import torch
+    from helpers.pocket import judges, upstream
 
-    from helpers import gpu
-    from helpers.pocket import diffusion, judges, upstream
-
-    network = judges.features(upstream.folder(w), "variant").to(gpu.device()).eval()
-    with torch.inference_mode():
-        parts = [network(diffusion.to_model(images[i : i + 256])).float().cpu().numpy() for i in range(0, len(images), 256)]
-    return np.concatenate(parts)
+    return judges.embed(upstream.folder(w), "variant", images)
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:

@@ -151,3 +151,13 @@ def features(folder: Path, which: str):
     made = nn.Sequential(*net[:-3], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     made.num_features = net[-1].in_features // 16
     return made
+
+
+def embed(folder: Path, which: str, images: np.ndarray) -> np.ndarray:
+    """``features`` of uint8 images (n, side, side, 3): (n, d) float32."""
+    import torch
+
+    network = features(folder, which).to(gpu.device()).eval()
+    with torch.inference_mode():
+        parts = [network(to_model(images[i : i + 256])).float().cpu().numpy() for i in range(0, len(images), 256)]
+    return np.concatenate(parts)

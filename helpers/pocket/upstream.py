@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import clip, gpu, store
-from helpers.adapt import random_crops
+from helpers.adapt import augmented
 from helpers.pocket import diffusion, judges, language, training
 from helpers.pocket.pool import open_pool
 from helpers.worlds import StudyError, World, entropy
@@ -156,9 +156,7 @@ def _clip(rank: int, workers: int, w: World, path: Path) -> None:
 
     def loss_of(model, step):
         chosen = np.sort(next(order))
-        x = random_crops(clip.pixels(made, images[chosen]), generator)
-        flipped = torch.rand(len(x), generator=generator).to(x.device) < 0.5  # no caption tells left from right
-        x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
+        x = augmented(clip.pixels(made, images[chosen]), generator)  # no caption tells left from right
         with gpu.autocast():
             image, text, scale = model(x, ids[chosen])
         loss = contrastive(image.float(), text.float(), scale.float())

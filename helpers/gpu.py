@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 
 from helpers.worlds import StudyError
 
@@ -64,10 +65,22 @@ def _start_worker() -> None:
 
 
 @functools.cache
-def _processes() -> ProcessPoolExecutor:
+def _forkserver():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["open_clip", "helpers.worlds"])
-    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start_worker)
+    context.set_forkserver_preload(["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"])
+    return context
+
+
+def prepare_workers() -> None:
+    """Start to import, in the background, what the worker processes are going to need; returns at once."""
+    if device() == "cpu" and not ray_address():
+        _forkserver()
+        forkserver.ensure_running()
+
+
+@functools.cache
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
 
 
 def ray_address() -> str:

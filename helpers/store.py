@@ -52,10 +52,12 @@ ARTIFACTS = {
     "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py")),
+    "samples": Spec("02", "seconds", ("synthesis",), ("upstream",), ("drawing.py", "pocket/generator.py")),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
+    "fidelity": Spec("05", "seconds", ("analysis.judged",), ("finetuned",), ("analysis.py", "pocket/judges.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
                      ("analysis.py",)),
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
@@ -152,6 +154,7 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        gpu.prepare_workers()
         with _alone(path):
             if not (path / "manifest.json").exists():  # another process may have finished it meanwhile
                 build(path)

@@ -112,8 +112,8 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
             yield futures.pop(future), future.result()
     except BrokenProcessPool as e:
         _processes.cache_clear()
-        raise StudyError("a worker process was killed, most likely for want of memory. What was finished is kept: "
-                         "run the same command again to go on.") from e
+        raise StudyError("a worker process was killed, most likely for want of memory. What was finished is kept: run the same "
+                         "command again to go on. (A script of your own must call this below if __name__ == '__main__'.)") from e
     finally:
         for future in futures:
             future.cancel()

@@ -6,13 +6,14 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import store
+from helpers import gpu, store
 from helpers.worlds import NotKnown, StudyError, unknown
 
 
@@ -197,9 +198,9 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
     ``rows`` has one mapping per image, with ``caption`` and perhaps ``label``; keys count on from ``first``.
     """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for i, (image, row) in enumerate(zip(images, rows, strict=True), start=first):
-            parts = {"png": png(image), "txt": row["caption"].encode(), "json": json.dumps(row, default=str).encode()}
+    with tarfile.open(fileobj=buffer, mode="w") as tar, ThreadPoolExecutor(gpu.cores()) as threads:  # a GPU waits for this
+        for i, (data, row) in enumerate(zip(threads.map(png, images), rows, strict=True), start=first):
+            parts = {"png": data, "txt": row["caption"].encode(), "json": json.dumps(row, default=str).encode()}
             if "label" in row:
                 parts["cls"] = str(row["label"]).encode()
             for ending, data in parts.items():

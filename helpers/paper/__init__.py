@@ -37,17 +37,17 @@ def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> li
 
     Raises ``StudyError`` when the weights are not there; they are gated.
     """
-    from helpers.paper import models
+    from helpers.paper import language
 
-    return models.write(w, prompts, rng)
+    return language.write(w, prompts, rng)
 
 
 def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | None = None,
          strength: float | None = None) -> np.ndarray:
     """One image per caption and seed by Stable Diffusion, 512 reduced to 256 pixels; SDEdit with ``images`` ([P] section 5)."""
-    from helpers.paper import models
+    from helpers.paper import generator
 
-    return models.draw(w, captions, seeds, images, strength)
+    return generator.draw(w, captions, seeds, images, strength)
 
 
 def open_pool(w: World) -> Pool:

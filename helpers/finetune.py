@@ -126,7 +126,7 @@ def select_rates(path: Path, w: World, variants: pd.DataFrame) -> dict[tuple[str
         both = {"retrieved": keeps[task], "synthetic": "keep"}
         offered = {source: len(source_set(w, task, source, keep)) for source, keep in both.items()}
         if offered["synthetic"] < w.finetune.sizes[0]:
-            raise StudyError(f"notebook 02 left {offered['synthetic']} images of {task}, fewer than the smallest size, {w.finetune.sizes[0]}. "
+            raise StudyError(f"notebook 02 left {offered['synthetic']} images of {task}; the smallest size is {w.finetune.sizes[0]}. "
                              "Lower finetune sizes, or raise captions per_class and run notebooks 01 and 02 again.")
         n = common_size(w, list(offered.values()))
         for source, keep in both.items():

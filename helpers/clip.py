@@ -48,12 +48,31 @@ def _load_named(model: str, pretrained: str) -> Clip:
         raise worlds.unknown("CLIP model", model, open_clip.list_models())
     if pretrained not in open_clip.list_pretrained_tags_by_model(model) and not Path(pretrained).is_file():
         raise worlds.unknown(f"weights of CLIP {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
+    located(model, pretrained)
     try:
         made = open_clip.create_model(model, pretrained=pretrained)
     except (OSError, RuntimeError) as e:
-        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}). Fetch them once "
-                         f"with a network: python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"") from e
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}): they are damaged, or of "
+                         "another architecture.") from e
     return _wrapped(made, open_clip.get_tokenizer(model))
+
+
+def located(model: str, pretrained: str) -> Path:
+    """The file with these weights: a checkpoint, or what the Hugging Face cache has of open_clip's tag; nothing is downloaded.
+
+    Raises ``StudyError`` when it is not there, saying how to get it.
+    """
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("hf_hub", "").strip("/")
+    names = (WEIGHTS, "open_clip_pytorch_model.bin") if repository else ()
+    found = [pretrained, *(f for f in (try_to_load_from_cache(repository, name) for name in names) if isinstance(f, str))]
+    files = [Path(f) for f in found if Path(f).is_file()]
+    if not files:
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} are not on this machine. Fetch them once with a network: "
+                         f"python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"")
+    return files[0]
 
 
 @functools.cache
@@ -158,6 +177,18 @@ def _embed(part, n: int, batch: int, torch) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
+def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of ImageNet's 1,000 classes in order, all different, and CLIP's 80 templates for them ([P] section 3).
+
+    open_clip's list names two classes missile and two sunglasses ([C] trains on 998 names for that); the two that ImageNet
+    calls "projectile" and "sunglass" are called so here. Crane and maillot, which torchvision has twice, differ already.
+    """
+    import open_clip
+
+    names = [{744: "projectile", 836: "sunglass"}.get(i, name) for i, name in enumerate(open_clip.IMAGENET_CLASSNAMES)]
+    return tuple(names), tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+
 def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
     texts = [t.format(name) for name in classes for t in templates]
@@ -166,8 +197,13 @@ def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.nda
 
 
 def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-                 templates: Sequence[str]) -> np.ndarray:
-    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32."""
+                 templates: Sequence[str], aggregate: str = "max") -> np.ndarray:
+    """Cosine of each image embedding to its own label's text, (n,) float32: the largest over templates ([P] section 3).
+
+    With ``aggregate="mean"`` the cosine to their mean embedding instead, which is what [C] computes.
+    """
+    if aggregate == "mean":
+        return np.einsum("nd,nd->n", embeddings, head(clip, classes, templates)[np.asarray(labels)]).astype(np.float32)
     texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
     texts = texts.reshape(len(classes), len(templates), -1)
     return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

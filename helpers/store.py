@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import gpu
-from helpers.worlds import StudyError, World, unknown
+from helpers.worlds import StudyError, World, backend, entropy, unknown
 
 PACKAGE = Path(__file__).parent
 
@@ -49,10 +49,11 @@ ARTIFACTS = {
     "upstream": Spec("00", "seconds with the committed weights", ("pool.upstream", "upstream"), ("pool",),
                      ("pocket/upstream.py", "pocket/training.py", "pocket/diffusion.py", "pocket/judges.py", "pocket/weights/card.json")),
     "embeddings": Spec("03", "a minute", ("clip", "retrieval.index"), ("pool", "benchmarks", "upstream"), ("clip.py",)),
-    "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
+    "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",),
+                     ("captions.py", "sampling.py", "pocket/language.py", "paper/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
-                      ("synthesis.py", "drawing.py", "pocket/generator.py")),
-    "samples": Spec("02", "seconds", ("synthesis",), ("upstream",), ("drawing.py", "pocket/generator.py")),
+                      ("synthesis.py", "drawing.py", "pocket/generator.py", "paper/generator.py")),
+    "samples": Spec("02", "seconds", ("synthesis",), ("upstream",), ("drawing.py", "pocket/generator.py", "paper/generator.py")),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
@@ -113,7 +114,7 @@ def _source(file: str) -> str:
 
 
 def key(name: str, w: World, **variant) -> str:
-    """The hash that names an artifact: over its settings, variant, code, and the keys of what it is made from."""
+    """The hash that names an artifact: over its settings, variant, code, what lies outside, and the keys of what it is made from."""
     spec = _spec(name)
     parts = {
         "name": name, "backend": w.backend, "variant": variant,
@@ -121,6 +122,8 @@ def key(name: str, w: World, **variant) -> str:
         "needs": {n: key(n, w) for n in spec.needs},
         "code": code(name, w),
     }
+    outside = backend(w).outside(w).get(name)
+    parts |= {"outside": outside} if outside else {}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -140,6 +143,11 @@ def folder(name: str, w: World, **variant) -> Path:
     """Where an artifact is or will be."""
     label = "-".join([name, *(f"{k}={v}" for k, v in sorted(variant.items())), key(name, w, **variant)])
     return root() / w.name / "store" / label
+
+
+def unfinished(name: str, w: World, *what) -> Path:
+    """Where a long job of an artifact keeps its state until it is done; ``what`` says which job."""
+    return root() / w.name / "unfinished" / f"{name}-{key(name, w)}-{entropy(*what):016x}.pt"
 
 
 def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:
@@ -220,7 +228,7 @@ def write(path: Path, value) -> Path:
             elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
-                np.save(f, value, allow_pickle=False)
+                value.save(f) if hasattr(value, "save") else np.save(f, value, allow_pickle=False)
             elif path.suffix == ".json":
                 f.write(json.dumps(value, indent=1, sort_keys=True).encode())
             else:
@@ -253,12 +261,15 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
+def free(path: Path) -> int:
+    """Bytes that are free where ``path`` is going to be."""
+    return shutil.disk_usage(next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())).free
+
+
 def check_disk(path: Path, need: int) -> None:
     """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` is going to be."""
-    there = next(p for p in [path, *path.parents] if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < need:
-        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. "
+    if free(path) < need:
+        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are free. "
                          "Free some space or set STUDY_RUNS to a folder on a larger disk.")
 
 

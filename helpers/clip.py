@@ -158,6 +158,18 @@ def _embed(part, n: int, batch: int, torch) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
+def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of ImageNet's 1,000 classes in order, all different, and CLIP's 80 templates for them ([P] section 3).
+
+    open_clip's list names two classes missile and two sunglasses ([C] trains on 998 names for that); the two that ImageNet
+    calls "projectile" and "sunglass" are called so here. Crane and maillot, which torchvision has twice, differ already.
+    """
+    import open_clip
+
+    names = [{744: "projectile", 836: "sunglass"}.get(i, name) for i, name in enumerate(open_clip.IMAGENET_CLASSNAMES)]
+    return tuple(names), tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+
 def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
     texts = [t.format(name) for name in classes for t in templates]

@@ -14,14 +14,55 @@ import numpy as np
 import pandas as pd
 
 from helpers import gpu, store
-from helpers.worlds import StudyError, unknown
+from helpers.worlds import NotKnown, StudyError, unknown
+
+
+class Lazy:
+    """Images that stay where they are until asked for: the ``rows`` of ``sources`` laid end to end, all without.
+
+    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A source is whatever has a
+    length and answers positions with images: a memory-mapped array, files decoded on demand, a ``Pool``.
+    """
+
+    def __init__(self, *sources, rows=None):
+        self.sources, self.starts = sources, np.cumsum([0, *map(len, sources)])
+        self.rows = np.arange(self.starts[-1]) if rows is None else np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key) -> np.ndarray:
+        rows = self.rows[key]
+        if np.ndim(rows) == 0:
+            return self[[key]][0]
+        made, source = np.zeros((0, 1, 1, 3), np.uint8), np.searchsorted(self.starts, rows, side="right") - 1
+        for i in np.unique(source):
+            here = source == i
+            part = self.sources[i][rows[here] - self.starts[i]]
+            made = made if len(made) else np.empty((len(rows), *part.shape[1:]), part.dtype)
+            made[here] = part
+        return made
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def take(self, index) -> Lazy:
+        """The images at these positions, still where they are."""
+        return Lazy(*self.sources, rows=self.rows[index])
+
+    def save(self, file, chunk: int = 4_096) -> None:
+        """Write to an open file what ``np.save`` would, without holding more than ``chunk`` images."""
+        like = self[:1]
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (len(self), *like.shape[1:])})
+        for start in range(0, len(self), chunk):
+            file.write(np.ascontiguousarray(self[start : start + chunk]).data)
 
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images: ``images`` (n, side, side, 3) uint8, ``labels`` (n,) int64, ``facts`` one row per image."""
 
-    images: np.ndarray
+    images: np.ndarray | Lazy
     labels: np.ndarray
     facts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -32,12 +73,13 @@ class Split:
         """The images at the positions ``index``, in that order."""
         index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
-        return Split(self.images[index], self.labels[index], facts)
+        images = self.images.take(index) if isinstance(self.images, Lazy) else self.images[index]
+        return Split(images, self.labels[index], facts)
 
     def plus(self, other: Split) -> Split:
         """These images followed by those of ``other``."""
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
-        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]), facts)
+        return Split(Lazy(self.images, other.images), np.concatenate([self.labels, other.labels]), facts)
 
 
 @dataclass(frozen=True)
@@ -77,11 +119,14 @@ class Pool:
         return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
 
     def truth(self) -> pd.DataFrame:
-        """What is really in the images, row by row; for evaluation only. Raises ``StudyError`` where nobody knows."""
+        """What is really in the images, row by row; for evaluation only. Raises ``NotKnown`` where nobody knows."""
         if not self.truth_shards:
-            raise StudyError("this pool comes without ground truth; it is known in the rendered worlds only "
-                             "(python -m helpers.run pocket).")
+            raise NotKnown("nobody knows what the pictures of this pool really show. It is known in the rendered worlds only: "
+                           "python -m helpers.run pocket")
         return pd.concat([store.read_table(p) for p in self.truth_shards], ignore_index=True)
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return self.fetch(rows)
 
     def fetch(self, rows) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
@@ -114,7 +159,7 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
         raise unknown(f"selection of {artifact.name}", keep, [c for c in table if c.startswith("keep")])
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
-    return Split(artifact.array(f"{task}.npy")[rows], facts["label"].to_numpy(np.int64), facts)
+    return Split(Lazy(artifact.array(f"{task}.npy"), rows=rows), facts["label"].to_numpy(np.int64), facts)
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import gpu
-from helpers.worlds import StudyError, World, unknown
+from helpers.worlds import StudyError, World, backend, unknown
 
 PACKAGE = Path(__file__).parent
 
@@ -112,7 +112,7 @@ def _source(file: str) -> str:
 
 
 def key(name: str, w: World, **variant) -> str:
-    """The hash that names an artifact: over its settings, variant, code, and the keys of what it is made from."""
+    """The hash that names an artifact: over its settings, variant, code, what lies outside, and the keys of what it is made from."""
     spec = _spec(name)
     parts = {
         "name": name, "backend": w.backend, "variant": variant,
@@ -120,6 +120,8 @@ def key(name: str, w: World, **variant) -> str:
         "needs": {n: key(n, w) for n in spec.needs},
         "code": code(name, w),
     }
+    outside = backend(w).outside(w).get(name)
+    parts |= {"outside": outside} if outside else {}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -218,7 +220,7 @@ def write(path: Path, value) -> Path:
             elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
-                np.save(f, value, allow_pickle=False)
+                value.save(f) if hasattr(value, "save") else np.save(f, value, allow_pickle=False)
             elif path.suffix == ".json":
                 f.write(json.dumps(value, indent=1, sort_keys=True).encode())
             else:

@@ -7,25 +7,16 @@ Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Tra
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-
-class StudyError(Exception):
-    """Something a user can put right; the message says what was given, what is valid, and what to do next."""
-
-
-def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
-    """A ``StudyError`` for a name that is not one of ``valid``, with the nearest valid name as a suggestion."""
-    valid = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(given), valid, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(valid)}.")
+from helpers.errors import NotKnown as NotKnown
+from helpers.errors import StudyError as StudyError
+from helpers.errors import ask as ask
+from helpers.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -136,6 +127,7 @@ class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
     size: int = 120  # images per arm of every ablation
+    generators: tuple[str, ...] = ("short", "middle", "long")  # compared at equal size; [P] SD 1.1, 1.3, 1.5 (figure 6)
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
     mix_synthetic: tuple[int, ...] = (0, 120, 240, 480)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
@@ -243,12 +235,13 @@ PAPER = World(
     image_size=224,
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
-    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64),  # [C]
-    synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
+    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=256),  # [C], which has a batch of 64
+    synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=1_024),  # [P]; a shard takes minutes, of full batches
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000),  # [P], [C]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
                               batch=512, epochs=30, evaluations=30, validation=50_000, probe_images=1_300_000),  # [P]
-    analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
+    analysis=AnalysisSettings(size=100_000, generators=("1.1", "1.3", "1.5"), strengths=tuple(i / 10 for i in range(1, 11)),
+                              mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3, generators=("1.1", "1.3", "1.5"), steps=10_000,
                             batch=512, hidden=2_048),
     robustness=RobustnessSettings(task="imagenet", image_size=224),
@@ -271,14 +264,16 @@ def _override(settings, changes: dict, path: str):
 def get(name: str, **overrides) -> World:
     """The world called ``name``, with settings replaced: ``get("pocket", seed=1, finetune={"epochs": 5})``.
 
+    What the user configured beside this file (paper.toml) counts as the world's own.
     Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones.
     """
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
-    world = _override(WORLDS[name], overrides, f"world {name!r}")
+    base = backend(WORLDS[name]).configured(WORLDS[name])
+    world = _override(base, overrides, f"world {name!r}")
     for task in world.tasks:
-        if task not in WORLDS[name].tasks:
-            raise unknown(f"task in world {name!r}", task, WORLDS[name].tasks)
+        if task not in (*WORLDS[name].tasks, *base.tasks):
+            raise unknown(f"task in world {name!r}", task, (*WORLDS[name].tasks, *base.tasks))
     return world
 
 

@@ -26,13 +26,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.worlds import StudyError, unknown
+from helpers import worlds
+from helpers.worlds import StudyError, World, unknown
 
 FILE = "paper.toml"
 GENERATORS = {"1.1": "CompVis/stable-diffusion-v1-1", "1.3": "CompVis/stable-diffusion-v1-3",
@@ -132,3 +134,41 @@ def hashable(value):
     if isinstance(value, Mapping):
         return {k: hashable(v) for k, v in value.items()}
     return tuple(hashable(v) for v in value) if isinstance(value, list) else value
+
+
+def configured(w: World) -> World:
+    """The paper world as the user configured it: own tasks added, settings of ``[world]`` replaced, CLIP's weights named.
+
+    Without ``$STUDY_PAPER`` it is the published world. Raises ``StudyError`` on settings that do not exist.
+    """
+    if not os.environ.get("STUDY_PAPER"):
+        return w
+    s = settings()
+    pretrained = {"model": "upstream", "pretrained": identity(s.clip)} if Path(s.clip).is_dir() else {"pretrained": s.clip}
+    w = worlds.adapt(w, tasks=(*w.tasks, *(t for t in s.tasks if t not in w.tasks)), clip=pretrained)
+    w = worlds.adapt(w, **s.world)
+    for task in w.tasks:
+        if task not in (*worlds.WORLDS[w.name].tasks, *s.tasks):
+            raise unknown(f"task in [world] of {root() / FILE}", task, (*worlds.WORLDS[w.name].tasks, *s.tasks))
+    return w
+
+
+def outside(w: World) -> dict[str, dict]:
+    """Artifact -> what lies outside the store that it is made of: weights by name or by the files in their folder, shards."""
+    s = settings()
+    drawing = {"generators": {n: identity(s.generators[n]) for n in (w.synthesis.generator, *w.analysis.generators) if n in s.generators},
+               "drawn": s.drawn, "kept": s.kept}
+    made = {"captions": {"language_model": identity(s.language_model)}, "pool": {"shards": identity(str(s.laion))},
+            "synthetic": drawing, "analysed": drawing, "benchmarks": {n: repr(t) for n, t in s.tasks.items()}}
+    return made | ({"embeddings": {"index": s.index}} if s.index else {})
+
+
+def identity(name: str) -> str:
+    """A name on a hub as it is; a folder as a hash of the names and sizes of its files, wherever it lies."""
+    return _listing(name, Path(name).stat().st_mtime_ns) if Path(name).is_dir() else name
+
+
+@functools.lru_cache(maxsize=64)
+def _listing(folder: str, changed: int) -> str:
+    files = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in Path(folder).rglob("*") if p.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from pathlib import Path
 
 LINES = [f"{name}{where} => a photo of {a} {name}{end}" for name in ("house", "boat", "A320 aircraft", "rose", "tree", "Audi A4 car")
@@ -21,19 +22,20 @@ def seeded(seed: int = 0):
         yield
 
 
-def language_model(folder: Path, steps: int = 80) -> Path:
+def language_model(folder: Path, steps: int = 160) -> Path:
     """A two-layer LLaMA and its tokenizer (BPE with byte fallback, as LLaMA-2's), which has learned that captions end in a newline."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _llama_tokenizer()
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    rng = random.Random(0)
     with seeded():
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
                                              **sizes))
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-        for step in range(steps):
-            text = "\n".join(LINES[(7 * step + 5 * i) % len(LINES)] for i in range(12)) + "\n"
+        for _ in range(steps):
+            text = "\n".join(rng.sample(LINES, 16)) + "\n"
             ids = tokenizer(text, return_tensors="pt")["input_ids"]
             optimizer.zero_grad()
             model(input_ids=ids, labels=ids).loss.backward()
@@ -44,18 +46,20 @@ def language_model(folder: Path, steps: int = 80) -> Path:
 
 
 def _llama_tokenizer():
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import LlamaTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
                                            decoders.Strip(" ", 1, 0)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # no token reaches into the next word
     special = ["<unk>", "<s>", "</s>"]
     tokenizer.train_from_iterator(LINES, trainers.BpeTrainer(
         vocab_size=420, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False))
-    made = json.loads(tokenizer.to_str())  # bytes are tokens like others, not special ones
-    made["added_tokens"] = [t for t in made["added_tokens"] if t["content"] in special]
+    made = json.loads(tokenizer.to_str())
+    made["pre_tokenizer"] = None
+    made["added_tokens"] = [t for t in made["added_tokens"] if t["content"] in special]  # bytes are tokens like others
     tokenizer = Tokenizer.from_str(json.dumps(made))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return LlamaTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")

@@ -178,8 +178,13 @@ def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.nda
 
 
 def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-                 templates: Sequence[str]) -> np.ndarray:
-    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32."""
+                 templates: Sequence[str], aggregate: str = "max") -> np.ndarray:
+    """Cosine of each image embedding to its own label's text, (n,) float32: the largest over templates ([P] section 3).
+
+    With ``aggregate="mean"`` the cosine to their mean embedding instead, which is what [C] computes.
+    """
+    if aggregate == "mean":
+        return np.einsum("nd,nd->n", embeddings, head(clip, classes, templates)[np.asarray(labels)]).astype(np.float32)
     texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
     texts = texts.reshape(len(classes), len(templates), -1)
     return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

@@ -36,11 +36,11 @@ def describe() -> str:
     return f"{cores()} CPU cores ({platform.machine()})"
 
 
-def autocast():
-    """bfloat16 autocast where the device computes it fast; elsewhere a context that does nothing."""
+def autocast(precision: str = "bf16"):
+    """bfloat16 autocast where the device computes it fast; elsewhere, or with "fp32", a context that does nothing."""
     import torch
 
-    if device() == "cuda" or _cpu_has_bf16():
+    if precision != "fp32" and (device() == "cuda" or _cpu_has_bf16()):
         return torch.autocast(device(), torch.bfloat16)
     return contextlib.nullcontext()
 

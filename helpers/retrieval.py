@@ -96,9 +96,9 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
     """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
     texts = [t for name in bench.classes for t in bench.texts(name)]
     queries = clip.embed_texts(clip.load(w), texts)
-    label = np.repeat(np.arange(len(bench.classes)), len(bench.templates))
-    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, w.retrieval.k).ravel(),
-                           "label": np.repeat(label, w.retrieval.k)}) for name in ("image", "text")]
+    label, k = np.repeat(np.arange(len(bench.classes)), len(bench.templates)), dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
+    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, k).ravel(),
+                           "label": np.repeat(label, k)}) for name in ("image", "text")]
     table = pd.concat(found).query("row >= 0").drop_duplicates().sort_values(["row", "label"], ignore_index=True)
     return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
 
@@ -132,7 +132,8 @@ def _build(path: Path, w: World) -> None:
     for task in w.tasks:
         bench = worlds.backend(w).benchmark(w, task)
         table = candidates(w, artifact, pool, bench)
-        images = pool.fetch(table["row"].to_numpy())
+        file = store.write(path / f"{task}.npy", pools.Lazy(pool, rows=table["row"]))
+        images = np.load(file, mmap_mode="r")
         limits = thresholds(w, artifact, bench)
         table = judged(w, artifact, bench, table, images, limits)
         for rule in w.retrieval.rules:
@@ -140,7 +141,6 @@ def _build(path: Path, w: World) -> None:
                 table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name)
                 table[f"keep:{rule}+{name}"] = why == "kept"
                 funnels.append(funnel(table, task, rule, name, len(pool)))
-        store.write(path / f"{task}.npy", images)
         store.write(path / f"{task}.parquet", table)
         tasks[task] = described(w, bench, limits, table, pd.concat(funnels[-len(w.retrieval.rules) * len(w.retrieval.filters) :]))
     store.write(path / "funnel.parquet", pd.concat(funnels, ignore_index=True))
@@ -198,7 +198,8 @@ def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataF
     """The candidates with what the filters need: similarity to label and domain, in the domain or not, copy or not."""
     vectors = embeddings(artifact, "img")[table["row"]]
     text = clip.embed_texts(clip.load(w), [bench.domain])[0]
-    score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates)
+    score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates,
+                              w.clip.aggregate)
     held_out = np.concatenate([getattr(bench, split).images for split in w.retrieval.decontaminate])
     return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= limits["domain"],
                         copy=pools.copies(images, held_out) > limits["copy"])

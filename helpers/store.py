@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import gpu
-from helpers.worlds import StudyError, World, backend, unknown
+from helpers.worlds import StudyError, World, backend, entropy, unknown
 
 PACKAGE = Path(__file__).parent
 
@@ -141,6 +141,11 @@ def folder(name: str, w: World, **variant) -> Path:
     """Where an artifact is or will be."""
     label = "-".join([name, *(f"{k}={v}" for k, v in sorted(variant.items())), key(name, w, **variant)])
     return root() / w.name / "store" / label
+
+
+def unfinished(name: str, w: World, *what) -> Path:
+    """Where a long job of an artifact keeps its state until it is done; ``what`` says which job."""
+    return root() / w.name / "unfinished" / f"{name}-{key(name, w)}-{entropy(*what):016x}.pt"
 
 
 def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:

@@ -146,7 +146,7 @@ def pixels(clip: Clip, images):
     """uint8 images (n, side, side, 3), array or tensor, as the model's input: float (n, 3, S, S), channels last."""
     import torch
 
-    x = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images).to(gpu.device())
+    x = gpu.sent(torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images))
     x = x.permute(0, 3, 1, 2).float() / 255
     if x.shape[-1] != clip.image_size:
         x = torch.nn.functional.interpolate(x, (clip.image_size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
@@ -173,8 +173,8 @@ def embed_texts(clip: Clip, texts: Sequence[str], batch: int = 512) -> np.ndarra
 
 def _embed(part, n: int, batch: int, torch) -> np.ndarray:
     with torch.inference_mode(), gpu.autocast():
-        parts = [part(i).float().cpu().numpy() for i in range(0, n, batch)]
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        parts = [part(i).float() for i in range(0, n, batch)]  # fetched at the end, so that a GPU never waits for the next batch
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
 
 
 def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -71,6 +71,13 @@ def precision():
     return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
+def sent(x):
+    """A tensor on the device; a GPU goes on with what it does while it is on its way."""
+    if device() == "cuda" and not x.is_cuda:
+        return x.pin_memory().to(device(), non_blocking=True)
+    return x.to(device())
+
+
 @functools.lru_cache(maxsize=1)
 def compiled(module):
     """``module`` through torch.compile on a GPU, as it is elsewhere. The first call takes a minute or two."""

@@ -36,6 +36,15 @@ def describe() -> str:
     return f"{cores()} CPU cores ({platform.machine()})"
 
 
+def memory() -> int:
+    """Bytes of memory of the device: of one GPU, or of this machine."""
+    if device() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def autocast(precision: str = "bf16"):
     """bfloat16 autocast where the device computes it fast; elsewhere, or with "fp32", a context that does nothing."""
     import torch

@@ -258,12 +258,15 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
+def free(path: Path) -> int:
+    """Bytes that are free where ``path`` is going to be."""
+    return shutil.disk_usage(next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())).free
+
+
 def check_disk(path: Path, need: int) -> None:
     """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` is going to be."""
-    there = next(p for p in [path, *path.parents] if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < need:
-        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. "
+    if free(path) < need:
+        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are free. "
                          "Free some space or set STUDY_RUNS to a folder on a larger disk.")
 
 

@@ -246,7 +246,7 @@ PAPER = World(
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
     captions=CaptionSettings(per_class=17_000, per_class_of=(("cars", 8_500), ("dtd", 36_000), ("imagenet", 1_700)),
-                             max_new_tokens=100, batch=256),  # [C], batch 64; 1.7 million a task: top_share leaves 500,000 [P]
+                             max_new_tokens=100, batch=256),  # [C], batch 64; 1.7 million a task, so that top_share leaves 500,000 [P]
     synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=1_024),  # [P]; a shard takes minutes, of full batches
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, k_of=(("imagenet", 500),)),  # [P]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),

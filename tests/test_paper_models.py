@@ -300,3 +300,19 @@ def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
     with pytest.raises(StudyError, match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it"):
         load(str(tmp_path / "cut"))
+
+
+def test_benchmarks_know_the_ceiling_count_the_arithmetic_and_keep_rates(monkeypatch, tmp_path):
+    from helpers.paper import doctor
+    from tests.bench import __main__ as bench
+    from tests.bench import _models
+
+    assert {"caption", "synthesis", "embed"} <= set(bench.benchmarks())
+    assert _models.ceiling(1) > 1e9
+    layer = torch.nn.Linear(30, 20, bias=False)
+    assert _models.flops(_models.Method(lambda n: layer(torch.zeros(n, 30)), items=8, counted=4)) == 2 * 30 * 20
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
+    for rate in (3.0, 0.5):
+        _models.keep("synthesis", rate)
+    _models.keep("caption", 20.0)
+    assert doctor.measured(W)["per_second"].to_dict() == {"caption": 20.0, "synthesis": 0.5}

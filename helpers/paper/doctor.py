@@ -146,5 +146,10 @@ def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
 
 def measured(w: World) -> pd.DataFrame:
     """The rates that benchmarks left on this machine, by name; empty where none ran."""
-    file = Path(os.environ.get("STUDY_FIGURES") or store.PACKAGE.parent / "figures") / w.name / "00_throughput.csv"
+    file = rates_file(w)
     return pd.read_csv(file).set_index("bench") if file.exists() else pd.DataFrame(columns=["per_second", "device"])
+
+
+def rates_file(w: World) -> Path:
+    """Where benchmarks leave their rates."""
+    return Path(os.environ.get("STUDY_FIGURES") or store.PACKAGE.parent / "figures") / w.name / "00_throughput.csv"

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helpers import gpu
+from helpers import gpu, store, worlds
+from helpers.paper import doctor
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ def flops(method: Method) -> float:
     return counter.get_total_flops() / method.counted
 
 
-def compare(methods: dict[str, Method], rounds: int, unit: str) -> None:
-    """Run each method once to warm up, then ``rounds`` times in turn, and print medians; the first method is the plain way."""
+def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> None:
+    """Run each method once to warm up, then ``rounds`` times in turn, and print medians.
+
+    The first method is the plain way, the first called "the study's" is the one whose rate on a GPU is kept (``keep``).
+    """
     for method in methods.values():
         method.run(method.items)
     spent: dict[str, list[float]] = {label: [] for label in methods}
@@ -65,13 +69,22 @@ def compare(methods: dict[str, Method], rounds: int, unit: str) -> None:
         tops.append(ceiling(1))
         for label, method in methods.items():
             spent[label].append(seconds(lambda method=method: method.run(method.items)))
-    top, plain, base = statistics.median(tops), next(iter(methods)), None
+    top, rates = statistics.median(tops), {label: [method.items / s for s in spent[label]] for label, method in methods.items()}
+    base = statistics.median(next(iter(rates.values())))
     kind = str(gpu.precision()).removeprefix("torch.")
     print(f"\n{gpu.describe()}, {rounds} rounds; ceiling: {top / 1e12:.3g} TFLOP/s of {kind} matrix products")
     print(f"{'method':44s}" + "".join(f"{h:>12s}" for h in (unit, "per s", "min", "max", "/ plain", "GFLOP each", "of ceiling")))
     for label, method in methods.items():
-        each = [method.items / s for s in spent[label]]
-        rate, work = statistics.median(each), flops(method)
-        base = rate if label == plain else base
-        print(f"{label:44s}{method.items:12,d}{rate:12.4g}{min(each):12.4g}{max(each):12.4g}{rate / base:12.2f}{work / 1e9:12.4g}"
-              f"{rate * work / top:12.1%}", flush=True)
+        rate, work = statistics.median(rates[label]), flops(method)
+        print(f"{label:44s}{method.items:12,d}{rate:12.4g}{min(rates[label]):12.4g}{max(rates[label]):12.4g}{rate / base:12.2f}"
+              f"{work / 1e9:12.4g}{rate * work / top:12.1%}", flush=True)
+    if gpu.device() == "cuda":
+        keep(name, statistics.median(next(each for label, each in rates.items() if label.startswith("the study's"))))
+
+
+def keep(name: str, rate: float) -> None:
+    """Put the rate into ``00_throughput.csv`` of the paper world, from which ``--check`` reckons what a run will cost."""
+    w = worlds.get("paper")
+    table = doctor.measured(w)
+    table.loc[name, ["per_second", "device"]] = [round(rate, 4), gpu.describe()]
+    store.write(doctor.rates_file(w), table.rename_axis("bench").sort_index().to_csv().encode())

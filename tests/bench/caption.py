@@ -80,7 +80,7 @@ def main(rows: int | None, rounds: int) -> None:
         with mock.patch.multiple(language, **without) if without else contextlib.nullcontext():
             return language.continued(model, tokenizer, asked[:n], range(n), settings)
 
-    compare({
+    compare("caption", {
         "one prompt at a time, to the newline": Method(lambda n: generate(n, 1, [NEWLINE, 2]), 3 * few, 3 * few),
         "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
         "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),

@@ -38,4 +38,4 @@ def main(rows: int | None, rounds: int) -> None:
         quick = clip.copy(made)
         quick.model.visual = torch.compile(quick.model.visual)
         methods["the study's, compiled"] = Method(lambda n: clip.embed_images(quick if n > 64 else made, images[:n]), n, 64)
-    compare(methods, rounds, "images")
+    compare("embed", methods, rounds, "images")

@@ -53,5 +53,5 @@ def main(rows: int | None, rounds: int) -> None:
         def study(n: int):
             return drawing.draw_shard(w, [{"caption": caption(i), "seed": i, "label": 0} for i in range(n)])
 
-        compare({"pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
+        compare("synthesis", {"pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
                  f"the study's shards, {w.synthesis.batch} at a time": Method(study, n, 4)}, rounds, "images")

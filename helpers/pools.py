@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,14 +92,13 @@ class Pool:
             raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {len(self) - 1}.")
         starts = np.cumsum((0, *self.sizes))
         shard = np.searchsorted(starts, rows, side="right") - 1
-        parts, where = [], []
+        images = np.zeros((0, 1, 1, 3), np.uint8)
         for i in np.unique(shard):
             here = np.flatnonzero(shard == i)
-            parts.append(self.fetch_rows(self.shards[i], rows[here] - starts[i]))
-            where.append(here)
-        if not parts:
-            return np.zeros((0, 1, 1, 3), np.uint8)
-        return np.concatenate(parts)[np.argsort(np.concatenate(where), kind="stable")]
+            part = self.fetch_rows(self.shards[i], rows[here] - starts[i])
+            images = images if len(images) else np.empty((len(rows), *part.shape[1:]), np.uint8)
+            images[here] = part
+        return images
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
@@ -164,22 +166,53 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
     return buffer.getvalue()
 
 
+@functools.lru_cache(maxsize=64)
+def _contents(tar: Path, version: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where images and rows of a webdataset shard start, and their bytes: (n, 2) each. ``version``: time and size of the file."""
+    with tarfile.open(tar, "r:") as file:
+        members = [(m.name, m.offset_data, m.size) for m in file]
+    return tuple(np.array([m[1:] for m in members if m[0].endswith(ends)], np.int64).reshape(-1, 2)
+                 for ends in ((".png", ".jpg", ".jpeg", ".webp"), ".json"))
+
+
+@contextlib.contextmanager
+def _opened(tar: Path) -> Iterator[tuple]:
+    """A reader of members, and what ``_contents`` says; damage becomes a ``StudyError``."""
+    try:
+        with open(tar, "rb") as file:
+            about = os.fstat(file.fileno())
+            places = _contents(tar, (about.st_mtime_ns, about.st_size))
+            yield lambda place: os.pread(file.fileno(), int(place[1]), int(place[0])), *places
+    except (tarfile.TarError, OSError, ValueError) as e:  # the errors of PIL and json are of these kinds
+        raise StudyError(f"cannot read {tar}: {e}. It is truncated or holds a broken image; delete it and run again.") from e
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
     """All images (n, side, side, 3) and rows of a webdataset shard, in order. Raises ``StudyError`` when it is damaged."""
-    from PIL import Image, UnidentifiedImageError
+    with _opened(path) as (read, images, rows):
+        return np.stack([_decoded(read(m)) for m in images]), [json.loads(read(m)) for m in rows]
 
-    images, rows = [], []
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                data = tar.extractfile(member).read()
-                if member.name.endswith(".json"):
-                    rows.append(json.loads(data))
-                elif member.name.endswith((".png", ".jpg", ".jpeg", ".webp")):
-                    images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    except (tarfile.TarError, UnidentifiedImageError, OSError, ValueError) as e:
-        raise StudyError(f"cannot read {path}: {e}. It is truncated or holds a broken image; delete it and run again.") from e
-    return np.stack(images), rows
+
+def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
+    """The images at positions ``rows`` of the tar beside a parquet shard; only these are read and decoded, each once.
+
+    Raises ``StudyError`` when the tar is damaged, or does not hold as many images as the shard lists.
+    """
+    import pyarrow.parquet as pq
+
+    wanted, back = np.unique(rows, return_inverse=True)
+    with _opened(shard.with_suffix(".tar")) as (read, images, _):
+        listed = pq.ParquetFile(shard).metadata.num_rows
+        if len(images) != listed:
+            raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. "
+                             "Delete both and make them again (LAION's with helpers.paper.laion.download).")
+        return np.stack([_decoded(read(m)) for m in images[wanted]])[back]
 
 
 def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:

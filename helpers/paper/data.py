@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import store
-from helpers.pools import Benchmark, Pool, Split, read_tar
+from helpers.pools import Benchmark, Pool, Split, fetch_tar
 from helpers.worlds import StudyError, World, rng, unknown
 
 TEMPLATES = {  # [C]
@@ -42,15 +41,7 @@ def open_pool(w: World) -> Pool:
     shards = tuple(sorted((root() / "laion").glob("*.parquet")))
     if not shards:
         raise StudyError(f"no parquet shards in {root() / 'laion'}; fill it with helpers.paper.laion.download.")
-    return Pool(shards, _fetch, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
-
-
-def _fetch(shard: Path, rows: np.ndarray) -> np.ndarray:
-    images, listed = read_tar(shard.with_suffix(".tar"))[0], len(store.read_table(shard))
-    if len(images) != listed:
-        raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. Download "
-                         "the shard again with helpers.paper.laion.download.")
-    return images[rows]
+    return Pool(shards, fetch_tar, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
 
 
 @functools.cache

@@ -158,16 +158,24 @@ def _embed(part, n: int, batch: int, torch) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
+@functools.lru_cache(maxsize=8)
+def _class_texts(clip: Clip, classes: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:
+    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
+    return texts.reshape(len(classes), len(templates), -1)
+
+
 def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
-    texts = [t.format(name) for name in classes for t in templates]
-    weights = embed_texts(clip, texts).reshape(len(classes), len(templates), -1).mean(1)
+    weights = embed_texts(clip, [t.format(name) for name in classes for t in templates]).reshape(
+        len(classes), len(templates), -1).mean(1)
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[str],
                  templates: Sequence[str]) -> np.ndarray:
-    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32."""
-    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
-    texts = texts.reshape(len(classes), len(templates), -1)
+    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32.
+
+    The texts are embedded once per process, so that shards can be scored one by one.
+    """
+    texts = _class_texts(clip, tuple(classes), tuple(templates))
     return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

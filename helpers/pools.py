@@ -74,9 +74,12 @@ class Pool:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def captions(self) -> pd.DataFrame:
-        """All rows of all shards: LAION's columns, in the pool's order."""
-        return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
+    def captions(self, rows=None) -> pd.DataFrame:
+        """LAION's columns of the pairs at positions ``rows``, in that order, read shard by shard; without, of all."""
+        if rows is None:
+            return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
+        parts = [(store.read_table(self.shards[i]).iloc[inside].set_axis(at)) for i, inside, at in located(self.sizes, rows)]
+        return pd.concat(parts or [store.read_table(self.shards[0]).iloc[:0]]).sort_index()
 
     def truth(self) -> pd.DataFrame:
         """What is really in the images, row by row; for evaluation only. Raises ``StudyError`` where nobody knows."""
@@ -87,18 +90,36 @@ class Pool:
 
     def fetch(self, rows) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {len(self) - 1}.")
-        starts = np.cumsum((0, *self.sizes))
-        shard = np.searchsorted(starts, rows, side="right") - 1
         images = np.zeros((0, 1, 1, 3), np.uint8)
-        for i in np.unique(shard):
-            here = np.flatnonzero(shard == i)
-            part = self.fetch_rows(self.shards[i], rows[here] - starts[i])
+        for i, inside, at in located(self.sizes, rows):
+            part = self.fetch_rows(self.shards[i], inside)
             images = images if len(images) else np.empty((len(rows), *part.shape[1:]), np.uint8)
-            images[here] = part
+            images[at] = part
         return images
+
+
+def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Where ``rows`` lie in shards of these sizes: (shard, positions in it, positions in ``rows``) of each shard that has any.
+
+    Raises ``StudyError`` on a row that is in none.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
+        raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {sum(sizes) - 1}.")
+    starts = np.cumsum((0, *sizes))
+    shard = np.searchsorted(starts, rows, side="right") - 1
+    for i in np.unique(shard):
+        at = np.flatnonzero(shard == i)
+        yield int(i), rows[at] - starts[i], at
+
+
+def stacked(files: Sequence[Path], rows) -> np.ndarray:
+    """The given rows of arrays that lie in ``.npy`` files one below the other; only these are read."""
+    parts = [np.load(f, mmap_mode="r") for f in files]
+    out = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+    for i, inside, at in located([len(p) for p in parts], rows):
+        out[at] = parts[i][inside]
+    return out
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
@@ -223,37 +244,3 @@ def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) 
             name = classes[row["label"]].replace("/", "_")
             store.write(folder / name / f"{path.stem}-{i:05d}.png", png(image))
     return folder
-
-
-def copy_descriptor(images: np.ndarray, side: int = 16, batch: int = 1_024) -> np.ndarray:
-    """What two copies of a picture share after cropping, tinting and re-encoding: (n, d) float32 of unit length.
-
-    A thumbnail of each colour channel, high-pass filtered and standardised; stands in for the ISC descriptor of [C].
-    """
-    import torch
-
-    parts = [np.zeros((0, 3 * side * side), np.float32)]
-    for i in range(0, len(images), batch):
-        x = torch.tensor(np.ascontiguousarray(images[i : i + batch])).permute(0, 3, 1, 2).float()
-        x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
-        around = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (2,) * 4, mode="reflect"), 5, 1)
-        x = (x - around).flatten(2)
-        x = (x - x.mean(2, keepdim=True)) / (x.std(2, keepdim=True) + 1e-3)
-        parts.append(torch.nn.functional.normalize(x.flatten(1), dim=1).numpy())
-    return np.concatenate(parts)
-
-
-def copies(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Largest similarity of each candidate image to any held-out image, (n,) float32 in -1..1; exact, by faiss."""
-    import faiss
-
-    found, _ = faiss.knn(copy_descriptor(candidates), copy_descriptor(held_out), 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return found[:, 0]
-
-
-def copy_threshold(bench: Benchmark, quantile: float) -> float:
-    """The similarity above which a pair counts as a copy: a high quantile of validation against train images.
-
-    Those are independent renderings, so what they reach is what different pictures reach; results play no part.
-    """
-    return float(np.quantile(copies(bench.val.images, bench.train.images), quantile))

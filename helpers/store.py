@@ -53,11 +53,10 @@ ARTIFACTS = {
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py")),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
-                      ("retrieval.py", "rules.py", "scan.py", "pools.py", "provenance.py")),
+                      ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
-    "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
-                     ("analysis.py",)),
+    "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",), ("analysis.py", "copies.py")),
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
                     (*_RENDERER_CODE, "pocket/shifts.py")),
     "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",
@@ -207,7 +206,10 @@ def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parall
 
 
 def write(path: Path, value) -> Path:
-    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename."""
+    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename.
+
+    An array may come as an iterator of parts, one below the other, so that it never is in memory as a whole.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +219,7 @@ def write(path: Path, value) -> Path:
             elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
-                np.save(f, value, allow_pickle=False)
+                _save_parts(f, value) if isinstance(value, Iterator) else np.save(f, value, allow_pickle=False)
             elif path.suffix == ".json":
                 f.write(json.dumps(value, indent=1, sort_keys=True).encode())
             else:
@@ -226,6 +228,17 @@ def write(path: Path, value) -> Path:
             os.fsync(f.fileno())
         os.replace(temporary, path)
     return path
+
+
+def _save_parts(f, parts: Iterator[np.ndarray]) -> None:
+    first = np.ascontiguousarray(next(parts))
+    np.save(f, first, allow_pickle=False)
+    rows = len(first)
+    for part in parts:
+        f.write(np.ascontiguousarray(part, first.dtype))
+        rows += len(part)
+    f.seek(0)  # numpy leaves room in the header for more rows
+    np.lib.format.write_array_header_1_0(f, {**np.lib.format.header_data_from_array_1_0(first), "shape": (rows, *first.shape[1:])})
 
 
 def read_table(path: Path) -> pd.DataFrame:

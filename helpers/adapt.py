@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from helpers import clip as clips
-from helpers import gpu
+from helpers import gpu, store
 from helpers.clip import Clip
 from helpers.pools import Benchmark, Split
 from helpers.worlds import FinetuneSettings, StudyError
@@ -26,15 +30,18 @@ class Adapted:
     bias: object  # (classes,) tensor
 
 
-def steps_of(n: int, s: FinetuneSettings) -> tuple[int, int]:
-    """Number of update steps for ``n`` images, and the batch size: epochs, but never fewer than ``min_steps``."""
+def steps_of(n: int, s: FinetuneSettings, task: str = "") -> tuple[int, int]:
+    """Number of update steps for ``n`` images, and the batch size: the task's epochs, but never fewer than ``min_steps``."""
     batch = min(s.batch, n)
-    return max(s.min_steps, math.ceil(s.epochs * n / batch)), batch
+    return max(s.min_steps, math.ceil(dict(s.epochs_of).get(task, s.epochs) * n / batch)), batch
 
 
 def rate(step: int, steps: int, lr: float, warmup: float) -> float:
-    """Learning rate at ``step`` of ``steps``: linear warm-up over a share of them, then a cosine to zero ([P], per step)."""
-    start = max(1, round(warmup * steps))
+    """Learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to zero ([P], per step).
+
+    ``warmup`` is a share of the steps or, from 1 on, their number ([P] 500).
+    """
+    start = max(1, round(warmup * steps if warmup < 1 else warmup))
     if step < start:
         return lr * (step + 1) / start
     return lr * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
@@ -63,41 +70,92 @@ def augmented(images, generator, low: float = 0.9):
     return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
 
 
-def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: FinetuneSettings) -> tuple[Adapted, dict]:
+def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: FinetuneSettings,
+             resume: Path | None = None) -> tuple[Adapted, dict]:
     """Train image tower and text-initialised head with cross-entropy on ``train``; keep what validates best.
 
     Returns the adapted model, and ``{"val": accuracy, "step": step kept, "steps": all}``. The head starts as the mean text
-    embedding per class times exp(logit scale), bias 0 [C]; normalisation layers keep their statistics.
+    embedding per class times exp(logit scale), bias 0 [C]; normalisation layers keep their statistics. A long run keeps its
+    state in the file ``resume`` and, killed, goes on from there to the same result.
     """
     import torch
 
     if not len(train):
         raise StudyError(f"no images to train on for task {bench.task!r}; see which classes have rows in notebook 03.")
-    made, (steps, batch) = clips.copy(clip), steps_of(len(train), s)
+    made, (steps, batch) = clips.copy(clip), steps_of(len(train), s, bench.task)
     scale = made.model.logit_scale.detach().exp()
     weight = torch.nn.Parameter(torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device()) * scale)
     bias = torch.nn.Parameter(torch.zeros(len(weight), device=gpu.device()))
     parameters = [*made.model.visual.parameters(), weight, bias]
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=s.betas, weight_decay=s.weight_decay)
-    generator, order = torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64)
-    kept: dict = {"val": -1.0}
-    for step in range(steps):
-        while len(order) < batch:
-            order = np.concatenate([order, torch.randperm(len(train), generator=generator).numpy()])
-        rows, order = order[:batch], order[batch:]
-        optimiser.param_groups[0]["lr"] = rate(step, steps, lr, s.warmup)
-        with gpu.autocast():
-            x = random_crops(clips.pixels(made, train.images[rows]), generator)
-            logits = made.model.encode_image(x, normalize=True) @ weight.T + bias
-        wanted = torch.from_numpy(train.labels[rows]).to(gpu.device())
-        torch.nn.functional.cross_entropy(logits.float(), wanted).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm)
-        optimiser.step()
-        optimiser.zero_grad()
-        if (step + 1) in _checkpoints(steps, s.evaluations):
-            kept = _better(kept, Adapted(made, weight, bias), bench, step + 1, s)
+    generator, order, part = torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64), s.at_once
+    kept, first, saved = {"val": -1.0}, 0, time.monotonic()
+    if resume and resume.exists():
+        first, order, kept = _resumed(resume, made, weight, bias, optimiser, generator)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for step in range(first, steps):
+            while len(order) < batch:
+                order = np.concatenate([order, torch.randperm(len(train), generator=generator).numpy()])
+            rows, order = order[:batch], order[batch:]
+            images = ahead.result() if ahead else train.images[rows]
+            ahead = reader.submit(train.images.__getitem__, order[:batch]) if len(order) >= batch else None  # while this step is made
+            optimiser.param_groups[0]["lr"] = rate(step, steps, lr, s.warmup)
+            with gpu.autocast(s.precision):
+                x = random_crops(clips.pixels(made, images), generator)
+            part = _backward(made, weight, bias, x, torch.from_numpy(train.labels[rows]).to(gpu.device()), part, s.precision)
+            torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            if (step + 1) in _checkpoints(steps, s.evaluations):
+                kept = _better(kept, Adapted(made, weight, bias), bench, step + 1, s)
+            if resume and time.monotonic() - saved > 60 * s.checkpoint_minutes:
+                _keep(resume, made, weight, bias, optimiser, generator, {"step": step + 1, "order": order, "kept": kept})
+                saved = time.monotonic()
     _restore(made, weight, bias, kept.pop("state"))
+    if resume:
+        resume.unlink(missing_ok=True)
     return Adapted(made, weight.detach(), bias.detach()), {**kept, "steps": steps}
+
+
+def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str) -> int:
+    """Gradients of the mean cross-entropy of a batch, summed over parts of ``part`` images; returns the part that fits."""
+    import torch
+
+    while True:
+        try:
+            for i in range(0, len(x), part):
+                with gpu.autocast(precision):
+                    logits = made.model.encode_image(x[i : i + part], normalize=True) @ weight.T + bias
+                loss = torch.nn.functional.cross_entropy(logits.float(), wanted[i : i + part])
+                (loss * (len(logits) / len(x))).backward()
+            return part
+        except torch.OutOfMemoryError:
+            if part == 1:
+                raise
+        part = max(1, min(part, len(x)) // 2)
+        for parameter in (*made.model.visual.parameters(), weight, bias):
+            parameter.grad = None
+
+
+def _keep(file: Path, made: Clip, weight, bias, optimiser, generator, rest: dict) -> None:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({**rest, "visual": made.model.visual.state_dict(), "head": (weight.detach(), bias.detach()),
+                "optimiser": optimiser.state_dict(), "generator": generator.get_state()}, buffer)
+    store.write(file, buffer.getvalue())
+
+
+def _resumed(file: Path, made: Clip, weight, bias, optimiser, generator) -> tuple[int, np.ndarray, dict]:
+    import torch
+
+    state = torch.load(file, map_location="cpu", weights_only=False)
+    _restore(made, weight, bias, (state["visual"], *state["head"]))
+    optimiser.load_state_dict(state["optimiser"])
+    generator.set_state(state["generator"])
+    print(f"finetuning: goes on at step {state['step']}")
+    return state["step"], state["order"], state["kept"]
 
 
 def _checkpoints(steps: int, evaluations: int) -> set[int]:
@@ -148,9 +206,9 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty
     """
     import torch
 
-    x, y = torch.from_numpy(features).float(), torch.from_numpy(labels)
-    w = torch.zeros(classes, x.shape[1]) if start is None else torch.from_numpy(start[0]).clone()
-    b = torch.zeros(classes) if start is None else torch.from_numpy(start[1]).clone()
+    x, y = torch.from_numpy(features).float().to(gpu.device()), torch.from_numpy(labels).to(gpu.device())
+    start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
+    w, b = (torch.tensor(part, device=gpu.device()) for part in start)
     w.requires_grad_(True), b.requires_grad_(True)
     solver = torch.optim.LBFGS([w, b], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10,
                                line_search_fn="strong_wolfe")
@@ -162,11 +220,12 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty
         return value
 
     solver.step(loss)
-    return w.detach().numpy(), b.detach().numpy()
+    return w.detach().cpu().numpy(), b.detach().cpu().numpy()
 
 
 def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -> dict:
-    """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C].
+    """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C], or
+    on train alone [P], as ``probe_on`` says.
 
     The encoder is frozen; ``test`` are the unit embeddings of the test images. Returns ``{"val", "test", "penalty"}``.
     """
@@ -176,8 +235,10 @@ def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -
     for penalty in sorted(PENALTIES, reverse=True):
         solution = linear_probe(x, train.labels, len(bench.classes), penalty, solution)
         best = max(best, (accuracy_of(y, *solution, val.labels), penalty))
-    both, labels = np.concatenate([x, y]), np.concatenate([train.labels, val.labels])
-    final = linear_probe(both, labels, len(bench.classes), best[1], solution)
+    labels = train.labels
+    if s.probe_on == "both":
+        x, labels = np.concatenate([x, y]), np.concatenate([labels, val.labels])
+    final = linear_probe(x, labels, len(bench.classes), best[1], solution)
     return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import adapt, clip, copies, drawing, pools, store, worlds
-from helpers.pools import Benchmark, Split
+from helpers.pools import Benchmark, Lazy, Split
 from helpers.worlds import StudyError, World
 
 METRICS = ("zero_shot", "linear_probe")
@@ -51,7 +51,7 @@ def fidelity(w: World, sets: dict[str, Split], bench: Benchmark) -> pd.DataFrame
     rows = []
     for source, split in sets.items():
         split = few_of_each(split, w.analysis.judged)
-        seen = worlds.backend(w).judge(w, split.images)
+        seen = worlds.backend(w).judge(w, np.asarray(split.images))
         for label in np.unique(split.labels):
             here, name = split.labels == label, bench.classes[label]
             for attribute, wanted in bench.details.loc[name].items():
@@ -63,9 +63,9 @@ def fidelity(w: World, sets: dict[str, Split], bench: Benchmark) -> pd.DataFrame
 def edit_shard(w: World, folder: Path, start: int, stop: int, strength: float) -> np.ndarray:
     """SDEdit of the images ``start`` to ``stop`` of ``retrieved.npy`` at a strength, captioned by a template ([P] section 5)."""
     table = store.read_table(folder / "retrieved.parquet").iloc[start:stop]
-    texts = [_bench(w).templates[0].format(name) for name in table["class"]]
+    texts = [name if w.analysis.edit_prompt == "name" else _bench(w).templates[0].format(name) for name in table["class"]]
     seeds = [worlds.entropy(w.seed, "sdedit", i) for i in range(start, stop)]
-    return worlds.backend(w).draw(w, texts, seeds, np.load(folder / "retrieved.npy")[start:stop], strength)
+    return worlds.backend(w).draw(w, texts, seeds, np.array(np.load(folder / "retrieved.npy", mmap_mode="r")[start:stop]), strength)
 
 
 @functools.lru_cache(maxsize=2)
@@ -95,8 +95,13 @@ def _real(arm: str) -> bool:
 
 
 def _arms(w: World) -> list[str]:
-    return ["retrieved", "decontaminated", *(f"sdedit-{s:g}" for s in w.analysis.strengths), "captions-long", "captions-short",
-            "captions-middle", "alt-text", "templates"]
+    return ["retrieved", "decontaminated", *(f"sdedit-{s:g}" for s in w.analysis.strengths), f"captions-{w.synthesis.generator}",
+            *(f"captions-{g}" for g in others(w)), "alt-text", "templates"]
+
+
+def others(w: World) -> list[str]:
+    """The generators that are compared with the one of notebook 02."""
+    return [g for g in w.analysis.generators if g != w.synthesis.generator]
 
 
 def _collect(path: Path, jobs: dict, fn, name: str, label: str) -> None:
@@ -112,7 +117,7 @@ def make_arms(path: Path, w: World) -> int:
     _write(path, "full", largest)
     drawn = draw_arms(path, w, full, bench)
     clean = full.take(np.flatnonzero(~_copies_of_train(w, full, bench)))
-    available = {"retrieved": full, "decontaminated": clean, "captions-long": sets["synthetic"], **drawn}
+    available = {"retrieved": full, "decontaminated": clean, f"captions-{w.synthesis.generator}": sets["synthetic"], **drawn}
     size = min(w.analysis.size, *(len(s) for s in available.values()))
     for arm, split in available.items():
         _write(path, arm, split.take(pools.nested_subset(split.labels, size, rng("arm"))))
@@ -122,14 +127,14 @@ def make_arms(path: Path, w: World) -> int:
     store.fill(path, jobs, edit_shard, "shards of retrieved images edited")
     table = store.read_table(path / "retrieved.parquet")
     for s in w.analysis.strengths:
-        images = np.concatenate([np.load(f) for f in sorted((path / "edits").glob(f"{s:g}-*.npy"))])
-        _write(path, f"sdedit-{s:g}", Split(images, table["label"].to_numpy(np.int64), table))
+        images = [np.load(f, mmap_mode="r") for f in sorted((path / "edits").glob(f"{s:g}-*.npy"))]
+        _write(path, f"sdedit-{s:g}", Split(Lazy(*images), table["label"].to_numpy(np.int64), table))
     return size
 
 
 def _write(path: Path, arm: str, split: Split) -> None:
     facts = pd.DataFrame({"label": split.labels, "class": split.facts["class"].to_numpy()})
-    store.write(path / f"{arm}.npy", np.ascontiguousarray(split.images))
+    store.write(path / f"{arm}.npy", split.images)
     store.write(path / f"{arm}.parquet", facts)
 
 
@@ -146,7 +151,7 @@ def draw_arms(path: Path, w: World, retrieved: Split, bench: Benchmark) -> dict[
     alt = retrieved.facts[["caption", "label", "class"]]
     names = pd.DataFrame({"class": bench.classes, "label": range(len(bench.classes))})
     filled = pd.concat([names.assign(caption=[t.format(c) for c in names["class"]]) for t in bench.templates])
-    tables = {"captions-short": captions, "captions-middle": captions, "alt-text": alt, "templates": filled}
+    tables = {**{f"captions-{g}": captions for g in others(w)}, "alt-text": alt, "templates": filled}
     made = {}
     for arm, table in tables.items():
         budget = arm.removeprefix("captions-") if arm.startswith("captions-") else w.synthesis.generator
@@ -168,7 +173,7 @@ def _rows(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame
 @functools.lru_cache(maxsize=32)
 def _arm(path: Path, arm: str) -> Split:
     table = store.read_table(path / f"{arm}.parquet")
-    return Split(np.load(path / f"{arm}.npy"), table["label"].to_numpy(np.int64), table)
+    return Split(Lazy(np.load(path / f"{arm}.npy", mmap_mode="r")), table["label"].to_numpy(np.int64), table)
 
 
 def run_arm(w: World, path: Path, arm: str, n: int, seed: int, lr: float) -> dict:
@@ -186,7 +191,8 @@ def run_mixed(w: World, path: Path, synthetic_n: int, retrieved_n: int, seed: in
 
 
 def _finetuned(w: World, train: Split, seed: int, lr: float) -> dict:
-    model, _ = adapt.finetune(clip.load(w), train, _bench(w), lr, worlds.entropy(w.seed, "analysis", seed), w.finetune)
+    resume = store.unfinished("analysed", w, *train.labels[:1_000], len(train), seed, lr)
+    model, _ = adapt.finetune(clip.load(w), train, _bench(w), lr, worlds.entropy(w.seed, "analysis", seed), w.finetune, resume)
     return adapt.measure(model, _bench(w), w.finetune)
 
 

@@ -164,18 +164,37 @@ def _class_texts(clip: Clip, classes: tuple[str, ...], templates: tuple[str, ...
     return texts.reshape(len(classes), len(templates), -1)
 
 
+def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of ImageNet's 1,000 classes in order, all different, and CLIP's 80 templates for them ([P] section 3).
+
+    open_clip's list names two classes missile and two sunglasses ([C] trains on 998 names for that); the two that ImageNet
+    calls "projectile" and "sunglass" are called so here. Crane and maillot, which torchvision has twice, differ already.
+    """
+    import open_clip
+
+    names = [{744: "projectile", 836: "sunglass"}.get(i, name) for i, name in enumerate(open_clip.IMAGENET_CLASSNAMES)]
+    return tuple(names), tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+
+
 def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
-    weights = embed_texts(clip, [t.format(name) for name in classes for t in templates]).reshape(
-        len(classes), len(templates), -1).mean(1)
+    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
+    return _head(texts.reshape(len(classes), len(templates), -1))
+
+
+def _head(texts: np.ndarray) -> np.ndarray:
+    weights = texts.mean(1)
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes: Sequence[str],
-                 templates: Sequence[str]) -> np.ndarray:
-    """Cosine of each image embedding to its own label's text, the largest over templates ([P] section 3), (n,) float32.
+                 templates: Sequence[str], aggregate: str = "max") -> np.ndarray:
+    """Cosine of each image embedding to its own label's text, (n,) float32: the largest over templates ([P] section 3).
 
-    The texts are embedded once per process, so that shards can be scored one by one.
+    With ``aggregate="mean"`` the cosine to their mean embedding instead, which is what [C] computes. The texts are embedded
+    once per process, so that shards can be scored one by one.
     """
     texts = _class_texts(clip, tuple(classes), tuple(templates))
+    if aggregate == "mean":
+        return np.einsum("nd,nd->n", embeddings, _head(texts)[np.asarray(labels)]).astype(np.float32)
     return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from helpers.pools import Benchmark
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
+BLOCK = 50_000  # held-out pictures that are compared at a time
 
 
 def descriptor(images: np.ndarray, side: int = 16, batch: int = 1_024) -> np.ndarray:
@@ -35,8 +36,11 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Largest similarity of each candidate to any held-out picture, both as descriptors: (n,) float32 in -1..1, by faiss."""
     import faiss
 
-    found, _ = faiss.knn(candidates.astype(np.float32), held_out.astype(np.float32), 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return found[:, 0] / SCALE**2
+    best, x = np.full(len(candidates), -1, np.float32), candidates.astype(np.float32)
+    for i in range(0, len(held_out), BLOCK):
+        found, _ = faiss.knn(x, held_out[i : i + BLOCK].astype(np.float32), 1, metric=faiss.METRIC_INNER_PRODUCT)
+        best = np.maximum(best, found[:, 0] / SCALE**2)
+    return best
 
 
 def threshold(bench: Benchmark, quantile: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import clip, pools, store, worlds
-from helpers.pools import Benchmark
+from helpers.pools import Benchmark, Lazy
 from helpers.worlds import World
 
 
@@ -32,8 +32,8 @@ def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Pat
 def score_shard(w: World, tar: Path, classes: tuple[str, ...], templates: tuple[str, ...]) -> pd.DataFrame:
     """The rows of a drawn shard with their CLIP ``score``: similarity to the own label's text, the largest over templates."""
     (images, rows), made = pools.read_tar(tar), clip.load(w)
-    table = pd.DataFrame(rows)
-    return table.assign(score=clip.label_scores(made, clip.embed_images(made, images), table["label"], classes, templates))
+    table, vectors = pd.DataFrame(rows), clip.embed_images(made, images)
+    return table.assign(score=clip.label_scores(made, vectors, table["label"], classes, templates, w.clip.aggregate))
 
 
 def filtered(path: Path, w: World, bench: Benchmark, tars: list[Path], name: str) -> pd.DataFrame:
@@ -46,6 +46,6 @@ def filtered(path: Path, w: World, bench: Benchmark, tars: list[Path], name: str
     table = pd.concat(map(store.read_table, store.fill(path, jobs, score_shard, f"shards of {name} scored")), ignore_index=True)
     keep = pools.top_share(table["score"].to_numpy(), table["label"].to_numpy(np.int64), w.clip.top_share)
     table = table.assign(id=np.arange(len(table)), keep=keep)[[c for c in table if c != "score"] + ["id", "score", "keep"]]
-    store.write(path / f"{name}.npy", (pools.read_tar(tar)[0] for tar in tars))
+    store.write(path / f"{name}.npy", Lazy(*map(pools.Tar, tars)))
     store.write(path / f"{name}.parquet", table)
     return table

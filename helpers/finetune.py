@@ -38,7 +38,8 @@ def run(w: World, task: str, source: str, keep: str, n: int, seed: int, lr: floa
     """One finetuning run; accuracies in 0..1: ``val`` always, with ``test`` also zero-shot and linear probe on test."""
     bench = benchmark(w, task)
     train = subset(w, task, source, keep, n, seed)
-    model, kept = adapt.finetune(clip.load(w), train, bench, lr, worlds.entropy(w.seed, "run", task, seed), w.finetune)
+    model, kept = adapt.finetune(clip.load(w), train, bench, lr, worlds.entropy(w.seed, "run", task, seed), w.finetune,
+                                 store.unfinished("finetuned", w, task, source, keep, n, seed, lr))
     scores = adapt.measure(model, bench, w.finetune) if test else {}
     return {"task": task, "source": source, "keep": keep, "n": n, "seed": seed, "lr": lr, **kept, **scores}
 

@@ -36,11 +36,11 @@ def describe() -> str:
     return f"{cores()} CPU cores ({platform.machine()})"
 
 
-def autocast():
-    """bfloat16 autocast where the device computes it fast; elsewhere a context that does nothing."""
+def autocast(precision: str = "bf16"):
+    """bfloat16 autocast where the device computes it fast; elsewhere, or with "fp32", a context that does nothing."""
     import torch
 
-    if device() == "cuda" or _cpu_has_bf16():
+    if precision != "fp32" and (device() == "cuda" or _cpu_has_bf16()):
         return torch.autocast(device(), torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -52,6 +52,51 @@ def _cpu_has_bf16() -> bool:
             return "avx512_bf16" in f.read()
     except OSError:
         return False
+
+
+def precision():
+    """The type that large published models are loaded in: bfloat16 on a GPU, float32 elsewhere."""
+    import torch
+
+    return torch.bfloat16 if device() == "cuda" else torch.float32
+
+
+@functools.lru_cache(maxsize=1)
+def compiled(module):
+    """``module`` through torch.compile on a GPU, as it is elsewhere. The first call takes a minute or two."""
+    import torch
+
+    return torch.compile(module) if device() == "cuda" else module
+
+
+_FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once per process
+
+
+def fitting_batches(fn: Callable, items: Sequence, size: int, what: str) -> Iterator[tuple[Sequence, object]]:
+    """Yield ``(part, fn(part))`` for consecutive parts of ``items``, ``size`` at a time, or half of it where memory is short.
+
+    ``what`` names the work, in messages and where the size that fitted is remembered. Raises ``StudyError`` when not even a
+    single item fits.
+    """
+    import torch
+
+    start = 0
+    while start < len(items):
+        part, short = items[start : start + _FITTED.get(what, size)], None
+        try:
+            yield part, fn(part)
+        except torch.OutOfMemoryError as e:
+            short = str(e).splitlines()[0]
+        if short is None:
+            start += len(part)
+            continue
+        if len(part) == 1:
+            raise StudyError(f"{what}: the memory of {describe()} does not hold a single one ({short}). Close what else uses it, or "
+                             "take a device with more memory.")
+        _FITTED[what] = len(part) // 2
+        print(f"{what}: out of memory with {len(part)} at a time; going on with {len(part) // 2}")
+        if device() == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _start_worker() -> None:

@@ -9,21 +9,57 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import store
-from helpers.worlds import StudyError, unknown
+from helpers import gpu, store
+from helpers.worlds import NotKnown, StudyError, unknown
+
+
+class Lazy:
+    """Images that stay where they are until asked for: the ``rows`` of ``sources`` laid end to end, all without.
+
+    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A source is whatever has a
+    length and answers positions with images: a memory-mapped array, files decoded on demand, a ``Tar``, a ``Pool``.
+    """
+
+    def __init__(self, *sources, rows=None):
+        self.sources, self.sizes = sources, [len(s) for s in sources]
+        self.rows = np.arange(sum(self.sizes)) if rows is None else np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key) -> np.ndarray:
+        rows = self.rows[key]
+        if np.ndim(rows) == 0:
+            return self[[key]][0]
+        return gathered(self.sizes, rows, lambda i, inside: self.sources[i][inside])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def take(self, index) -> Lazy:
+        """The images at these positions, still where they are."""
+        return Lazy(*self.sources, rows=self.rows[index])
+
+    def save(self, file, chunk: int = 4_096) -> None:
+        """Write to an open file what ``np.save`` would, without holding more than ``chunk`` images."""
+        like = self[:1]
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (len(self), *like.shape[1:])})
+        for start in range(0, len(self), chunk):
+            file.write(np.ascontiguousarray(self[start : start + chunk]).data)
 
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images: ``images`` (n, side, side, 3) uint8, ``labels`` (n,) int64, ``facts`` one row per image."""
 
-    images: np.ndarray
+    images: np.ndarray | Lazy
     labels: np.ndarray
     facts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -34,12 +70,13 @@ class Split:
         """The images at the positions ``index``, in that order."""
         index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
-        return Split(self.images[index], self.labels[index], facts)
+        images = self.images.take(index) if isinstance(self.images, Lazy) else self.images[index]
+        return Split(images, self.labels[index], facts)
 
     def plus(self, other: Split) -> Split:
         """These images followed by those of ``other``."""
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
-        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]), facts)
+        return Split(Lazy(self.images, other.images), np.concatenate([self.labels, other.labels]), facts)
 
 
 @dataclass(frozen=True)
@@ -82,20 +119,18 @@ class Pool:
         return pd.concat(parts or [store.read_table(self.shards[0]).iloc[:0]]).sort_index()
 
     def truth(self) -> pd.DataFrame:
-        """What is really in the images, row by row; for evaluation only. Raises ``StudyError`` where nobody knows."""
+        """What is really in the images, row by row; for evaluation only. Raises ``NotKnown`` where nobody knows."""
         if not self.truth_shards:
-            raise StudyError("this pool comes without ground truth; it is known in the rendered worlds only "
-                             "(python -m helpers.run pocket).")
+            raise NotKnown("nobody knows what the pictures of this pool really show. It is known in the rendered worlds only: "
+                           "python -m helpers.run pocket")
         return pd.concat([store.read_table(p) for p in self.truth_shards], ignore_index=True)
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return self.fetch(rows)
 
     def fetch(self, rows) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        images = np.zeros((0, 1, 1, 3), np.uint8)
-        for i, inside, at in located(self.sizes, rows):
-            part = self.fetch_rows(self.shards[i], inside)
-            images = images if len(images) else np.empty((len(rows), *part.shape[1:]), np.uint8)
-            images[at] = part
-        return images
+        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
 
 
 def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -113,13 +148,19 @@ def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.nd
         yield int(i), rows[at] - starts[i], at
 
 
-def stacked(files: Sequence[Path], rows) -> np.ndarray:
-    """The given rows of arrays that lie in ``.npy`` files one below the other; only these are read."""
-    parts = [np.load(f, mmap_mode="r") for f in files]
-    out = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
-    for i, inside, at in located([len(p) for p in parts], rows):
-        out[at] = parts[i][inside]
-    return out
+def gathered(sizes: Sequence[int], rows, read: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """The images at positions ``rows``, in that order, of shards of these sizes; ``read``: shard, positions in it -> images."""
+    made = np.zeros((0, 1, 1, 3), np.uint8)
+    for i, inside, at in located(sizes, rows):
+        part = read(i, inside)
+        made = made if len(made) else np.empty((len(rows), *part.shape[1:]), part.dtype)
+        made[at] = part
+    return made
+
+
+def on_disk(files: Iterable[Path], rows=None) -> Lazy:
+    """Arrays in ``.npy`` files one below the other, or some rows of that, still on disk."""
+    return Lazy(*(np.load(f, mmap_mode="r") for f in files), rows=rows)
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
@@ -136,7 +177,7 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
         raise unknown(f"selection of {artifact.name}", keep, [c for c in table if c.startswith("keep")])
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
-    return Split(artifact.array(f"{task}.npy")[rows], facts["label"].to_numpy(np.int64), facts)
+    return Split(Lazy(artifact.array(f"{task}.npy"), rows=rows), facts["label"].to_numpy(np.int64), facts)
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -175,9 +216,9 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
     ``rows`` has one mapping per image, with ``caption`` and perhaps ``label``; keys count on from ``first``.
     """
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for i, (image, row) in enumerate(zip(images, rows, strict=True), start=first):
-            parts = {"png": png(image), "txt": row["caption"].encode(), "json": json.dumps(row, default=str).encode()}
+    with tarfile.open(fileobj=buffer, mode="w") as tar, ThreadPoolExecutor(gpu.cores()) as threads:  # a GPU waits for this
+        for i, (data, row) in enumerate(zip(threads.map(png, images), rows, strict=True), start=first):
+            parts = {"png": data, "txt": row["caption"].encode(), "json": json.dumps(row, default=str).encode()}
             if "label" in row:
                 parts["cls"] = str(row["label"]).encode()
             for ending, data in parts.items():
@@ -220,20 +261,37 @@ def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
         return np.stack([_decoded(read(m)) for m in images]), [json.loads(read(m)) for m in rows]
 
 
+class Tar:
+    """The images of a webdataset shard; those at the positions asked for are read and decoded, each once, and no others.
+
+    Raises ``StudyError`` when the shard is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __len__(self) -> int:
+        with _opened(self.path) as (_, images, _):
+            return len(images)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        wanted, back = np.unique(rows, return_inverse=True)
+        with _opened(self.path) as (read, images, _):
+            return np.stack([_decoded(read(place)) for place in images[wanted]])[back]
+
+
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
-    """The images at positions ``rows`` of the tar beside a parquet shard; only these are read and decoded, each once.
+    """The images at positions ``rows`` of the tar beside a parquet shard.
 
     Raises ``StudyError`` when the tar is damaged, or does not hold as many images as the shard lists.
     """
     import pyarrow.parquet as pq
 
-    wanted, back = np.unique(rows, return_inverse=True)
-    with _opened(shard.with_suffix(".tar")) as (read, images, _):
-        listed = pq.ParquetFile(shard).metadata.num_rows
-        if len(images) != listed:
-            raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. "
-                             "Delete both and make them again (LAION's with helpers.paper.laion.download).")
-        return np.stack([_decoded(read(m)) for m in images[wanted]])[back]
+    images, listed = Tar(shard.with_suffix(".tar")), pq.ParquetFile(shard).metadata.num_rows
+    if len(images) != listed:
+        raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. "
+                         "Delete both and make them again (LAION's with helpers.paper.laion.download).")
+    return images[rows]
 
 
 def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:

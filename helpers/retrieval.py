@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from helpers import clip, copies, gpu, pools, provenance, rules, scan, store, worlds
-from helpers.pools import Benchmark, Pool
+from helpers.pools import Benchmark, Lazy, Pool
 from helpers.worlds import World, unknown
 
 RULES = (*rules.RULES, "semantic")
@@ -80,8 +79,7 @@ def _index(path: Path, kind: str, name: str, key: str, param: str) -> None:
 
 def embeddings(artifact: store.Artifact, kind: str, rows=None) -> np.ndarray:
     """Pool embeddings of a kind, "img" or "text", float32: of the pool positions ``rows``, without them of all, in order."""
-    files = artifact.files(f"{kind}_emb/*.npy")
-    return np.concatenate([np.load(f) for f in files]) if rows is None else pools.stacked(files, rows)
+    return pools.on_disk(artifact.files(f"{kind}_emb/*.npy"), rows)[:]
 
 
 def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
@@ -95,9 +93,9 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
     """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
     texts = [t for name in bench.classes for t in bench.texts(name)]
     queries = clip.embed_texts(clip.load(w), texts)
-    label = np.repeat(np.arange(len(bench.classes)), len(bench.templates))
-    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, w.retrieval.k).ravel(),
-                           "label": np.repeat(label, w.retrieval.k)}) for name in ("image", "text")]
+    label, k = np.repeat(np.arange(len(bench.classes)), len(bench.templates)), dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
+    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, k).ravel(),
+                           "label": np.repeat(label, k)}) for name in ("image", "text")]
     table = pd.concat(found).query("row >= 0").drop_duplicates().sort_values(["row", "label"], ignore_index=True)
     return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
 
@@ -198,15 +196,15 @@ def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str
 
 
 def judged(path: Path, w: World, bench: Benchmark, table: pd.DataFrame, pool: Pool,
-           limits: Mapping[str, float]) -> tuple[pd.DataFrame, Callable]:
-    """The candidates with what the filters need, and a function from rows of the table to copy descriptors.
+           limits: Mapping[str, float]) -> tuple[pd.DataFrame, Lazy]:
+    """The candidates with what the filters need, and their copy descriptors.
 
     Adds ``score, domain_score`` (similarity to label and domain), ``in_domain`` and ``copy``. Images go to ``{task}.npy``, what
     is known of them to ``parts/``, ``SHARD`` candidates at a time; more are never in memory.
     """
     images, parts = path / f"{bench.task}.npy", range(0, max(len(table), 1), SHARD)
     if not images.exists():
-        store.write(images, (pool.fetch(table["row"].iloc[i : i + SHARD]) for i in parts))
+        store.write(images, Lazy(pool, rows=table["row"]))
     held_out = np.concatenate([copies.descriptor(getattr(bench, split).images) for split in w.retrieval.decontaminate])
     held_out = store.write(path / "parts" / f"{bench.task}-held-out.npy", held_out)
     seen = store.fill(path, {f"parts/{bench.task}-{i:09d}.npy": (images, i) for i in parts}, describe_shard, "shards described")
@@ -215,7 +213,7 @@ def judged(path: Path, w: World, bench: Benchmark, table: pd.DataFrame, pool: Po
     known = pd.concat(map(store.read_table, store.fill(path, jobs, judge_shard, "shards judged")), ignore_index=True)
     table = table.assign(score=known["score"], domain_score=known["domain_score"], copy=known["similarity"] > limits["copy"],
                          in_domain=known["domain_score"] >= limits["domain"])
-    return table, functools.partial(pools.stacked, seen)
+    return table, pools.on_disk(seen)
 
 
 def describe_shard(images: Path, start: int) -> np.ndarray:
@@ -227,7 +225,7 @@ def judge_shard(w: World, table: pd.DataFrame, descriptors: Path, held_out: Path
                 domain: str) -> pd.DataFrame:
     """Of some candidates (``row, label``) ``score``, ``domain_score``, and ``similarity`` to the nearest held-out picture."""
     made, vectors = clip.load(w), embeddings(store.load("embeddings", w), "img", table["row"])
-    return pd.DataFrame({"score": clip.label_scores(made, vectors, table["label"], classes, templates),
+    return pd.DataFrame({"score": clip.label_scores(made, vectors, table["label"], classes, templates, w.clip.aggregate),
                          "domain_score": np.einsum("nd,d->n", vectors, clip.embed_texts(made, [domain])[0]),
                          "similarity": copies.nearest(np.load(descriptors), np.load(held_out))})
 
@@ -237,13 +235,12 @@ def steps(w: World) -> tuple[str, ...]:
     return ("NSFW", "CLIP filter", "cap", "near-duplicate", *(("duplicate",) if w.retrieval.deduplicate else ()))
 
 
-def dropped(w: World, table: pd.DataFrame, rule: str, name: str, descriptors: Callable | None = None,
+def dropped(w: World, table: pd.DataFrame, rule: str, name: str, descriptors: np.ndarray | Lazy | None = None,
             limit: float = 1.0) -> np.ndarray:
     """Why each candidate is dropped in a variant: "not matched" or one of ``steps``; or "kept".
 
     ``near-duplicate`` is that of a held-out image. ``duplicate`` is that of another pair of the class which stays: the
-    best-scoring one, of equals the one with the lower id. For it ``descriptors`` (rows of the table -> copy descriptors) and
-    ``limit`` are needed.
+    best-scoring one, of equals the one with the lower id. For it ``descriptors`` (of the table's rows) and ``limit`` are needed.
     """
     if name not in FILTERS:
         raise unknown("filter", name, FILTERS)
@@ -261,7 +258,7 @@ def dropped(w: World, table: pd.DataFrame, rule: str, name: str, descriptors: Ca
     if w.retrieval.deduplicate:
         ranked = table.reset_index(drop=True)[why == "kept"].sort_values(["score", "id"], ascending=[False, True], kind="stable")
         for _, rows in ranked.groupby("label").groups.items():
-            why[rows[copies.duplicates(descriptors(rows), limit)]] = "duplicate"
+            why[rows[copies.duplicates(descriptors[rows], limit)]] = "duplicate"
     return why
 
 

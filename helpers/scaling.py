@@ -123,7 +123,8 @@ def metrics(w: World, made: Path, name: str) -> pd.DataFrame:
     b, backend, n = arms.bench(w), worlds.backend(w), min(w.scaling.sizes[-1], most(w, made, name))
     split = arms.images_of(w, made, name)
     split = split.take(subset(w, made, name, n, 0))
-    seen, features = backend.judge(w, split.images)["variant"], backend.judge_features(w, split.images)
+    images = np.asarray(split.images)
+    seen, features = backend.judge(w, images)["variant"], backend.judge_features(w, images)
     truth = np.array(b.classes, object)[split.labels]
     f1 = f1_score(truth, seen.to_numpy(), labels=list(b.classes), average=None, zero_division=0)
     groups = [features[split.labels == label] for label in range(len(b.classes))]

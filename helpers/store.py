@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import gpu
-from helpers.worlds import StudyError, World, unknown
+from helpers.worlds import StudyError, World, backend, entropy, unknown
 
 PACKAGE = Path(__file__).parent
 
@@ -49,9 +49,10 @@ ARTIFACTS = {
     "upstream": Spec("00", "seconds with the committed weights", ("pool.upstream", "upstream"), ("pool",),
                      ("pocket/upstream.py", "pocket/training.py", "pocket/diffusion.py", "pocket/judges.py", "pocket/weights/card.json")),
     "embeddings": Spec("03", "a minute", ("clip", "retrieval.index"), ("pool", "benchmarks", "upstream"), ("clip.py",)),
-    "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",), ("captions.py", "pocket/language.py")),
+    "captions": Spec("01", "half a minute", ("seed", "captions"), ("upstream",),
+                     ("captions.py", "sampling.py", "pocket/language.py", "paper/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
-                      ("synthesis.py", "drawing.py", "pocket/generator.py")),
+                      ("synthesis.py", "drawing.py", "pocket/generator.py", "paper/generator.py")),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
@@ -110,7 +111,7 @@ def _source(file: str) -> str:
 
 
 def key(name: str, w: World, **variant) -> str:
-    """The hash that names an artifact: over its settings, variant, code, and the keys of what it is made from."""
+    """The hash that names an artifact: over its settings, variant, code, what lies outside, and the keys of what it is made from."""
     spec = _spec(name)
     parts = {
         "name": name, "backend": w.backend, "variant": variant,
@@ -118,6 +119,8 @@ def key(name: str, w: World, **variant) -> str:
         "needs": {n: key(n, w) for n in spec.needs},
         "code": code(name, w),
     }
+    outside = backend(w).outside(w).get(name)
+    parts |= {"outside": outside} if outside else {}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -137,6 +140,11 @@ def folder(name: str, w: World, **variant) -> Path:
     """Where an artifact is or will be."""
     label = "-".join([name, *(f"{k}={v}" for k, v in sorted(variant.items())), key(name, w, **variant)])
     return root() / w.name / "store" / label
+
+
+def unfinished(name: str, w: World, *what) -> Path:
+    """Where a long job of an artifact keeps its state until it is done; ``what`` says which job."""
+    return root() / w.name / "unfinished" / f"{name}-{key(name, w)}-{entropy(*what):016x}.pt"
 
 
 def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:
@@ -206,10 +214,7 @@ def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parall
 
 
 def write(path: Path, value) -> Path:
-    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename.
-
-    An array may come as an iterator of parts, one below the other, so that it never is in memory as a whole.
-    """
+    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +224,7 @@ def write(path: Path, value) -> Path:
             elif path.suffix == ".parquet":
                 value.to_parquet(f, index=False)
             elif path.suffix == ".npy":
-                _save_parts(f, value) if isinstance(value, Iterator) else np.save(f, value, allow_pickle=False)
+                value.save(f) if hasattr(value, "save") else np.save(f, value, allow_pickle=False)
             elif path.suffix == ".json":
                 f.write(json.dumps(value, indent=1, sort_keys=True).encode())
             else:
@@ -228,17 +233,6 @@ def write(path: Path, value) -> Path:
             os.fsync(f.fileno())
         os.replace(temporary, path)
     return path
-
-
-def _save_parts(f, parts: Iterator[np.ndarray]) -> None:
-    first = np.ascontiguousarray(next(parts))
-    np.save(f, first, allow_pickle=False)
-    rows = len(first)
-    for part in parts:
-        f.write(np.ascontiguousarray(part, first.dtype))
-        rows += len(part)
-    f.seek(0)  # numpy leaves room in the header for more rows
-    np.lib.format.write_array_header_1_0(f, {**np.lib.format.header_data_from_array_1_0(first), "shape": (rows, *first.shape[1:])})
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -7,25 +7,16 @@ Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Tra
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-
-class StudyError(Exception):
-    """Something a user can put right; the message says what was given, what is valid, and what to do next."""
-
-
-def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
-    """A ``StudyError`` for a name that is not one of ``valid``, with the nearest valid name as a suggestion."""
-    valid = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(given), valid, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(valid)}.")
+from helpers.errors import NotKnown as NotKnown
+from helpers.errors import StudyError as StudyError
+from helpers.errors import ask as ask
+from helpers.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -95,6 +86,7 @@ class ClipSettings:
     model: str = "upstream"  # "upstream": the miniature's own; otherwise a name that open_clip knows
     pretrained: str = ""
     top_share: float = 0.5  # best share per class kept by the filter, for both sources; [P] 0.3
+    aggregate: str = "max"  # similarity over a class's templates in the filter [P]; "mean" of their embeddings [C]
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,8 @@ class RetrievalSettings:
 
     rules: tuple[str, ...] = ("substring", "word", "semantic")  # or "tokens" [C]; the one used is chosen on validation
     index: tuple[str, str] = ("HNSW32", "efSearch=512")  # faiss factory string and search effort; recall is in notebook 03
-    k: int = 60  # semantic search: neighbours per query and index [P: 2,000, ImageNet 500]
+    k: int = 60  # semantic search: neighbours per query and index [P] 2,000
+    k_of: tuple[tuple[str, int], ...] = ()  # another k for some tasks; [P] ImageNet 500
     filters: tuple[str, ...] = ("top", "domain")  # "top": best share per class [P]; "domain": one text, threshold [W]
     domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2
     class_cap: int = 10_000  # M [P]
@@ -121,15 +114,20 @@ class FinetuneSettings:
     seeds: int = 3  # [P] at least 3
     lrs: tuple[float, ...] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
     batch: int = 32  # [P] 512
-    epochs: int = 6  # [P] 30, ImageNet 10
+    epochs: int = 6  # [P] 30
+    epochs_of: tuple[tuple[str, int], ...] = ()  # other epochs for some tasks; [P] ImageNet 10
     min_steps: int = 40  # so that the smallest sets leave the warm-up; the same for every source
-    warmup: float = 0.1  # share of the steps; [P] 500 steps, more than the smallest sets ever train
+    warmup: float = 0.1  # share of the steps, or from 1 on their number; [P] 500, more than the smallest sets ever train
     weight_decay: float = 0.1  # [P]
     betas: tuple[float, float] = (0.9, 0.95)  # [P]
     clip_norm: float = 1.0  # [C]
     evaluations: int = 2  # times validation accuracy is taken; the best state is kept [P: every epoch]
     validation: int = 500  # validation images looked at during training
     probe_images: int = 800  # of train, and of validation, that the linear probe is fitted on
+    probe_on: str = "both"  # the probe for test: fitted on train and validation [C], or on "train" [P]
+    precision: str = "bf16"  # where the device computes it fast, weights in fp32; "fp32" throughout [C]
+    at_once: int = 1_000_000  # images per forward pass, halved where memory is short; gradients are summed over the batch
+    checkpoint_minutes: float = 10.0  # a run is kept so often, and goes on from there to the same bytes
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,9 @@ class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
     size: int = 120  # images per arm of every ablation
+    generators: tuple[str, ...] = ("short", "middle", "long")  # compared at equal size; [P] SD 1.1, 1.3, 1.5 (figure 6)
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
+    edit_prompt: str = "template"  # of SDEdit [P]; "name": the bare class name [C]
     mix_synthetic: tuple[int, ...] = (0, 120, 240, 480)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
 
@@ -246,10 +246,12 @@ PAPER = World(
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
     captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64),  # [C]
     synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
-    retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000),  # [P], [C]
+    retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, k_of=(("imagenet", 500),)),  # [P]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
-                              batch=512, epochs=30, evaluations=30, validation=50_000, probe_images=1_300_000),  # [P]
-    analysis=AnalysisSettings(size=100_000, strengths=tuple(i / 10 for i in range(1, 11))),  # [P] figure 5
+                              batch=512, epochs=30, epochs_of=(("imagenet", 10),), min_steps=1, warmup=500, evaluations=30,
+                              validation=50_000, probe_images=1_300_000, probe_on="train"),  # [P]
+    analysis=AnalysisSettings(size=100_000, generators=("1.1", "1.3", "1.5"), strengths=tuple(i / 10 for i in range(1, 11)),
+                              mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3, generators=("1.1", "1.3", "1.5"), steps=10_000,
                             batch=512, hidden=2_048),
     robustness=RobustnessSettings(task="imagenet", image_size=224),
@@ -272,14 +274,16 @@ def _override(settings, changes: dict, path: str):
 def get(name: str, **overrides) -> World:
     """The world called ``name``, with settings replaced: ``get("pocket", seed=1, finetune={"epochs": 5})``.
 
+    What the user configured beside this file (paper.toml) counts as the world's own.
     Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones.
     """
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
-    world = _override(WORLDS[name], overrides, f"world {name!r}")
+    base = backend(WORLDS[name]).configured(WORLDS[name])
+    world = _override(base, overrides, f"world {name!r}")
     for task in world.tasks:
-        if task not in WORLDS[name].tasks:
-            raise unknown(f"task in world {name!r}", task, WORLDS[name].tasks)
+        if task not in (*WORLDS[name].tasks, *base.tasks):
+            raise unknown(f"task in world {name!r}", task, (*WORLDS[name].tasks, *base.tasks))
     return world
 
 

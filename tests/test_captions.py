@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import captions, gpu, worlds
+from helpers import captions, gpu, sampling, worlds
 from helpers.pocket import language
 from helpers.pools import Benchmark
 from helpers.worlds import StudyError
@@ -180,6 +180,6 @@ def test_nucleus_sampling_by_hand():
 
     settings = dataclasses.replace(W.captions, temperature=1.0, top_p=0.7)
     scores = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(4, 1)  # nucleus: 0.5 and 0.3, so 5/8 and 3/8
-    sampler = language._nucleus_sampler(torch.tensor([[0.0], [0.62], [0.63], [0.999]]).double(), 2, settings)
+    sampler = sampling.nucleus(torch.tensor([[0.0], [0.62], [0.63], [0.999]]).double(), 2, settings)
     assert sampler(torch.zeros(4, 2, dtype=torch.long), scores).argmax(1).tolist() == [1, 1, 3, 3]
 

@@ -74,7 +74,7 @@ def test_of_near_copies_the_best_scoring_pair_of_the_class_stays():
     made = pd.DataFrame({"label": [0, 0, 0, 0, 0, 1, 0], "word": True, "nsfw": "UNLIKELY", "score": [0.1, 0.9, 0.5, 0.5, 0.4, 0.3, 0.95],
                          "in_domain": True, "copy": [False] * 6 + [True], "id": [6, 5, 9, 3, 4, 1, 2]})
     picture = np.eye(3, dtype=np.int16)[[0, 0, 1, 1, 2, 0, 0]] * copies.SCALE
-    made["why:word+top"] = retrieval.dropped(w, made, "word", "top", lambda rows: picture[rows], 0.9)
+    made["why:word+top"] = retrieval.dropped(w, made, "word", "top", picture, 0.9)
     assert list(made["why:word+top"]) == ["duplicate", "kept", "duplicate", "kept", "kept", "kept", "near-duplicate"]
     rows = retrieval.funnel(w, made, "t", "word", "top", 100)
     assert rows["step"].iloc[-1] == "after duplicate" and rows["rows"].tolist() == [100, 7, 7, 7, 7, 6, 4]

@@ -110,13 +110,6 @@ def test_truncated_parquet(tmp_path):
         store.read_table(path)
 
 
-def test_an_array_in_parts_has_the_bytes_of_the_whole(tmp_path):
-    whole = np.random.default_rng(0).normal(size=(1_201, 3, 2)).astype(np.float32)
-    for i, cuts in enumerate(([], [9], [5, 5, 1_000])):
-        path = store.write(tmp_path / f"{i}.npy", iter(np.split(whole, cuts)))
-        assert path.read_bytes() == store.write(tmp_path / "whole.npy", whole).read_bytes()
-
-
 @pytest.mark.parametrize("code, words", [(errno.ENOSPC, "disk full"), (errno.EROFS, "STUDY_RUNS"), (errno.EACCES, "cannot write")])
 def test_full_and_read_only_disks(tmp_path, monkeypatch, code, words):
     def refuse(*_):

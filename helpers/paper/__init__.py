@@ -1,7 +1,7 @@
 """The published setting behind the same functions as the miniature: LLaMA, Stable Diffusion, LAION, public benchmarks.
 
-Nothing is downloaded here: weights come from the Hugging Face cache of the user, data from the folders that
-``$STUDY_PAPER`` holds (``laion/`` metadata and images, ``benchmarks/`` in torchvision's layouts).
+Nothing is downloaded here. What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER`` (helpers/paper/config.py); what is
+missing, and how to get it, says ``python -m helpers.run paper --check``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,23 @@ import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
-from helpers.worlds import StudyError, World
+from helpers.worlds import NotKnown, StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
+
+
+def configured(w: World) -> World:
+    """The world with the user's own tasks and settings, read from ``paper.toml`` if there is one."""
+    from helpers.paper import config
+
+    return config.configured(w)
+
+
+def outside(w: World) -> dict[str, dict]:
+    """Artifact -> what it is made of that lies outside the store: weights, shards, own tasks; part of the artifact's key."""
+    from helpers.paper import config
+
+    return config.outside(w)
 
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
@@ -23,17 +37,17 @@ def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> li
 
     Raises ``StudyError`` when the weights are not there; they are gated.
     """
-    from helpers.paper import models
+    from helpers.paper import language
 
-    return models.write(w, prompts, rng)
+    return language.write(w, prompts, rng)
 
 
 def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | None = None,
          strength: float | None = None) -> np.ndarray:
     """One image per caption and seed by Stable Diffusion, 512 reduced to 256 pixels; SDEdit with ``images`` ([P] section 5)."""
-    from helpers.paper import models
+    from helpers.paper import generator
 
-    return models.draw(w, captions, seeds, images, strength)
+    return generator.draw(w, captions, seeds, images, strength)
 
 
 def open_pool(w: World) -> Pool:
@@ -44,25 +58,25 @@ def open_pool(w: World) -> Pool:
 
 
 def benchmark(w: World, task: str) -> Benchmark:
-    """A public benchmark under ``$STUDY_PAPER/benchmarks``, in torchvision's layout, with the published splits."""
+    """A public benchmark under ``$STUDY_PAPER/benchmarks``, in torchvision's layout with the published splits, or your own."""
     from helpers.paper import data
 
     return data.benchmark(w, task)
 
 
 def shifted(w: World, task: str) -> dict[str, Split]:
-    """Raises ``StudyError``: nobody has sketched these classes, or dressed them in new textures."""
-    raise StudyError(f"world {w.name!r} has no shifted sets of {task}. {_RENDERED} 06")
+    """Raises ``NotKnown``: nobody has sketched these classes, or dressed them in new textures."""
+    raise NotKnown(f"world {w.name!r} has no shifted sets of {task}. {_RENDERED} 06")
 
 
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
-    """Raises ``StudyError``: nobody knows how many wheels the photographs show."""
-    raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
+    """Raises ``NotKnown``: nobody knows how many wheels the photographs show."""
+    raise NotKnown(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
 
 
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
-    """Raises ``StudyError``: there is no network here that was trained on these classes and nothing else."""
-    raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
+    """Raises ``NotKnown``: there is no network here that was trained on these classes and nothing else."""
+    raise NotKnown(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
@@ -73,13 +87,15 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 
 def quality(w: World) -> dict:
-    """Raises ``StudyError``: the published models come with their own papers."""
-    raise StudyError(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")
+    """Raises ``NotKnown``: the published models come with their own papers."""
+    raise NotKnown(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")
 
 
 def clip_folder(w: World) -> Path:
-    """Raises ``StudyError``: the published CLIP is named by ``World.clip``."""
-    raise StudyError(f"world {w.name!r} loads CLIP by name; set clip={{'model': ..., 'pretrained': ...}}.")
+    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (helpers.clip.save)."""
+    from helpers.paper import config
+
+    return Path(config.settings().clip)
 
 
 def retrain(w: World) -> Path:

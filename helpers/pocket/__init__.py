@@ -12,6 +12,16 @@ from helpers.probes import ProbeSets
 from helpers.worlds import World
 
 
+def configured(w: World) -> World:
+    """The world with the user's own settings; the miniature has none beside helpers/worlds.py."""
+    return w
+
+
+def outside(w: World) -> dict[str, dict]:
+    """Artifact -> what it is made of that lies outside the store: nothing, all of it is made here."""
+    return {}
+
+
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
     """Continue each few-shot prompt by the world's language model; the same ``rng`` state gives the same captions."""
     from helpers.pocket import language, upstream

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import gpu
+from helpers import gpu, sampling
 from helpers.worlds import CaptionSettings
 
 NEWLINE, START, PAD = "\n", "<s>", "<pad>"
@@ -69,7 +69,7 @@ def write(folder: str | Path, prompts: Sequence[str], seeds: Sequence[int], sett
         rows = order[start:start + settings.batch]
         batch = tokenizer([prompts[i] for i in rows], padding=True, return_tensors="pt").to(model.device)
         uniform = np.stack([np.random.default_rng(seeds[i]).random(settings.max_new_tokens) for i in rows])
-        sampler = _nucleus_sampler(torch.from_numpy(uniform).to(model.device), batch["input_ids"].shape[1], settings)
+        sampler = sampling.nucleus(torch.from_numpy(uniform).to(model.device), batch["input_ids"].shape[1], settings)
         with torch.inference_mode():
             out = model.generate(**batch, max_new_tokens=settings.max_new_tokens, do_sample=False, eos_token_id=newline,
                                  pad_token_id=tokenizer.pad_token_id, logits_processor=LogitsProcessorList([sampler]))
@@ -77,28 +77,6 @@ def write(folder: str | Path, prompts: Sequence[str], seeds: Sequence[int], sett
         for i, text in zip(rows, texts, strict=True):
             captions[i] = text
     return captions
-
-
-def _nucleus_sampler(uniform, prompt_length: int, settings: CaptionSettings):
-    """Temperature and top-p sampling as a logits processor for greedy search: row r takes its own number per step.
-
-    ``generate`` with ``do_sample`` draws from the global state for the whole batch, so that a caption would depend on
-    its neighbours. Here the token is where the cumulative probability, largest first, passes ``uniform[r, step]``.
-    """
-    import torch
-    from transformers import LogitsProcessor
-
-    class Nucleus(LogitsProcessor):
-        def __call__(self, input_ids, scores):
-            probability = (scores.double() / settings.temperature).softmax(-1)
-            probability, token = probability.sort(dim=-1, descending=True, stable=True)
-            total = probability.cumsum(-1)
-            nucleus = (total - probability < settings.top_p) * probability
-            threshold = uniform[:, input_ids.shape[1] - prompt_length, None] * nucleus.sum(-1, keepdim=True)
-            rank = (nucleus.cumsum(-1) <= threshold).sum(-1, keepdim=True).clamp(max=scores.shape[1] - 1)
-            return torch.full_like(scores, -math.inf).scatter(1, token.gather(1, rank), 0.0)
-
-    return Nucleus()
 
 
 @functools.cache

@@ -90,7 +90,13 @@ def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame:
-    """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
+    """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3).
+
+    Through the indices of ``artifact``, or through one that the world names (``backend.search_index``).
+    """
+    known = worlds.backend(w).search_index(w, bench)
+    if known is not None:
+        return in_pool(worlds.backend(w).open_pool(w), known)
     texts = [t for name in bench.classes for t in bench.texts(name)]
     queries = clip.embed_texts(clip.load(w), texts)
     label, k = np.repeat(np.arange(len(bench.classes)), len(bench.templates)), dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
@@ -98,6 +104,14 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
                            "label": np.repeat(label, k)}) for name in ("image", "text")]
     table = pd.concat(found).query("row >= 0").drop_duplicates().sort_values(["row", "label"], ignore_index=True)
     return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
+
+
+def in_pool(pool: Pool, found: pd.DataFrame) -> pd.DataFrame:
+    """Those of ``found`` (``url, label, class``) that are in the pool, which holds what was downloaded: ``row, label, class``."""
+    urls = pd.concat([store.read_table(shard)[["URL"]] for shard in pool.shards], ignore_index=True)["URL"]
+    table = found.merge(pd.DataFrame({"url": urls, "row": np.arange(len(urls))}), on="url")[["row", "label", "class"]]
+    print(f"search: {len(table):,} of {len(found):,} pairs found are in the pool; download the others with helpers.paper.laion")
+    return table.drop_duplicates().sort_values(["row", "label"], ignore_index=True)
 
 
 def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:

@@ -42,8 +42,6 @@ def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
     about = repr((index, k, bench.classes, bench.templates, None if remote else w.clip))
     folder = store.root() / w.name / "index" / f"{bench.task}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     kinds = tuple(kind for kind in KINDS if (_answers(index, kind) if remote else kind in _folder(index)[0]))
-    if "image" not in kinds:
-        raise StudyError(f"the index {index} cannot be searched by image. A folder needs image.index, a back end one of its indices.")
     if "text" not in kinds:
         print(f"index {index}: has no text.index, so captions are not searched")
     ask = ask_back_end if remote else functools.partial(ask_folder, w)
@@ -69,9 +67,9 @@ def _folder(index: str) -> tuple[dict, Pool]:
 
     path = Path(index)
     shards = tuple(sorted((path / "metadata").glob("*.parquet")))
-    if not shards:
-        raise StudyError(f"no index of clip-retrieval in {path}: it should hold image.index, text.index and metadata/*.parquet. Valid: "
-                         "such a folder, or the address of a back end, http://HOST:PORT/knn-service.")
+    if not shards or not (path / "image.index").exists():
+        raise StudyError(f"no index of clip-retrieval in {path}: it should hold image.index and metadata/*.parquet, perhaps text.index. "
+                         "Valid: such a folder, or the address of a back end, http://HOST:PORT/knn-service.")
     try:
         found = {kind: faiss.read_index(str(path / f"{kind}.index"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
                  for kind in KINDS if (path / f"{kind}.index").exists()}

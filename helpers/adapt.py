@@ -110,7 +110,7 @@ def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s
             if (step + 1) in _checkpoints(steps, s.evaluations):
                 kept = _better(kept, Adapted(made, weight, bias), bench, step + 1, s)
             if resume and time.monotonic() - saved > 60 * s.checkpoint_minutes:
-                _keep(resume, made, weight, bias, optimiser, generator, {"step": step + 1, "order": order, "kept": kept})
+                _keep(resume, made, weight, bias, optimiser, generator, {"step": step + 1, "order": torch.from_numpy(order), "kept": kept})
                 saved = time.monotonic()
     _restore(made, weight, bias, kept.pop("state"))
     if resume:
@@ -150,12 +150,12 @@ def _keep(file: Path, made: Clip, weight, bias, optimiser, generator, rest: dict
 def _resumed(file: Path, made: Clip, weight, bias, optimiser, generator) -> tuple[int, np.ndarray, dict]:
     import torch
 
-    state = torch.load(file, map_location="cpu", weights_only=False)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     _restore(made, weight, bias, (state["visual"], *state["head"]))
     optimiser.load_state_dict(state["optimiser"])
     generator.set_state(state["generator"])
     print(f"finetuning: goes on at step {state['step']}")
-    return state["step"], state["order"], state["kept"]
+    return state["step"], state["order"].numpy(), state["kept"]
 
 
 def _checkpoints(steps: int, evaluations: int) -> set[int]:
@@ -231,15 +231,19 @@ def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -
     """
     train, val = thinned(bench.train, s.probe_images), thinned(bench.val, s.probe_images)
     x, y = clips.embed_images(clip, train.images), clips.embed_images(clip, val.images)
+    final, best = chosen_probe(x, train.labels, y, val.labels, len(bench.classes), s.probe_on)
+    return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
+
+
+def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train"):
+    """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``; ``x`` and ``val`` are features."""
     best, solution = (-1.0, PENALTIES[-1]), None
     for penalty in sorted(PENALTIES, reverse=True):
-        solution = linear_probe(x, train.labels, len(bench.classes), penalty, solution)
-        best = max(best, (accuracy_of(y, *solution, val.labels), penalty))
-    labels = train.labels
-    if s.probe_on == "both":
-        x, labels = np.concatenate([x, y]), np.concatenate([labels, val.labels])
-    final = linear_probe(x, labels, len(bench.classes), best[1], solution)
-    return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
+        solution = linear_probe(x, labels, classes, penalty, solution)
+        best = max(best, (accuracy_of(val, *solution, wanted), penalty))
+    if fit_on == "both":
+        x, labels = np.concatenate([x, val]), np.concatenate([labels, wanted])
+    return linear_probe(x, labels, classes, best[1], solution), best
 
 
 def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:

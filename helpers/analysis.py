@@ -43,20 +43,26 @@ def few_of_each(split: Split, n: int) -> Split:
     return split.take(np.flatnonzero(pd.Series(split.labels).groupby(split.labels).cumcount().to_numpy() < n))
 
 
-def fidelity(w: World, sets: dict[str, Split], bench: Benchmark) -> pd.DataFrame:
+def fidelity(w: World) -> pd.DataFrame:
     """How often each detail is right, as the judge sees it: ``task, source, class, attribute, images, correct`` (counts).
 
     An attribute is right when it is what the blueprint of the *label* says. In ``ground_truth`` the misses are the judge's own.
     """
+    jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
+    made = store.make("fidelity", w, lambda path: store.fill(path, jobs, details_right, "sources judged"))
+    return pd.concat([store.read_table(made.path / file) for file in jobs], ignore_index=True)
+
+
+def details_right(w: World, source: str) -> pd.DataFrame:
+    """The rows of ``fidelity`` for one source, from at most ``w.analysis.judged`` images of each class."""
+    bench, split = _bench(w), few_of_each(source_sets(w)[source], w.analysis.judged)
+    seen = worlds.backend(w).judge(w, np.asarray(split.images))
     rows = []
-    for source, split in sets.items():
-        split = few_of_each(split, w.analysis.judged)
-        seen = worlds.backend(w).judge(w, np.asarray(split.images))
-        for label in np.unique(split.labels):
-            here, name = split.labels == label, bench.classes[label]
-            for attribute, wanted in bench.details.loc[name].items():
-                right = int((seen.loc[here, attribute].to_numpy() == wanted).sum())
-                rows.append((bench.task, source, name, attribute, int(here.sum()), right))
+    for label in np.unique(split.labels):
+        here, name = split.labels == label, bench.classes[label]
+        for attribute, wanted in bench.details.loc[name].items():
+            right = int((seen.loc[here, attribute].to_numpy() == wanted).sum())
+            rows.append((bench.task, source, name, attribute, int(here.sum()), right))
     return pd.DataFrame(rows, columns=["task", "source", "class", "attribute", "images", "correct"])
 
 

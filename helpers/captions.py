@@ -87,12 +87,13 @@ def _build(path: Path, w: World) -> None:
     worlds.backend(w).write_captions(w, ["house => a house\ntree =>"], worlds.rng(w, "first"))  # models are made before workers start
     for task in w.tasks:
         bench, kept = worlds.backend(w).benchmark(w, task), pd.DataFrame()
+        wanted = dict(w.captions.per_class_of).get(task, w.captions.per_class)
         for attempt in range(ROUNDS):
             jobs = {f"raw/{task}-{attempt}-{label:04d}.parquet": (w, task, label, attempt, count)
-                    for label, count in _short(bench, kept, w.captions.per_class).items()}
+                    for label, count in _short(bench, kept, wanted).items()}
             if jobs:
                 made = [store.read_table(f) for f in store.fill(path, jobs, write_class, f"classes of {task} captioned")]
-                kept = clean(pd.concat([kept, *made], ignore_index=True), w.captions.per_class)
+                kept = clean(pd.concat([kept, *made], ignore_index=True), wanted)
         if not len(kept):
             raise StudyError(f"the language model wrote no caption for any class of {task}; see {path / 'raw'}.")
         lost = missing_classes(kept, bench)

@@ -48,12 +48,31 @@ def _load_named(model: str, pretrained: str) -> Clip:
         raise worlds.unknown("CLIP model", model, open_clip.list_models())
     if pretrained not in open_clip.list_pretrained_tags_by_model(model) and not Path(pretrained).is_file():
         raise worlds.unknown(f"weights of CLIP {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
+    located(model, pretrained)
     try:
         made = open_clip.create_model(model, pretrained=pretrained)
     except (OSError, RuntimeError) as e:
-        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}). Fetch them once "
-                         f"with a network: python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"") from e
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}): they are damaged, or of "
+                         "another architecture.") from e
     return _wrapped(made, open_clip.get_tokenizer(model))
+
+
+def located(model: str, pretrained: str) -> Path:
+    """The file with these weights: a checkpoint, or what the Hugging Face cache has of open_clip's tag; nothing is downloaded.
+
+    Raises ``StudyError`` when it is not there, saying how to get it.
+    """
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("hf_hub", "").strip("/")
+    names = (WEIGHTS, "open_clip_pytorch_model.bin") if repository else ()
+    found = [pretrained, *(f for f in (try_to_load_from_cache(repository, name) for name in names) if isinstance(f, str))]
+    files = [Path(f) for f in found if Path(f).is_file()]
+    if not files:
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} are not on this machine. Fetch them once with a network: "
+                         f"python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"")
+    return files[0]
 
 
 @functools.cache
@@ -127,7 +146,7 @@ def pixels(clip: Clip, images):
     """uint8 images (n, side, side, 3), array or tensor, as the model's input: float (n, 3, S, S), channels last."""
     import torch
 
-    x = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images).to(gpu.device())
+    x = gpu.sent(torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images))
     x = x.permute(0, 3, 1, 2).float() / 255
     if x.shape[-1] != clip.image_size:
         x = torch.nn.functional.interpolate(x, (clip.image_size,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
@@ -154,8 +173,8 @@ def embed_texts(clip: Clip, texts: Sequence[str], batch: int = 512) -> np.ndarra
 
 def _embed(part, n: int, batch: int, torch) -> np.ndarray:
     with torch.inference_mode(), gpu.autocast():
-        parts = [part(i).float().cpu().numpy() for i in range(0, n, batch)]
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        parts = [part(i).float() for i in range(0, n, batch)]  # fetched at the end, so that a GPU never waits for the next batch
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
 
 
 @functools.lru_cache(maxsize=8)

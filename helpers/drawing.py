@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,25 @@ from helpers import clip, pools, store, worlds
 from helpers.pools import Benchmark, Lazy
 from helpers.worlds import World
 
+PASS = 8  # samples drawn in one job
+
 
 def draw_shard(w: World, rows: list[dict]) -> bytes:
     """Draw some captions into the bytes of a webdataset tar; every row has ``caption, label, class, seed``."""
     images = worlds.backend(w).draw(w, [r["caption"] for r in rows], [int(r["seed"]) for r in rows])
     return pools.tar_bytes(images, rows)
+
+
+def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    """Draw a few captions to look at, (n, side, side, 3) uint8, one image per caption and seed; kept in the store."""
+    asked = hashlib.sha256(json.dumps([list(captions), [int(s) for s in seeds]]).encode()).hexdigest()[:12]
+    made = store.make("samples", w, lambda path: _sample(path, w, list(captions), list(seeds)), of=asked)
+    return np.concatenate([np.load(f) for f in made.files("*.npy")])
+
+
+def _sample(path: Path, w: World, captions: list[str], seeds: list[int]) -> None:
+    jobs = {f"{i:05d}.npy": (w, captions[i : i + PASS], seeds[i : i + PASS]) for i in range(0, len(captions), PASS)}
+    store.fill(path, jobs, worlds.backend(w).draw, "groups of samples drawn")
 
 
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class Need(NamedTuple):
+    """Something that notebooks need and may not find: what, for which of them (numbers), where, how to get it.
+
+    ``found`` is None for what a world does not offer: its notebooks run in another world.
+    """
+
+    what: str
+    notebooks: str
+    found: bool | None
+    where: str
+    get: str = ""
 
 
 class StudyError(Exception):

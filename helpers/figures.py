@@ -88,6 +88,7 @@ def grid(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = (), ti
         line[0].text(-0.06, 0.5, textwrap.fill(str(name), 22), transform=line[0].transAxes, ha="right", va="center", fontsize=10)
     for ax, heading in zip(axes[0], columns, strict=False):
         ax.set_title(heading, fontsize=10, loc="left", pad=4)
+    plt.close(fig)  # else a notebook shows it twice, as the cell's value and as an open figure
     return fig
 
 

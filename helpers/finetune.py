@@ -124,7 +124,11 @@ def select_rates(path: Path, w: World, variants: pd.DataFrame) -> dict[tuple[str
     keeps, jobs = chosen(variants, "keep"), {}
     for task in w.tasks:
         both = {"retrieved": keeps[task], "synthetic": "keep"}
-        n = common_size(w, [len(source_set(w, task, s, k)) for s, k in both.items()])
+        offered = {source: len(source_set(w, task, source, keep)) for source, keep in both.items()}
+        if offered["synthetic"] < w.finetune.sizes[0]:
+            raise StudyError(f"notebook 02 left {offered['synthetic']} images of {task}; the smallest size is {w.finetune.sizes[0]}. "
+                             "Lower finetune sizes, or raise captions per_class and run notebooks 01 and 02 again.")
+        n = common_size(w, list(offered.values()))
         for source, keep in both.items():
             for lr in w.finetune.lrs:
                 jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, task, source, keep, n, 0, lr, False)

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 
 from helpers.worlds import StudyError
 
@@ -36,6 +37,15 @@ def describe() -> str:
     return f"{cores()} CPU cores ({platform.machine()})"
 
 
+def memory() -> int:
+    """Bytes of memory of the device: of one GPU, or of this machine."""
+    if device() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def autocast(precision: str = "bf16"):
     """bfloat16 autocast where the device computes it fast; elsewhere, or with "fp32", a context that does nothing."""
     import torch
@@ -59,6 +69,13 @@ def precision():
     import torch
 
     return torch.bfloat16 if device() == "cuda" else torch.float32
+
+
+def sent(x):
+    """A tensor on the device; a GPU goes on with what it does while it is on its way."""
+    if device() == "cuda" and not x.is_cuda:
+        return x.pin_memory().to(device(), non_blocking=True)
+    return x.to(device())
 
 
 @functools.lru_cache(maxsize=1)
@@ -109,10 +126,22 @@ def _start_worker() -> None:
 
 
 @functools.cache
-def _processes() -> ProcessPoolExecutor:
+def _forkserver():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["open_clip", "helpers.worlds"])
-    return ProcessPoolExecutor(cores(), mp_context=context, initializer=_start_worker)
+    context.set_forkserver_preload(["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"])
+    return context
+
+
+def prepare_workers() -> None:
+    """Start to import, in the background, what the worker processes are going to need; returns at once."""
+    if device() == "cpu" and not ray_address():
+        _forkserver()
+        forkserver.ensure_running()
+
+
+@functools.cache
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
 
 
 def ray_address() -> str:
@@ -144,8 +173,8 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
             yield futures.pop(future), future.result()
     except BrokenProcessPool as e:
         _processes.cache_clear()
-        raise StudyError("a worker process was killed, most likely for want of memory. What was finished is kept: "
-                         "run the same command again to go on.") from e
+        raise StudyError("a worker process was killed, most likely for want of memory. What was finished is kept: run the same "
+                         "command again to go on. (A script of your own must call this below if __name__ == '__main__'.)") from e
     finally:
         for future in futures:
             future.cancel()

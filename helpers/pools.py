@@ -19,6 +19,8 @@ import pandas as pd
 from helpers import gpu, store
 from helpers.worlds import NotKnown, StudyError, unknown
 
+IN_MEMORY = 2**30  # bytes; training sets that are larger stay on disk
+
 
 class Lazy:
     """Images that stay where they are until asked for: the ``rows`` of ``sources`` laid end to end, all without.
@@ -76,7 +78,9 @@ class Split:
     def plus(self, other: Split) -> Split:
         """These images followed by those of ``other``."""
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
-        return Split(Lazy(self.images, other.images), np.concatenate([self.labels, other.labels]), facts)
+        both = (self.images, other.images)
+        images = Lazy(*both) if any(isinstance(images, Lazy) for images in both) else np.concatenate(both)
+        return Split(images, np.concatenate([self.labels, other.labels]), facts)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,9 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
         raise unknown(f"selection of {artifact.name}", keep, [c for c in table if c.startswith("keep")])
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
-    return Split(Lazy(artifact.array(f"{task}.npy"), rows=rows), facts["label"].to_numpy(np.int64), facts)
+    images = artifact.array(f"{task}.npy")
+    images = images[rows] if len(rows) * images[:1].nbytes < IN_MEMORY else Lazy(images, rows=rows)
+    return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -101,18 +101,24 @@ def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
 
     copy.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     _quiet_libraries()
     try:
         papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=_kernel(), cwd=str(TOP), progress_bar=False,
                                    log_output=True, request_save_on_cell_execute=False,
-                                   extra_arguments=["--IPKernelApp.log_level=40"],
-                                   config=Config(KernelManager={"shutdown_wait_time": 30.0}))  # a kernel may have a Ray to stop
+                                   extra_arguments=["--IPKernelApp.log_level=50"],
+                                   config=Config(KernelManager={"shutdown_wait_time": _seconds_to_stop()}))
     except PapermillExecutionError as e:
         if e.ename in ("StudyError", "MissingArtifact"):
             raise StudyError(f"{path.stem}: {e.evalue}") from None
         raise
     finally:
         _html(copy)
+
+
+def _seconds_to_stop() -> float:
+    """A kernel with a Ray has much to stop; another has nothing, but would wait for a helper of multiprocessing that ignores it."""
+    return 30.0 if gpu.ray_address() else 1.0
 
 
 def _quiet_libraries() -> None:
@@ -188,6 +194,22 @@ def listing(world: str) -> str:
     return "\n".join(f"{name:24s} {cost:>13s}  {question}" for name, cost, question in rows)
 
 
+def report(w: worlds.World, names: Sequence[str] = ()) -> tuple[str, list[str], bool]:
+    """What a world needs, what of it is here, what its notebooks cost; the notebooks meant; and whether they can start.
+
+    Without ``names`` all are meant that the world offers.
+    """
+    needs, costs = worlds.backend(w).check(w)
+    lacking = {number: [n for n in needs if not n.found and number in n.notebooks.split()] for number in notebooks()}
+    meant = [p.name[:2] for p in chosen(names) if names or all(n.found is not None for n in lacking[p.name[:2]])]
+    marks = {True: "found", False: "MISSING", None: "-"}
+    lines = [f"{marks[n.found]:8s}{n.what:28s}for {n.notebooks:26s}{n.where}" + ("" if n.found else f"\n        {n.get}") for n in needs]
+    lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
+    ready = " ".join(number for number in notebooks() if not lacking[number])
+    lines.append(f"can start: python -m helpers.run {w.name} {ready}" if ready else "nothing can start yet")
+    return "\n".join(lines), meant, not any(lacking[number] for number in meant)
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the notebooks of the study headlessly.",
                                      epilog="Example: python -m helpers.run pocket 03 04 -p seed=1")
@@ -198,6 +220,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ray", default=gpu.ray_address(), metavar="ADDRESS|local",
                         help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine (local); "
                              "needs pip install ray, and the store on a file system that all machines see; same results")
+    parser.add_argument("--check", action="store_true", help="what the notebooks need, what of it is here, and what they cost")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_args(arguments)
     if not made.world:
@@ -217,6 +240,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(listing(options.world))
             return 0
         _parameters(chosen(options.notebooks), pairs)
+        table, meant, complete = report(worlds.get(options.world), options.notebooks)
+        if options.check or not complete:
+            print(table, file=sys.stdout if complete else sys.stderr)
+        if not complete:
+            raise StudyError("not everything that these notebooks need is here, so nothing was started. Get what is MISSING above, look "
+                             f"again with: python -m helpers.run {options.world} --check   and start with the same command as now.")
+        if options.check:
+            return 0
         if options.ray:
             ray_engine.check(options.ray)
     except StudyError as e:
@@ -224,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
     try:
-        done = execute(options.world, options.notebooks, pairs, options.seed)
+        done = execute(options.world, meant, pairs, options.seed)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

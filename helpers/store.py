@@ -53,11 +53,18 @@ ARTIFACTS = {
                      ("captions.py", "sampling.py", "pocket/language.py", "paper/language.py")),
     "synthetic": Spec("02", "five minutes", ("synthesis", "clip"), ("captions", "upstream"),
                       ("synthesis.py", "drawing.py", "pocket/generator.py", "paper/generator.py")),
+    "samples": Spec("02", "seconds", ("synthesis",), ("upstream",), ("drawing.py", "pocket/generator.py", "paper/generator.py")),
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
+<<<<<<< HEAD
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",), ("analysis.py", "copies.py")),
+=======
+    "fidelity": Spec("05", "seconds", ("analysis.judged",), ("finetuned",), ("analysis.py", "pocket/judges.py")),
+    "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
+                     ("analysis.py",)),
+>>>>>>> main
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
                     (*_RENDERER_CODE, "pocket/shifts.py")),
     "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",
@@ -159,6 +166,7 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        gpu.prepare_workers()
         with _alone(path):
             if not (path / "manifest.json").exists():  # another process may have finished it meanwhile
                 build(path)
@@ -257,12 +265,15 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
+def free(path: Path) -> int:
+    """Bytes that are free where ``path`` is going to be."""
+    return shutil.disk_usage(next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())).free
+
+
 def check_disk(path: Path, need: int) -> None:
     """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` is going to be."""
-    there = next(p for p in [path, *path.parents] if p.exists())
-    free = shutil.disk_usage(there).free
-    if free < need:
-        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. "
+    if free(path) < need:
+        raise StudyError(f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are free. "
                          "Free some space or set STUDY_RUNS to a folder on a larger disk.")
 
 

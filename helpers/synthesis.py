@@ -34,10 +34,10 @@ def _build(path: Path, w: World) -> None:
 def sweep(w: World, captions: list[str], scales: tuple[float, ...]) -> dict[float, np.ndarray]:
     """The same captions and seeds at several guidance scales: scale -> images (n, side, side, 3) uint8."""
     seeds = [worlds.entropy(w.seed, "sweep", i) for i in range(len(captions))]
-    return {scale: worlds.backend(w).draw(worlds.adapt(w, synthesis={"guidance": scale}), captions, seeds) for scale in scales}
+    return {scale: drawing.sample(worlds.adapt(w, synthesis={"guidance": scale}), captions, seeds) for scale in scales}
 
 
-def to_image_folder(w: World, task: str, folder: Path) -> Path:
-    """Write a task's drawn images as ``folder/class/number.png``, readable by torchvision's ``ImageFolder``."""
+def to_image_folder(w: World, task: str, folder: Path, shards: int | None = None) -> Path:
+    """Write a task's drawn images, or its first ``shards``, as ``folder/class/number.png``, torchvision's ``ImageFolder``."""
     made = store.load("synthetic", w)
-    return pools.to_image_folder(made.files(f"{task}-*.tar"), worlds.backend(w).benchmark(w, task).classes, folder)
+    return pools.to_image_folder(made.files(f"{task}-*.tar")[:shards], worlds.backend(w).benchmark(w, task).classes, folder)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.errors import Need as Need
 from helpers.errors import NotKnown as NotKnown
 from helpers.errors import StudyError as StudyError
 from helpers.errors import ask as ask
@@ -59,6 +60,7 @@ class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
     per_class: int = 80  # captions wanted per class, after exact duplicates are dropped
+    per_class_of: tuple[tuple[str, int], ...] = ()  # another number for some tasks, so that all get as many captions
     mix: tuple[float, float, float] = (0.44, 0.11, 0.45)  # class only, class + relation, class + background [C]
     examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
@@ -244,8 +246,9 @@ PAPER = World(
     image_size=224,
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
-    captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64),  # [C]
-    synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=10_000),  # [P]
+    captions=CaptionSettings(per_class=17_000, per_class_of=(("cars", 8_500), ("dtd", 36_000), ("imagenet", 1_700)),
+                             max_new_tokens=100, batch=256),  # [C], batch 64; 1.7 million a task: top_share leaves 500,000 [P]
+    synthesis=SynthesisSettings(generator="1.5", steps=50, batch=64, shard=1_024),  # [P]; a shard takes minutes, of full batches
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, k_of=(("imagenet", 500),)),  # [P]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
                               batch=512, epochs=30, epochs_of=(("imagenet", 10),), min_steps=1, warmup=500, evaluations=30,

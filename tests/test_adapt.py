@@ -17,6 +17,13 @@ def test_schedule_by_hand():
     assert rates[6] == pytest.approx(0.5) and rates[9] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 8)))
 
 
+def test_warmup_is_a_share_or_a_number_of_steps():
+    assert [adapt.rate(i, 2_000, 1.0, 500) for i in (0, 249, 499)] == [1 / 500, 0.5, 1.0] == [adapt.rate(i, 2_000, 1.0, 0.25) for i in
+                                                                                          (0, 249, 499)]
+    paper = worlds.get("paper").finetune
+    assert adapt.steps_of(51_200, paper, "imagenet") == (1_000, 512) and adapt.steps_of(51_200, paper, "dtd") == (3_000, 512)
+
+
 def test_small_sets_take_as_many_steps_as_announced():
     s = worlds.get("pocket").finetune
     assert adapt.steps_of(1, s) == (s.min_steps, 1)
@@ -110,6 +117,58 @@ def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, benc
     assert torch.equal(model.weight, again.weight) and kept["steps"] == 20 and kept["step"] in (10, 20)
     scores = adapt.measure(model, bench, s)
     assert scores["zero_shot"] > 0.8 and scores["linear_probe"] > 0.8
+
+
+class Failing:
+    """Images of which a disk gives a few batches before it fails, once."""
+
+    def __init__(self, images, batches):
+        self.images, self.left = images, batches
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        self.left -= 1
+        if self.left == 0:
+            raise OSError("the disk is gone")
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("batches", [3, 9])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tiny_clip, bench, tmp_path, batches):
+    made = tiny_clip[0]
+    s = worlds.adapt(worlds.get("smoke"), finetune={"min_steps": 12, "batch": 10, "evaluations": 3, "checkpoint_minutes": 0.0}).finetune
+    whole, scores = adapt.finetune(made, bench.train, bench, 1e-3, 7, s)
+    train = Split(pools.Lazy(Failing(bench.train.images, batches)), bench.train.labels)
+    with pytest.raises(OSError, match="disk"):
+        adapt.finetune(made, train, bench, 1e-3, 7, s, tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").exists()
+    again, resumed = adapt.finetune(made, train, bench, 1e-3, 7, s, tmp_path / "state.pt")
+    assert resumed == scores and torch.equal(again.weight, whole.weight) and torch.equal(again.bias, whole.bias)
+    states = again.clip.model.visual.state_dict(), whole.clip.model.visual.state_dict()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[1]) and not list(tmp_path.iterdir())
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_clip, bench, monkeypatch):
+    made = tiny_clip[0]
+    weight, bias = torch.nn.Parameter(torch.tensor(clip.head(made, bench.classes, bench.templates))), torch.nn.Parameter(torch.zeros(2))
+    x, wanted = clip.pixels(made, bench.train.images[:10]), torch.from_numpy(bench.train.labels[:10])
+    encode, sizes = made.model.encode_image, []
+
+    def short_of_memory(images, normalize):
+        sizes.append(len(images))
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(images, normalize=normalize)
+
+    gradients = []
+    for fn in (encode, short_of_memory):
+        monkeypatch.setattr(made.model, "encode_image", fn)
+        weight.grad = bias.grad = None
+        part = adapt._backward(made, weight, bias, x, wanted, 1_000, "fp32")
+        gradients.append(weight.grad.clone())
+    assert part == 2 and sizes == [10, 5, 2, 2, 2, 2, 2] and torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_training_on_nothing_says_so(tiny_clip, bench):

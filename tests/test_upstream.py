@@ -80,3 +80,23 @@ def test_three_budgets_draw_and_repeat():
     pipe = generator.load(upstream.WEIGHTS / "generator", "long")
     assert type(pipe).__name__ == "StableDiffusionPipeline" and type(pipe.scheduler).__name__ == "DDIMScheduler"
     assert np.array_equal(generator.draw(pipe, ["an A380 at sunset"], [1], few), drawn["long"])
+
+
+def test_retrain_replaces_the_shipped_weights_and_their_card(smoke, monkeypatch, tmp_path):
+    shipped = tmp_path / "weights"
+    monkeypatch.setattr(upstream, "WEIGHTS", shipped)
+    w = worlds.get("smoke", pool={"upstream": "committed"})
+    upstream._check_card.cache_clear()
+    with pytest.raises(worlds.StudyError, match="weights are missing.*retrain=True"):
+        upstream.folder(w)
+    assert upstream.retrain(w) == shipped == upstream.folder(w)  # what the smoke world has trained is taken over
+    card = json.loads((shipped / "card.json").read_text())
+    assert {"clip/config.json", "judge-details.safetensors"} <= set(card["files"]) and card["quality"]["generator"].keys() == {
+        "short", "middle", "long"}
+    (shipped / "judge-details.safetensors").write_bytes(b"half")
+    upstream._check_card.cache_clear()
+    with pytest.raises(worlds.StudyError, match="damaged; restore it from git"):
+        upstream.folder(w)
+    with pytest.raises(worlds.StudyError, match="trains its own.*delete"):
+        upstream.retrain(worlds.get("smoke"))
+    upstream._check_card.cache_clear()

@@ -13,7 +13,7 @@ import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
-from helpers.worlds import NotKnown, StudyError, World
+from helpers.worlds import Need, NotKnown, StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
 
@@ -30,6 +30,13 @@ def outside(w: World) -> dict[str, dict]:
     from helpers.paper import config
 
     return config.outside(w)
+
+
+def check(w: World) -> tuple[list[Need], dict[str, str]]:
+    """Weights, data sets, index, memory and disk: found or not; and the GPU-hours of each notebook from measured rates."""
+    from helpers.paper import doctor
+
+    return doctor.needs(w), doctor.costs(w)
 
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:

@@ -159,8 +159,13 @@ def outside(w: World) -> dict[str, dict]:
     drawing = {"generators": {n: identity(s.generators[n]) for n in (w.synthesis.generator, *w.analysis.generators) if n in s.generators},
                "drawn": s.drawn, "kept": s.kept}
     made = {"captions": {"language_model": identity(s.language_model)}, "pool": {"shards": identity(str(s.laion))},
-            "synthetic": drawing, "analysed": drawing, "benchmarks": {n: repr(t) for n, t in s.tasks.items()}}
+            "synthetic": drawing, "samples": drawing, "analysed": drawing, "benchmarks": {n: _told(t) for n, t in s.tasks.items()}}
     return made | ({"embeddings": {"index": s.index}} if s.index else {})
+
+
+def _told(task: Task) -> str:
+    classes = Path(task.classes).read_text() if isinstance(task.classes, str) and Path(task.classes).is_file() else task.classes
+    return repr(dataclasses.replace(task, folder=Path(identity(str(task.folder))), classes=classes))
 
 
 def identity(name: str) -> str:

@@ -120,8 +120,8 @@ def _published(task: str, folder: Path) -> tuple[tuple[str, ...], dict]:
         sets = {split: load(str(folder), split=split, download=False)
                 for split in (("train", "test") if task == "cars" else ("train", "val", "test"))}
     except (RuntimeError, OSError) as e:
-        raise StudyError(f"{DATASETS[task]} not found under {folder}: {e}. Put it there in torchvision's layout ({FOLDERS[task]}/), from "
-                         f"{SOURCES[task]}, or name another folder as benchmarks in {config.FILE}.") from e
+        raise StudyError(f"{DATASETS[task]} not found under {folder}: {str(e).rstrip('.')}. Put it there in torchvision's "
+                         f"layout ({FOLDERS[task]}/), from {SOURCES[task]}, or name another folder as benchmarks in {config.FILE}.") from e
     pairs = {split: list(zip(*made._samples, strict=True)) if task == "cars" else (made._image_files, made._labels)
              for split, made in sets.items()}
     return tuple(sets["train"].classes), {split: (np.array([str(f) for f in files], object), np.array(labels, np.int64))

@@ -173,8 +173,8 @@ def _start(job: _Job, rows: Sequence[int], generators: list, first):
 
     if job.images is None:
         return noise()
-    resized = np.stack([np.asarray(Image.fromarray(job.images[i]).resize((job.drawn, job.drawn))) for i in rows])  # squashed [C]
-    x = torch.from_numpy(resized).to(gpu.device()).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
+    given = [Image.fromarray(image).resize((job.drawn, job.drawn)) for image in job.images[list(rows)]]  # squashed [C]
+    x = torch.from_numpy(np.stack(given)).to(gpu.device()).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
     found = [vae.encode(x[i : i + DECODED]).latent_dist for i in range(0, len(x), DECODED)]
     mean, std = (torch.cat([getattr(f, name).float() for f in found]) for name in ("mean", "std"))
     latents = (mean + std * noise()) * vae.config.scaling_factor

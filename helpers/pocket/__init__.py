@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers import store
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
-from helpers.worlds import World
+from helpers.worlds import Need, World
 
 
 def configured(w: World) -> World:
@@ -20,6 +21,17 @@ def configured(w: World) -> World:
 def outside(w: World) -> dict[str, dict]:
     """Artifact -> what it is made of that lies outside the store: nothing, all of it is made here."""
     return {}
+
+
+def check(w: World) -> tuple[list[Need], dict[str, str]]:
+    """What this world needs and whether it is here, and what its notebooks cost where that is known by other means than a run."""
+    from helpers.pocket import upstream
+
+    later = "01 02 03 04 05 06 07"  # notebook 00 can train them again
+    shipped = w.pool.upstream != "committed" or (upstream.WEIGHTS / "card.json").exists()
+    free = store.free(store.root())
+    return [Need("upstream weights", later, shipped, str(upstream.WEIGHTS), "git checkout -- helpers/pocket/weights"),
+            Need("disk", f"00 {later}", free >= 2e9, f"{free / 1e9:.0f} GB free for {store.root()}, 2 GB wanted", "Set STUDY_RUNS.")], {}
 
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:

@@ -195,7 +195,11 @@ def retrain(w: World) -> Path:
     """Train the upstream models anew and put them, with their card, where the shipped weights are.
 
     Returns that folder. Takes hours on a CPU: ``python -m helpers.run pocket 00 -p retrain=True``.
+    Raises ``StudyError`` in a world that does not use them.
     """
+    if w.pool.upstream != "committed":
+        raise StudyError(f"retrain=True was given in world {w.name!r}, which trains its own upstream models on first use. It is for "
+                         f"the shipped ones, of the world pocket; to train these again, delete {store.folder('upstream', w)}.")
     from helpers.pocket.calibration import quality
     from helpers.worlds import adapt
 

@@ -1,0 +1,150 @@
+"""What the paper world needs and whether it is here, looked at without loading, drawing or downloading anything; and its cost."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import clip, gpu, store
+from helpers.paper import config, data, weights
+from helpers.worlds import Need, StudyError, World
+
+PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
+CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
+PIXEL = 3 + 2  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
+OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
+
+
+def needs(w: World) -> list[Need]:
+    """Everything that notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory of the device, disk."""
+    try:
+        s = config.settings()
+    except StudyError as e:
+        return [Need("$STUDY_PAPER", "00 01 02 03 04 05 06 07", False, os.environ.get("STUDY_PAPER") or "not set", str(e))]
+    compared = [g for g in w.analysis.generators if g != w.synthesis.generator]
+    models = [("language model", s.language_model, "01"),
+              (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05"),
+              *((f"generator {g}", _generator(s, g), "00 05") for g in compared)]
+    rows = [_found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name))) for what, name, numbers in models]
+    rows.append(_found("CLIP", "00 02 03 04 05", s.clip, lambda: _clip(w, s.clip)))
+    rows += [_found(f"benchmark {t}", "00 01 02 03 04 05", str(s.benchmarks), lambda t=t: _benchmark(w, t)) for t in w.tasks]
+    rows.append(_found("pool", "00 01 03", str(s.laion), lambda: f"{len(data.open_pool(w)):,} pairs in {s.laion}"))
+    if s.index:
+        rows.append(_index(s.index))
+    later = [Need(what, number, None, "rendered worlds only", f"python -m helpers.run pocket {number}")
+             for what, number in (("shifted test sets", "06"), ("probe sets", "07"))]
+    return [*rows, _memory([name for _, name, _ in models]), _disk(w), *later]
+
+
+def _found(what: str, numbers: str, looked: str, find: Callable[[], str]) -> Need:
+    try:
+        return Need(what, numbers, True, find())
+    except StudyError as e:
+        return Need(what, numbers, False, f"looked for {looked}", str(e))
+
+
+def _generator(s: config.Config, name: str) -> str:
+    return s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
+
+
+def _clip(w: World, name: str) -> str:
+    if not Path(name).is_dir():
+        return str(clip.located(w.clip.model, w.clip.pretrained))
+    if not (Path(name) / clip.WEIGHTS).exists():
+        raise StudyError(f"no CLIP in {name}: {clip.WEIGHTS} is missing. Save one there with helpers.clip.save, or name open_clip's tag.")
+    return name
+
+
+def _benchmark(w: World, task: str) -> str:
+    bench = data.benchmark(w, task)
+    first = {name: getattr(bench, name).images for name in ("train", "val", "test")}
+    for images in first.values():
+        images[:1]  # one image of each split is decoded, as lists can be there without the images
+    return ", ".join(f"{name} {len(images):,}" for name, images in first.items()) + f", {len(bench.classes):,} classes"
+
+
+def _index(name: str) -> Need:
+    service = name.startswith(("http://", "https://"))
+    return Need("index", "03", service or (Path(name) / "image.index").exists(), name,
+                "clip-retrieval's folder has image.index, text.index and metadata/. Leave index out of "
+                f"{config.FILE}, and notebook 03 builds one over the pool.")
+
+
+def _size(name: str) -> float:
+    """Bytes of the weights: of the files where they are here, else as published."""
+    try:
+        files = list(weights.folder("weights", name).rglob("*.safetensors"))
+    except StudyError:
+        return 1e9 * PUBLISHED.get(name, 0)
+    return sum(f.stat().st_size for f in files)
+
+
+def _memory(names: list[str]) -> Need:
+    need, have = OVERHEAD * max(map(_size, names)), gpu.memory()
+    return Need("memory of the device", "00 01 02 05", have >= need, f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted",
+                "Take a GPU with more memory.")
+
+
+def _classes(w: World, task: str) -> int:
+    try:
+        return len(data.benchmark(w, task).classes)
+    except StudyError:
+        return CLASSES.get(task, 0)
+
+
+def _captions(w: World) -> int:
+    return sum(dict(w.captions.per_class_of).get(t, w.captions.per_class) * _classes(w, t) for t in w.tasks)
+
+
+def _drawn(w: World) -> int:
+    """Images drawn by notebook 05: the arms that are filtered, and every strength of SDEdit."""
+    arms = len(w.analysis.generators) - 1 + 2
+    return math.ceil(arms * w.analysis.size / w.clip.top_share) + len(w.analysis.strengths) * w.analysis.size
+
+
+def _disk(w: World) -> Need:
+    need, have = (_captions(w) + _drawn(w)) * config.settings().kept ** 2 * PIXEL, store.free(store.root())
+    return Need("disk for what is drawn", "02 05", have >= need, f"{have / 1e9:,.0f} GB free for {store.root()}, {need / 1e9:,.1f} wanted",
+                "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in paper.toml.")
+
+
+def _trained(w: World) -> tuple[int, int]:
+    """Images that pass through training in notebooks 04 and 05, epochs counted."""
+    s, sweep = w.finetune, 0
+    for task in w.tasks:
+        epochs = dict(s.epochs_of).get(task, s.epochs)
+        middle = s.sizes[len(s.sizes) // 2]
+        sweep += epochs * (2 * s.seeds * sum(s.sizes) + middle * (len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(s.lrs)))
+    runs = len(w.analysis.generators) + 4 + len(w.analysis.strengths)
+    arms = s.epochs * s.seeds * (runs * w.analysis.size + sum(w.analysis.mix_synthetic) + len(w.analysis.mix_synthetic) * s.sizes[-1])
+    return sweep, arms
+
+
+def costs(w: World) -> dict[str, str]:
+    """Notebook -> device-hours, from the rates in ``00_throughput.csv`` (``bench, per_second, device``), which benchmarks write."""
+    try:
+        pool = len(data.open_pool(w))
+    except StudyError:
+        pool = 0
+    (sweep, arms), drawn = _trained(w), _drawn(w)
+    work = {"01": [("caption", _captions(w) * 4 / 3)], "02": [("synthesis", _captions(w))], "03": [("embed", 2 * pool)],
+            "04": [("finetune", sweep)], "05": [("synthesis", drawn), ("finetune", arms)]}
+    rates = measured(w)
+    return {"00": "minutes", **{number: "; ".join(_cost(rates, name, items) for name, items in parts) for number, parts in work.items()}}
+
+
+def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
+    if name not in rates.index:
+        return f"{items:,.0f} x {name}, not measured: python -m tests.bench {name}"
+    rate, device = rates.loc[name, ["per_second", "device"]]
+    return f"{items / rate / 3600:,.1f} device-hours ({items:,.0f} x {name} at {rate:,.1f} a second on {device})"
+
+
+def measured(w: World) -> pd.DataFrame:
+    """The rates that benchmarks left on this machine, by name; empty where none ran."""
+    file = Path(os.environ.get("STUDY_FIGURES") or store.PACKAGE.parent / "figures") / w.name / "00_throughput.csv"
+    return pd.read_csv(file).set_index("bench") if file.exists() else pd.DataFrame(columns=["per_second", "device"])

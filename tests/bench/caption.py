@@ -1,0 +1,90 @@
+"""Captions per second of the paper world's language model, against one prompt at a time and against [C]'s batches of 64.
+
+The model has LLaMA-2 7B's shape (on a CPU: a tiny one) and random weights, which never end a line. So the newline is given a
+chance of 1 in 20 per token, before top-p: captions then have about 18 tokens, and seldom more than 100.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import replace
+from unittest import mock
+
+import pandas as pd
+
+from helpers import captions, gpu, worlds
+from helpers.paper import language
+from helpers.pools import Benchmark
+from tests import tiny
+from tests.bench._models import Method, compare
+
+SMALL = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 1_000}
+NEWLINE, CHANCE = 13, 0.05
+S = worlds.get("paper").captions
+
+
+def models():
+    """A LLaMA with random weights, and its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny.llama_tokenizer()
+    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
+    with tiny.seeded(), torch.device(gpu.device()):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(gpu.precision())
+        model = LlamaForCausalLM(LlamaConfig(**({} if gpu.device() == "cuda" else SMALL), bos_token_id=1, eos_token_id=2)).eval()
+        torch.set_default_dtype(before)
+
+    def ends(module, args, logits):
+        logits[..., NEWLINE] = -math.inf
+        rest = (logits.float() / S.temperature).logsumexp(-1) * S.temperature
+        logits[..., NEWLINE] = rest + S.temperature * math.log(CHANCE / (1 - CHANCE))
+        return logits
+
+    model.lm_head.register_forward_hook(ends)
+    return model, tokenizer
+
+
+def prompts(n: int) -> list[str]:
+    """A part of the few-shot prompts that the study asks for one class, in the order in which it takes them."""
+    bench = Benchmark("aircraft", ("A320",), "aircraft", "", (), tuple(f"place {i}" for i in range(80)), pd.DataFrame(), None, None, None)
+    w = worlds.get("paper")
+    return sorted(captions.ask(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
+
+
+def main(rows: int | None, rounds: int) -> None:
+    """Compare the ways to write captions; ``rows`` is how many the fast ones write per round."""
+    import torch
+
+    model, tokenizer = models()
+    fast = gpu.device() == "cuda"
+    n, few = rows or (2_048 if fast else 128), 8 if fast else 4  # the plain ways are slow
+    asked, settings = prompts(n), S if fast else replace(S, batch=64)
+
+    def generate(n: int, batch: int, end: list[int]):
+        texts = []
+        for i in range(0, n, batch):
+            given = tokenizer(asked[i : min(i + batch, n)], padding=True, return_tensors="pt").to(model.device)
+            with torch.inference_mode(), tiny.seeded(i):
+                ids = model.generate(**given, do_sample=True, temperature=S.temperature, top_p=S.top_p, top_k=0, eos_token_id=end,
+                                     max_new_tokens=S.max_new_tokens, pad_token_id=2)
+            texts += tokenizer.batch_decode(ids[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        return texts
+
+    def unshared(ids, ends):
+        return ids[:1], ids[1:]
+
+    def study(n: int, **without):
+        with mock.patch.multiple(language, **without) if without else contextlib.nullcontext():
+            return language.continued(model, tokenizer, asked[:n], range(n), settings)
+
+    compare({
+        "one prompt at a time, to the newline": Method(lambda n: generate(n, 1, [NEWLINE, 2]), 3 * few, 3 * few),
+        "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
+        "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
+        f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
+        "the study's, example lines read every time": Method(lambda n: study(n, _split=unshared), n, settings.batch),
+        "the study's, batches that wait for all": Method(lambda n: study(n, ROUND=S.max_new_tokens), n, settings.batch),
+    }, rounds, "captions")

@@ -1,0 +1,67 @@
+"""Images per second through finetuning: the study's step against the published float32 loop ([C] finetune.py).
+
+open_clip's ViT-B-16 at 224 pixels, 100 classes, batch 512 from images of 256 pixels; on a CPU a tiny shape. The published loop
+decodes each image in a loader and computes in float32; here both get decoded images, so only the arithmetic is compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import adapt, clip, gpu, worlds
+from helpers.pools import Benchmark, Split
+from tests import tiny
+from tests.bench._models import Method, compare
+from tests.bench.embed import VIT_B_16
+
+CLASSES = 100
+
+
+def task(n: int, side: int) -> Benchmark:
+    """A task of random images: what they show does not change how long they take."""
+    rng = np.random.default_rng(0)
+    classes = tuple(f"thing {i}" for i in range(CLASSES))
+    train, few = (Split(rng.integers(0, 256, (k, side, side, 3), dtype=np.uint8), np.arange(k) % CLASSES) for k in (n, 4))
+    return Benchmark("things", classes, "thing", "a thing", ("a photo of a {}.",), (), pd.DataFrame(), train, few, few)
+
+
+def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None:
+    """[C]'s loop: float32, gradients clipped at 1, AdamW, cosine after a warm-up; its augmentation is open_clip's, as ours."""
+    import torch
+
+    model = clip.copy(made).model
+    head = torch.nn.Linear(model.visual.output_dim, CLASSES).to(gpu.device())
+    parameters = [*model.visual.parameters(), *head.parameters()]
+    optimiser, generator = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1), torch.Generator().manual_seed(0)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = adapt.rate(step, steps, 1e-5, 0.1)
+        x = adapt.random_crops(clip.pixels(made, bench.train.images[:batch]), generator)
+        logits = head(torch.nn.functional.normalize(model.encode_image(x), dim=-1))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    next(iter(parameters)).sum().item()
+
+
+def main(rows: int | None, rounds: int) -> None:
+    """Compare on ``rows`` images per round: the published loop, ours in float32, and ours as it runs."""
+    fast = gpu.device() == "cuda"
+    with tempfile.TemporaryDirectory() as folder:
+        made = clip.build(VIT_B_16 if fast else tiny.CLIP, tiny.clip_tokenizer(Path(folder)))
+    batch = 512 if fast else 32
+    steps = max(1, (rows or (10_240 if fast else 1_024)) // batch)
+    bench = task(batch, 256 if fast else 40)
+
+    def ours(n: int, precision: str) -> None:
+        s = worlds.adapt(worlds.get("pocket"), finetune={"batch": batch, "min_steps": n // batch, "epochs": 1, "evaluations": 1,
+                                                         "precision": precision}).finetune
+        adapt.finetune(made, bench.train, bench, 1e-5, 0, s)
+
+    compare({"published loop, float32": Method(lambda n: published(made, bench, n // batch, batch), steps * batch, batch),
+             "the study's, fp32": Method(lambda n: ours(n, "fp32"), steps * batch, batch),
+             "the study's": Method(lambda n: ours(n, "bf16"), steps * batch, batch)}, rounds, "images")

@@ -1,0 +1,193 @@
+"""Shards on Ray: the bytes of the serial run, a killed worker costs one shard, errors as everywhere, nothing left running.
+
+Run by test_ray.py in a process of its own.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import clip, gpu, ray_engine, retrieval, run, scan, store, worlds
+from helpers.worlds import StudyError
+
+TINY = worlds.get("smoke", pool={"rows": 36, "shard_rows": 12})
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """A Ray with two workers on this machine, as ``--ray local`` starts it where there are two cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "cores", lambda: 2)
+        try:
+            ray = ray_engine.connect("local")
+        except StudyError as e:
+            if "timed out" in str(e):
+                pytest.skip(f"this machine is too busy for Ray: {e}")
+            raise
+        yield ray
+        ray.shutdown()
+
+
+@pytest.fixture
+def on_ray(local_ray, monkeypatch, tmp_path):
+    monkeypatch.setenv("STUDY_RAY", "local")
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs").mkdir()
+    return local_ray
+
+
+def status(capsys, *arguments):
+    code = run.main(list(arguments))
+    return code, capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("address", ["pocket", "head:port", "127.0.0.1:{closed}", "ray://127.0.0.1:{closed}"])
+def test_an_address_without_a_cluster(capsys, address):
+    with socket.socket() as s:  # bound, but nobody listens
+        s.bind(("127.0.0.1", 0))
+        address = address.format(closed=s.getsockname()[1])
+        code, message = status(capsys, "pocket", "03", "--ray", address)
+    assert code == 2 and repr(address) in message and "Valid: local" in message and len(message.splitlines()) == 1
+
+
+def digests(folder: Path) -> dict:
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*")
+            if f.is_file() and f.name != ".lock"}
+
+
+def untrained_upstream(folder: Path) -> None:
+    """A CLIP with random weights where the world looks for its own; there is nothing to train."""
+    import torch
+    from transformers import CLIPTokenizerFast
+
+    from helpers.pocket import upstream
+
+    torch.manual_seed(0)
+    (folder / "tokenizer").mkdir(parents=True)
+    upstream.train_tokenizer(["an Airbus A320 at dusk", "a photo of a rose"], folder / "tokenizer")
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder / "tokenizer")
+    config = upstream.clip_config(TINY, len(tokenizer))
+    clip.save(clip.build(config, folder / "tokenizer"), folder / "clip", config)
+    store.write(folder / "manifest.json", {})
+
+
+def render_embed_scan(runs: Path) -> dict:
+    """Render, embed and scan the tiny pool, each shard by shard; digests of all files."""
+    shutil.copytree(runs.parent / "upstream", store.folder("upstream", TINY))
+    pool, out = worlds.backend(TINY).open_pool(TINY), runs / "out"
+    jobs = {f"{kind}_{start}.npy": (TINY, kind, "", start, start + 12) for kind in ("img", "text") for start in range(0, 36, 12)}
+    store.fill(out, jobs, retrieval.embed_shard, "shards embedded")
+    store.write(out / "found.parquet", scan.find(pool.shards, ["A320", "rose", "a"], "substring"))
+    return digests(runs)
+
+
+def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
+    import torch
+
+    untrained_upstream(tmp_path / "upstream")
+    spread = render_embed_scan(tmp_path / "runs")
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
+    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        serial = render_embed_scan(tmp_path / "serial")
+    finally:
+        torch.set_num_threads(threads)
+    assert serial == spread and sum(name.startswith("out/") for name in serial) == 7
+
+
+def tried(folder: Path, i: int, deaths: int) -> np.ndarray:
+    """Notes each attempt; the process dies in the first ``deaths`` attempts."""
+    attempt = len(list(folder.glob(f"{i}-*")))
+    (folder / f"{i}-{attempt}").touch()
+    if attempt < deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.random.default_rng(i).normal(size=20)
+
+
+def test_a_killed_worker_costs_one_shard(on_ray, tmp_path):
+    attempts = tmp_path / "attempts"
+    attempts.mkdir()
+    files = store.fill(tmp_path / "out", {f"{i}.npy": (attempts, i, int(i == 3)) for i in range(8)}, tried, "shards")
+    assert all(np.array_equal(np.load(f), np.random.default_rng(i).normal(size=20)) for i, f in enumerate(files))
+    assert sorted(f.name for f in attempts.iterdir()) == sorted([*(f"{i}-0" for i in range(8)), "3-1"])
+
+
+def test_a_shard_that_always_dies_is_explained(on_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)
+    with pytest.raises(StudyError, match="lost 2 times.*run the same command again"):
+        list(gpu.starmap(tried, [(tmp_path, 0, 99)]))
+
+
+def refuse(i: int) -> None:
+    raise StudyError(f"shard {i} is damaged; delete it.")
+
+
+def test_errors_of_a_shard_keep_their_type(on_ray):
+    with pytest.raises(StudyError, match="^shard 7 is damaged; delete it.$") as caught:
+        list(gpu.starmap(refuse, [(7,)]))
+    assert type(caught.value) is StudyError
+
+
+def surroundings() -> tuple:
+    import torch
+
+    return torch.get_num_threads(), *(os.environ.get(n) for n in ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES"))
+
+
+def test_a_task_has_one_core_and_the_store(on_ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDY_RUNS", "runs")
+    assert dict(gpu.starmap(surroundings, [()])) == {0: (1, str(tmp_path / "runs"), "", "")}
+    with monkeypatch.context() as patch, pytest.raises(StudyError, match="does not see the store /nowhere"):
+        patch.setattr(ray_engine, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"})  # as on a machine without it
+        list(gpu.starmap(surroundings, [()]))
+    monkeypatch.setattr(gpu, "device", lambda: "cuda")
+    with pytest.raises(StudyError, match="offers no GPU"):
+        list(gpu.starmap(surroundings, [()]))
+
+
+class Counted(list):
+    """Jobs that know how many of them were handed out."""
+
+    given = 0
+
+    def __iter__(self):
+        for job in super().__iter__():
+            self.given += 1
+            yield job
+
+
+def wait(folder: Path, i: int, seconds: float) -> int:
+    (folder / str(i)).touch()
+    time.sleep(seconds)
+    return i
+
+
+def test_few_tasks_in_flight_and_none_after_a_stop(on_ray, tmp_path):
+    jobs = Counted((tmp_path / "runs", i, 600 if i else 0) for i in range(50))
+    results = gpu.starmap(wait, jobs)
+    assert next(results) == (0, 0) and jobs.given == 2 * ray_engine.AHEAD
+    results.close()
+    start = time.monotonic()
+    assert dict(gpu.starmap(abs, [(-1,), (-2,), (-3,)])) == {0: 1, 1: 2, 2: 3}  # both workers are free again
+    assert time.monotonic() - start < 300 and len(list((tmp_path / "runs").iterdir())) <= 2 * ray_engine.AHEAD
+
+
+def test_another_process_joins_by_address_and_brings_the_package(on_ray, tmp_path):
+    address = on_ray.get_runtime_context().gcs_address
+    code = f"from helpers import gpu, ray_engine; ray_engine.check({address!r}); jobs = [(\"__import__('helpers').__file__\",)]; " \
+           "print(dict(gpu.starmap(eval, jobs))[0])"
+    environment = {**os.environ, "STUDY_RAY": address, "PYTHONPATH": os.pathsep.join([str(run.TOP), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "py_modules" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr

@@ -1,0 +1,302 @@
+"""The paper world's captions and images from tiny models in the real formats: the published recipe, and the plain way's results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from helpers import captions, gpu, sampling, worlds
+from helpers.paper import generator, language, weights
+from helpers.pools import Benchmark
+from helpers.worlds import StudyError
+from tests import tiny
+
+W = worlds.get("paper", synthesis={"steps": 8, "batch": 3}, captions={"batch": 16})
+TEXTS = ["a boat at sea", "an old house", "a boat at sea", "A320 on the runway", "a rose"]
+SEEDS = [11, 12, 13, 14, 2**63 + 15]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """$STUDY_PAPER with a language model, a Stable Diffusion and an XL, and the paper.toml that names them."""
+    top = tmp_path_factory.mktemp("paper")
+    for make in (tiny.language_model, tiny.generator, tiny.sdxl):
+        make(top / make.__name__)
+    (top / "paper.toml").write_text(f'language_model = "language_model"\ndrawn = {tiny.SIDE}\nkept = {tiny.SIDE // 2}\n'
+                                    '[generators]\n"1.5" = "generator"\nxl = "sdxl"\n')
+    return top
+
+
+@pytest.fixture
+def paper(folders, monkeypatch):
+    monkeypatch.setenv("STUDY_PAPER", str(folders))
+    monkeypatch.setattr(gpu, "_FITTED", {})
+    return worlds.backend(W)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    bench = Benchmark("aircraft", ("A320", "737-800"), "aircraft", "", (), ("sky", "sea"), pd.DataFrame(), None, None, None)
+    return [captions.ask(W, bench, i % 2, i)["prompt"] for i in range(40)]
+
+
+# captions
+
+def one_at_a_time(model, tokenizer, prompt, seed, settings):
+    """What ``generate`` writes for one whole prompt, to the last token that is allowed."""
+    given = tokenizer(prompt, return_tensors="pt")
+    length = given["input_ids"].shape[1]
+    uniform = torch.from_numpy(np.random.default_rng(seed).random((1, settings.max_new_tokens)))
+    out = model.generate(**given, max_new_tokens=settings.max_new_tokens, do_sample=False, pad_token_id=0,
+                         logits_processor=[sampling.nucleus(uniform, length, settings)])
+    return captions.cut(tokenizer.decode(out[0, length:], skip_special_tokens=True))
+
+
+def test_captions_are_those_of_one_prompt_at_a_time(folders, prompts):
+    model, tokenizer = language.load(str(folders / "language_model"))
+    state = torch.random.get_rng_state()
+    made = language.continued(model, tokenizer, prompts, range(40), W.captions)
+    assert torch.equal(state, torch.random.get_rng_state()), "the global random state was touched"
+    assert len(set(made)) > 20, "hardly any variety: the comparison would say little"
+    few = dataclasses.replace(W.captions, max_new_tokens=40)
+    assert [captions.cut(t) for t in made[:16]] == [one_at_a_time(model, tokenizer, p, s, few) for s, p in enumerate(prompts[:16])]
+
+
+@pytest.mark.parametrize("batch, tokens", [(1, 32), (7, 32), (64, 3)])
+def test_a_caption_depends_on_prompt_and_seed_only(folders, prompts, monkeypatch, batch, tokens):
+    model, tokenizer = language.load(str(folders / "language_model"))
+    whole = language.continued(model, tokenizer, prompts, range(40), W.captions)
+    monkeypatch.setattr(language, "ROUND", tokens)
+    again = language.continued(model, tokenizer, prompts[::-1], range(39, -1, -1), dataclasses.replace(W.captions, batch=batch))
+    assert again[::-1] == whole
+    assert language.continued(model, tokenizer, prompts[:8], range(100, 108), W.captions) != whole[:8]
+
+
+def test_little_is_read_or_written_twice(folders, prompts):
+    model, tokenizer = language.load(str(folders / "language_model"))
+    positions = []  # read or written, padding included
+    with hooked(model.model, lambda module, args, given: positions.append(given["input_ids"].numel())):
+        made = language.continued(model, tokenizer, prompts * 4, range(160), dataclasses.replace(W.captions, batch=160))
+    plain = 4 * sum(len(ids) for ids in tokenizer(prompts)["input_ids"]) + 160 * W.captions.max_new_tokens
+    assert sum(positions) < plain / 2
+    assert all(t.endswith("\n") and t.count("\n") == 1 for t in made), "this model always ends its lines"
+
+
+@contextlib.contextmanager
+def hooked(module, before):
+    handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    yield
+    handle.remove()
+
+
+def test_lines_end_where_llama_has_its_newline(folders):
+    tokenizer = language.load(str(folders / "language_model"))[1]
+    assert language.line_ends(tokenizer) == {13, tokenizer.eos_token_id}
+    tokenizer = type(tokenizer).from_pretrained(folders / "language_model")
+    tokenizer.add_tokens([".\n", "\n\n"])  # other vocabularies have such
+    assert language.line_ends(tokenizer) == {13, tokenizer.eos_token_id, len(tokenizer) - 2, len(tokenizer) - 1}
+
+
+def test_captions_through_the_seam(paper, prompts):
+    made = paper.write_captions(W, prompts, worlds.rng(W, "captions"))
+    assert made == paper.write_captions(W, prompts, worlds.rng(W, "captions")) != paper.write_captions(W, prompts, worlds.rng(W, "b"))
+    assert paper.write_captions(W, [], worlds.rng(W, "captions")) == []
+
+
+# images
+
+def published_alphas():
+    """Stable Diffusion's noise schedule: betas that are linear in their square roots, from 0.00085 to 0.012."""
+    return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1_000) ** 2)
+
+
+@pytest.mark.parametrize("shipped", [{}, {"clip_sample": True, "set_alpha_to_one": True, "steps_offset": 0,
+                                          "timestep_spacing": "trailing"}])
+def test_sampler_is_the_published_one_whatever_the_weights_come_with(folders, tmp_path, shipped):
+    """CompVis' DDIM: steps 1, 21, ..., 981; after the last, the noise of step 0; latents are not clipped."""
+    shutil.copytree(folders / "generator", tmp_path / "copy")
+    file = tmp_path / "copy" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **shipped}))
+    scheduler, alphas = generator.load(str(tmp_path / "copy")).scheduler, published_alphas()
+    scheduler.set_timesteps(50)
+    assert scheduler.timesteps.tolist() == list(range(981, 0, -20))
+    assert np.allclose(scheduler.alphas_cumprod, alphas, rtol=1e-4)
+    x, noise = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(i)) * 3 for i in range(2))
+    for t, before in ((981, alphas[961]), (1, alphas[0])):
+        clean = (x - (1 - alphas[t]) ** 0.5 * noise) / alphas[t] ** 0.5
+        expected = before**0.5 * clean + (1 - before) ** 0.5 * noise
+        assert torch.allclose(scheduler.step(noise, t, x, eta=0.0).prev_sample, expected.float(), atol=1e-3 * float(expected.abs().max()))
+
+
+def plain(pipe, settings, **extra):
+    """diffusers' own pipeline, one caption at a time."""
+    pipe.set_progress_bar_config(disable=True)
+    made = [pipe(text, num_inference_steps=settings.steps, guidance_scale=settings.guidance, eta=settings.eta, output_type="np",
+                 generator=torch.Generator().manual_seed(seed % 2**63), **{k: v[i] if isinstance(v, list) else v for k, v in extra.items()}
+                 ).images[0] for i, (text, seed) in enumerate(zip(TEXTS, SEEDS, strict=True))]
+    return (np.stack(made) * 255).round().astype(np.uint8)
+
+
+def furthest(a, b):
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize("name", ["generator", "sdxl"])
+@pytest.mark.parametrize("changes", [{}, {"guidance": 1.0}, {"eta": 0.5, "guidance": 7.5}])
+def test_images_are_those_of_the_plain_pipeline(folders, name, changes):
+    pipe, settings = generator.load(str(folders / name)), dataclasses.replace(W.synthesis, **changes)
+    made = generator.sample(pipe, TEXTS, SEEDS, settings, tiny.SIDE, tiny.SIDE)
+    assert furthest(made, plain(pipe, settings, height=tiny.SIDE, width=tiny.SIDE)) <= 1
+    assert furthest(made[0], made[2]) > 50 and made.std() > 20, "another seed, another image"
+
+
+@pytest.mark.parametrize("name", ["generator", "sdxl"])
+def test_sdedit_is_that_of_the_plain_pipeline(folders, name):
+    from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+
+    pipe = generator.load(str(folders / name))
+    edit = {"generator": StableDiffusionImg2ImgPipeline, "sdxl": StableDiffusionXLImg2ImgPipeline}[name].from_pipe(pipe)
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
+    squashed = [Image.fromarray(image).resize((tiny.SIDE, tiny.SIDE)) for image in images]
+    for strength in (0.3, 1.0):
+        made = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE, images, strength)
+        assert furthest(made, plain(edit, W.synthesis, image=squashed, strength=strength)) <= 1
+
+
+def test_effective_steps_by_hand():
+    assert [generator.effective_steps(50, s) for s in (0.1, 0.3, 0.5, 0.7, 1.0)] == [5, 15, 25, 35, 50]
+    for strength in (0, 0.01, 1.1, None):
+        with pytest.raises(StudyError, match=r"with 50 steps; it must lie between 0.02 and 1"):
+            generator.effective_steps(50, strength)
+
+
+def test_an_image_depends_on_caption_and_seed_only(folders):
+    pipe = generator.load(str(folders / "generator"))
+    whole = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, 32)
+    alone = generator.sample(pipe, TEXTS[::-1], SEEDS[::-1], dataclasses.replace(W.synthesis, batch=1), tiny.SIDE, 32)[::-1]
+    assert whole.shape == (5, 32, 32, 3) and furthest(whole, alone) <= 1
+
+
+@pytest.mark.parametrize("name, encoders", [("generator", ["text_encoder"]), ("sdxl", ["text_encoder", "text_encoder_2"])])
+def test_a_caption_is_read_once(folders, name, encoders):
+    pipe, rows = generator.load(str(folders / name)), []
+    with contextlib.ExitStack() as stack:
+        for encoder in encoders:
+            stack.enter_context(hooked(getattr(pipe, encoder), lambda module, args, given: rows.append(len(args[0]))))
+        generator.sample(pipe, TEXTS * 3, SEEDS * 3, W.synthesis, tiny.SIDE, tiny.SIDE)
+    assert sum(rows) <= (4 + 2) * len(encoders), "four different captions, and the empty one"
+
+
+def test_images_through_the_seam_are_reduced(paper, folders):
+    made = paper.draw(W, TEXTS, SEEDS)
+    large = generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+    assert np.array_equal(made, np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC)) for i in large]))
+    assert np.array_equal(made, paper.draw(W, TEXTS, SEEDS)), "the same on the same machine, to the last bit"
+    assert paper.draw(worlds.adapt(W, synthesis={"generator": "xl"}), TEXTS[:1], SEEDS[:1]).shape == (1, 32, 32, 3)
+    assert paper.draw(W, [], []).shape == (0, 32, 32, 3)
+
+
+# failures
+
+def test_bfloat16_and_images_that_are_not_numbers(folders, monkeypatch, capsys):
+    reference = generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+    generator.load.cache_clear()
+    monkeypatch.setattr(gpu, "precision", lambda: torch.bfloat16)  # as on a GPU
+    pipe = generator.load(str(folders / "generator"))
+    generator.load.cache_clear()
+    assert {pipe.unet.dtype, pipe.vae.dtype} == {torch.bfloat16} and pipe.text_encoder.dtype == torch.float32
+    healthy = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+    assert 0 < np.abs(healthy.astype(int) - reference).mean() < 8
+
+    def overflow(module, args, out):  # the second of each batch, in half precision only
+        if out[0].dtype == torch.bfloat16 and len(out[0]) > 1:
+            out[0][1] = torch.inf
+        return out
+
+    handle = pipe.unet.register_forward_hook(overflow)
+    made = generator.sample(pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE)
+    handle.remove()
+    said = capsys.readouterr().out
+    assert "drawn again in float32" in said and "'an old house' (seed 12)" in said and "seed 11" not in said
+    right = generator.sample(pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE)
+    assert made.std() > 20 and np.abs(made.astype(int) - right).mean() < 8
+    assert {pipe.unet.dtype, pipe.vae.dtype} == {torch.bfloat16}, "back in half precision"
+
+
+def test_damaged_weights_are_an_error_with_caption_and_seed(folders):
+    pipe = generator.load(str(folders / "generator"))
+    generator.load.cache_clear()
+    torch.nn.init.constant_(pipe.unet.conv_out.bias, torch.nan)
+    with pytest.raises(StudyError, match=r"5 images are not numbers, even in float32; the first is 'a boat at sea' with seed 11"):
+        generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+
+
+def test_batches_are_halved_until_they_fit(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "_FITTED", {})
+    tried = []
+
+    def work(part, room=3):
+        tried.append(len(part))
+        if len(part) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return [2 * i for i in part]
+
+    assert [x for _, made in gpu.fitting_batches(work, range(20), 16, "doubling") for x in made] == list(range(0, 40, 2))
+    assert tried == [16, 8, 4] + [2] * 10 and "doubling: out of memory with 16 at a time; going on with 8" in capsys.readouterr().out
+    tried.clear()
+    assert sum(len(part) for part, _ in gpu.fitting_batches(work, range(4), 16, "doubling")) == 4 and tried == [2, 2], "remembered"
+    with pytest.raises(StudyError, match="tripling: the memory of .* does not hold a single one"):
+        list(gpu.fitting_batches(lambda part: work(part, room=0), [1, 2], 2, "tripling"))
+
+
+def test_drawing_and_writing_go_on_where_memory_is_short(paper, folders, prompts, capsys):
+    pipe = generator.load(str(folders / "generator"))
+    whole = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+
+    def short(module, args, given):
+        if len(args[0] if args else given["input_ids"]) > 4:  # two images with guidance, four prompts
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with hooked(pipe.unet, short):
+        assert furthest(generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE), whole) <= 1
+    model, tokenizer = language.load(str(folders / "language_model"))
+    captioned = language.continued(model, tokenizer, prompts, range(40), W.captions)
+    with hooked(model.model, short):
+        assert language.continued(model, tokenizer, prompts, range(40), W.captions) == captioned
+    said = capsys.readouterr().out
+    assert "drawing at 64 pixels" in said and "captions: out of memory with 16 at a time" in said
+
+
+def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for what, name in (("language model", "meta-llama/Llama-2-7b-hf"), ("generator", str(tmp_path / "nowhere"))):
+        with pytest.raises(StudyError, match=rf"{what} '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml"):
+            weights.folder(what, name)
+    with pytest.raises(StudyError, match=r"unknown generator '1.4'\. .*Valid: .*1\.5"):
+        paper.draw(worlds.adapt(W, synthesis={"generator": "1.4"}), TEXTS, SEEDS)
+    with pytest.raises(StudyError, match="drawn must be a multiple of 8 pixels"):
+        generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, 60, 30)
+
+
+@pytest.mark.parametrize("kind, file", [("language_model", "model.safetensors"), ("generator", "unet/diffusion_pytorch_model.safetensors")])
+def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
+    load = {"language_model": language.load, "generator": generator.load}[kind]
+    shutil.copytree(folders / kind, tmp_path / "cut")
+    with open(tmp_path / "cut" / file, "r+b") as f:
+        f.truncate(1_000)
+    with pytest.raises(StudyError, match="cannot be loaded from .*incomplete or damaged; fetch it again: hf download"):
+        load(str(tmp_path / "cut"))
+    (tmp_path / "cut" / file).unlink()
+    with pytest.raises(StudyError, match="cannot be loaded from"):
+        load(str(tmp_path / "cut"))
+    torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
+    with pytest.raises(StudyError, match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it"):
+        load(str(tmp_path / "cut"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, clip, drawing, pools, store, worlds
+from helpers import adapt, clip, copies, drawing, pools, store, worlds
 from helpers.pools import Benchmark, Lazy, Split
 from helpers.worlds import StudyError, World
 
@@ -146,7 +146,8 @@ def _write(path: Path, arm: str, split: Split) -> None:
 
 def _copies_of_train(w: World, split: Split, bench: Benchmark) -> np.ndarray:
     """Which images are near-copies of benchmark *train* images, by similarity as in notebook 03 ([P] appendix B.2)."""
-    return pools.copies(split.images, bench.train.images) > pools.copy_threshold(bench, w.retrieval.copy_quantile)
+    near = copies.nearest(copies.descriptor(split.images), copies.descriptor(bench.train.images))
+    return near > copies.threshold(bench, w.retrieval.copy_quantile)
 
 
 def draw_arms(path: Path, w: World, retrieved: Split, bench: Benchmark) -> dict[str, Split]:

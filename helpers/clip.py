@@ -177,6 +177,12 @@ def _embed(part, n: int, batch: int, torch) -> np.ndarray:
         return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
 
 
+@functools.lru_cache(maxsize=8)
+def _class_texts(clip: Clip, classes: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:
+    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
+    return texts.reshape(len(classes), len(templates), -1)
+
+
 def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of ImageNet's 1,000 classes in order, all different, and CLIP's 80 templates for them ([P] section 3).
 
@@ -191,8 +197,12 @@ def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.ndarray:
     """Classifier weights (classes, d): mean of the unit text embeddings over templates, made unit length again [C]."""
-    texts = [t.format(name) for name in classes for t in templates]
-    weights = embed_texts(clip, texts).reshape(len(classes), len(templates), -1).mean(1)
+    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
+    return _head(texts.reshape(len(classes), len(templates), -1))
+
+
+def _head(texts: np.ndarray) -> np.ndarray:
+    weights = texts.mean(1)
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
@@ -200,10 +210,10 @@ def label_scores(clip: Clip, embeddings: np.ndarray, labels: np.ndarray, classes
                  templates: Sequence[str], aggregate: str = "max") -> np.ndarray:
     """Cosine of each image embedding to its own label's text, (n,) float32: the largest over templates ([P] section 3).
 
-    With ``aggregate="mean"`` the cosine to their mean embedding instead, which is what [C] computes.
+    With ``aggregate="mean"`` the cosine to their mean embedding instead, which is what [C] computes. The texts are embedded
+    once per process, so that shards can be scored one by one.
     """
+    texts = _class_texts(clip, tuple(classes), tuple(templates))
     if aggregate == "mean":
-        return np.einsum("nd,nd->n", embeddings, head(clip, classes, templates)[np.asarray(labels)]).astype(np.float32)
-    texts = embed_texts(clip, [t.format(name) for name in classes for t in templates])
-    texts = texts.reshape(len(classes), len(templates), -1)
+        return np.einsum("nd,nd->n", embeddings, _head(texts)[np.asarray(labels)]).astype(np.float32)
     return np.einsum("nd,ntd->nt", embeddings, texts[np.asarray(labels)]).max(1).astype(np.float32)

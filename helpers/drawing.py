@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import clip, pools, store, worlds
-from helpers.pools import Benchmark
+from helpers.pools import Benchmark, Lazy
 from helpers.worlds import World
 
 PASS = 8  # samples drawn in one job
@@ -46,17 +46,23 @@ def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Pat
     return store.fill(path, jobs, draw_shard, f"shards of {name} drawn")
 
 
+def score_shard(w: World, tar: Path, classes: tuple[str, ...], templates: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of a drawn shard with their CLIP ``score``: similarity to the own label's text, the largest over templates."""
+    (images, rows), made = pools.read_tar(tar), clip.load(w)
+    table, vectors = pd.DataFrame(rows), clip.embed_images(made, images)
+    return table.assign(score=clip.label_scores(made, vectors, table["label"], classes, templates, w.clip.aggregate))
+
+
 def filtered(path: Path, w: World, bench: Benchmark, tars: list[Path], name: str) -> pd.DataFrame:
-    """Collect drawn shards into ``{name}.npy`` and ``{name}.parquet`` with CLIP ``score`` and ``keep``.
+    """Collect drawn shards into ``{name}.npy`` and ``{name}.parquet`` with CLIP ``score`` and ``keep``, one shard in memory.
 
     The filter is the one of the retrieved images: the best ``w.clip.top_share`` per class by similarity to the own label's
     text, the largest over templates ([P] section 3: applied to both sources).
     """
-    parts = [pools.read_tar(tar) for tar in tars]
-    images, table = np.concatenate([p[0] for p in parts]), pd.DataFrame([row for p in parts for row in p[1]])
-    labels, made = table["label"].to_numpy(np.int64), clip.load(w)
-    score = clip.label_scores(made, clip.embed_images(made, images), labels, bench.classes, bench.templates)
-    table = table.assign(id=np.arange(len(table)), score=score, keep=pools.top_share(score, labels, w.clip.top_share))
-    store.write(path / f"{name}.npy", images)
+    jobs = {f"scores/{tar.stem}.parquet": (w, tar, bench.classes, bench.templates) for tar in tars}
+    table = pd.concat(map(store.read_table, store.fill(path, jobs, score_shard, f"shards of {name} scored")), ignore_index=True)
+    keep = pools.top_share(table["score"].to_numpy(), table["label"].to_numpy(np.int64), w.clip.top_share)
+    table = table.assign(id=np.arange(len(table)), keep=keep)[[c for c in table if c != "score"] + ["id", "score", "keep"]]
+    store.write(path / f"{name}.npy", Lazy(*map(pools.Tar, tars)))
     store.write(path / f"{name}.parquet", table)
     return table

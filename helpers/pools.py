@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +26,12 @@ class Lazy:
     """Images that stay where they are until asked for: the ``rows`` of ``sources`` laid end to end, all without.
 
     Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A source is whatever has a
-    length and answers positions with images: a memory-mapped array, files decoded on demand, a ``Pool``.
+    length and answers positions with images: a memory-mapped array, files decoded on demand, a ``Tar``, a ``Pool``.
     """
 
     def __init__(self, *sources, rows=None):
-        self.sources, self.starts = sources, np.cumsum([0, *map(len, sources)])
-        self.rows = np.arange(self.starts[-1]) if rows is None else np.asarray(rows, np.int64)
+        self.sources, self.sizes = sources, [len(s) for s in sources]
+        self.rows = np.arange(sum(self.sizes)) if rows is None else np.asarray(rows, np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,13 +40,7 @@ class Lazy:
         rows = self.rows[key]
         if np.ndim(rows) == 0:
             return self[[key]][0]
-        made, source = np.zeros((0, 1, 1, 3), np.uint8), np.searchsorted(self.starts, rows, side="right") - 1
-        for i in np.unique(source):
-            here = source == i
-            part = self.sources[i][rows[here] - self.starts[i]]
-            made = made if len(made) else np.empty((len(rows), *part.shape[1:]), part.dtype)
-            made[here] = part
-        return made
+        return gathered(self.sizes, rows, lambda i, inside: self.sources[i][inside])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
@@ -118,9 +115,12 @@ class Pool:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def captions(self) -> pd.DataFrame:
-        """All rows of all shards: LAION's columns, in the pool's order."""
-        return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
+    def captions(self, rows=None) -> pd.DataFrame:
+        """LAION's columns of the pairs at positions ``rows``, in that order, read shard by shard; without, of all."""
+        if rows is None:
+            return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
+        parts = [(store.read_table(self.shards[i]).iloc[inside].set_axis(at)) for i, inside, at in located(self.sizes, rows)]
+        return pd.concat(parts or [store.read_table(self.shards[0]).iloc[:0]]).sort_index()
 
     def truth(self) -> pd.DataFrame:
         """What is really in the images, row by row; for evaluation only. Raises ``NotKnown`` where nobody knows."""
@@ -134,19 +134,37 @@ class Pool:
 
     def fetch(self, rows) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {len(self) - 1}.")
-        starts = np.cumsum((0, *self.sizes))
-        shard = np.searchsorted(starts, rows, side="right") - 1
-        parts, where = [], []
-        for i in np.unique(shard):
-            here = np.flatnonzero(shard == i)
-            parts.append(self.fetch_rows(self.shards[i], rows[here] - starts[i]))
-            where.append(here)
-        if not parts:
-            return np.zeros((0, 1, 1, 3), np.uint8)
-        return np.concatenate(parts)[np.argsort(np.concatenate(where), kind="stable")]
+        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
+
+
+def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Where ``rows`` lie in shards of these sizes: (shard, positions in it, positions in ``rows``) of each shard that has any.
+
+    Raises ``StudyError`` on a row that is in none.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
+        raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {sum(sizes) - 1}.")
+    starts = np.cumsum((0, *sizes))
+    shard = np.searchsorted(starts, rows, side="right") - 1
+    for i in np.unique(shard):
+        at = np.flatnonzero(shard == i)
+        yield int(i), rows[at] - starts[i], at
+
+
+def gathered(sizes: Sequence[int], rows, read: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """The images at positions ``rows``, in that order, of shards of these sizes; ``read``: shard, positions in it -> images."""
+    made = np.zeros((0, 1, 1, 3), np.uint8)
+    for i, inside, at in located(sizes, rows):
+        part = read(i, inside)
+        made = made if len(made) else np.empty((len(rows), *part.shape[1:]), part.dtype)
+        made[at] = part
+    return made
+
+
+def on_disk(files: Iterable[Path], rows=None) -> Lazy:
+    """Arrays in ``.npy`` files one below the other, or some rows of that, still on disk."""
+    return Lazy(*(np.load(f, mmap_mode="r") for f in files), rows=rows)
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
@@ -216,22 +234,70 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
     return buffer.getvalue()
 
 
+@functools.lru_cache(maxsize=64)
+def _contents(tar: Path, version: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where images and rows of a webdataset shard start, and their bytes: (n, 2) each. ``version``: time and size of the file."""
+    with tarfile.open(tar, "r:") as file:
+        members = [(m.name, m.offset_data, m.size) for m in file]
+    return tuple(np.array([m[1:] for m in members if m[0].endswith(ends)], np.int64).reshape(-1, 2)
+                 for ends in ((".png", ".jpg", ".jpeg", ".webp"), ".json"))
+
+
+@contextlib.contextmanager
+def _opened(tar: Path) -> Iterator[tuple]:
+    """A reader of members, and what ``_contents`` says; damage becomes a ``StudyError``."""
+    try:
+        with open(tar, "rb") as file:
+            about = os.fstat(file.fileno())
+            places = _contents(tar, (about.st_mtime_ns, about.st_size))
+            yield lambda place: os.pread(file.fileno(), int(place[1]), int(place[0])), *places
+    except (tarfile.TarError, OSError, ValueError) as e:  # the errors of PIL and json are of these kinds
+        raise StudyError(f"cannot read {tar}: {e}. It is truncated or holds a broken image; delete it and run again.") from e
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
     """All images (n, side, side, 3) and rows of a webdataset shard, in order. Raises ``StudyError`` when it is damaged."""
-    from PIL import Image, UnidentifiedImageError
+    with _opened(path) as (read, images, rows):
+        return np.stack([_decoded(read(m)) for m in images]), [json.loads(read(m)) for m in rows]
 
-    images, rows = [], []
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                data = tar.extractfile(member).read()
-                if member.name.endswith(".json"):
-                    rows.append(json.loads(data))
-                elif member.name.endswith((".png", ".jpg", ".jpeg", ".webp")):
-                    images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    except (tarfile.TarError, UnidentifiedImageError, OSError, ValueError) as e:
-        raise StudyError(f"cannot read {path}: {e}. It is truncated or holds a broken image; delete it and run again.") from e
-    return np.stack(images), rows
+
+class Tar:
+    """The images of a webdataset shard; those at the positions asked for are read and decoded, each once, and no others.
+
+    Raises ``StudyError`` when the shard is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __len__(self) -> int:
+        with _opened(self.path) as (_, images, _):
+            return len(images)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        wanted, back = np.unique(rows, return_inverse=True)
+        with _opened(self.path) as (read, images, _):
+            return np.stack([_decoded(read(place)) for place in images[wanted]])[back]
+
+
+def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
+    """The images at positions ``rows`` of the tar beside a parquet shard.
+
+    Raises ``StudyError`` when the tar is damaged, or does not hold as many images as the shard lists.
+    """
+    import pyarrow.parquet as pq
+
+    images, listed = Tar(shard.with_suffix(".tar")), pq.ParquetFile(shard).metadata.num_rows
+    if len(images) != listed:
+        raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. "
+                         "Delete both and make them again (LAION's with helpers.paper.laion.download).")
+    return images[rows]
 
 
 def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:
@@ -242,37 +308,3 @@ def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) 
             name = classes[row["label"]].replace("/", "_")
             store.write(folder / name / f"{path.stem}-{i:05d}.png", png(image))
     return folder
-
-
-def copy_descriptor(images: np.ndarray, side: int = 16, batch: int = 1_024) -> np.ndarray:
-    """What two copies of a picture share after cropping, tinting and re-encoding: (n, d) float32 of unit length.
-
-    A thumbnail of each colour channel, high-pass filtered and standardised; stands in for the ISC descriptor of [C].
-    """
-    import torch
-
-    parts = [np.zeros((0, 3 * side * side), np.float32)]
-    for i in range(0, len(images), batch):
-        x = torch.tensor(np.ascontiguousarray(images[i : i + batch])).permute(0, 3, 1, 2).float()
-        x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
-        around = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, (2,) * 4, mode="reflect"), 5, 1)
-        x = (x - around).flatten(2)
-        x = (x - x.mean(2, keepdim=True)) / (x.std(2, keepdim=True) + 1e-3)
-        parts.append(torch.nn.functional.normalize(x.flatten(1), dim=1).numpy())
-    return np.concatenate(parts)
-
-
-def copies(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Largest similarity of each candidate image to any held-out image, (n,) float32 in -1..1; exact, by faiss."""
-    import faiss
-
-    found, _ = faiss.knn(copy_descriptor(candidates), copy_descriptor(held_out), 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return found[:, 0]
-
-
-def copy_threshold(bench: Benchmark, quantile: float) -> float:
-    """The similarity above which a pair counts as a copy: a high quantile of validation against train images.
-
-    Those are independent renderings, so what they reach is what different pictures reach; results play no part.
-    """
-    return float(np.quantile(copies(bench.val.images, bench.train.images), quantile))

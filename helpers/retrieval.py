@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import clip, gpu, pools, provenance, rules, scan, store, worlds
-from helpers.pools import Benchmark, Pool
+from helpers import clip, copies, gpu, pools, provenance, rules, scan, store, worlds
+from helpers.pools import Benchmark, Lazy, Pool
 from helpers.worlds import World, unknown
 
 RULES = (*rules.RULES, "semantic")
@@ -25,7 +25,7 @@ def embed_shard(w: World, kind: str, task: str, start: int, stop: int) -> np.nda
     """Unit CLIP embeddings of pool images, pool captions, or a benchmark split's images, float32 (n, d)."""
     made = clip.load(w)
     if kind == "text":
-        return clip.embed_texts(made, list(worlds.backend(w).open_pool(w).captions()["TEXT"].iloc[start:stop]))
+        return clip.embed_texts(made, list(worlds.backend(w).open_pool(w).captions(np.arange(start, stop))["TEXT"]))
     if kind == "img":
         return clip.embed_images(made, worlds.backend(w).open_pool(w).fetch(np.arange(start, stop)))
     return clip.embed_images(made, getattr(worlds.backend(w).benchmark(w, task), kind).images)
@@ -37,16 +37,18 @@ def embed(w: World) -> store.Artifact:
 
 
 def _embed(path: Path, w: World) -> None:
-    pool = worlds.backend(w).open_pool(w)
-    jobs = {f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, "", start, min(start + SHARD, len(pool)))
-            for kind in ("img", "text") for i, start in enumerate(range(0, len(pool), SHARD))}
+    n = len(worlds.backend(w).open_pool(w))
+    parts = {f"{i:05d}": (start, min(start + SHARD, n)) for i, start in enumerate(range(0, n, SHARD))}
+    jobs = {f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, "", *ends) for kind in ("img", "text") for i, ends in parts.items()}
     jobs |= {f"val_{task}.npy": (w, "val", task, 0, 0) for task in w.tasks}
     store.fill(path, jobs, embed_shard, "shards embedded")
-    table = pool.captions()
-    for i, start in enumerate(range(0, len(pool), SHARD)):
-        rows = table.iloc[start : start + SHARD]
-        store.write(path / "metadata" / f"metadata_{i}.parquet", rows.rename(columns={"TEXT": "caption", "URL": "url"}))
+    store.fill(path, {f"metadata/metadata_{i}.parquet": (w, *ends) for i, ends in parts.items()}, _metadata, "metadata written", False)
     index(path, *w.retrieval.index)
+
+
+def _metadata(w: World, start: int, stop: int) -> pd.DataFrame:
+    rows = worlds.backend(w).open_pool(w).captions(np.arange(start, stop))
+    return rows.rename(columns={"TEXT": "caption", "URL": "url"})
 
 
 def index(path: Path, key: str, param: str) -> None:
@@ -68,21 +70,16 @@ def _index(path: Path, kind: str, name: str, key: str, param: str) -> None:
 
     from autofaiss import build_index
 
-    vectors = np.concatenate([np.load(f) for f in _numbered(path / f"{kind}_emb")])
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        build_index(embeddings=vectors, index_path=str(path / f"{name}.index.tmp"), metric_type="ip", index_key=key,
+        build_index(embeddings=str(path / f"{kind}_emb"), index_path=str(path / f"{name}.index.tmp"), metric_type="ip", index_key=key,
                     index_param=param, index_infos_path=str(path / f"{name}_infos.tmp"), max_index_memory_usage="1G",
                     current_memory_available="2G", nb_cores=1, verbose=logging.ERROR)
     (path / f"{name}.index.tmp").rename(path / f"{name}.index")
 
 
-def _numbered(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.npy"), key=lambda p: int(p.stem.rsplit("_", 1)[1]))
-
-
-def embeddings(artifact: store.Artifact, kind: str) -> np.ndarray:
-    """All pool embeddings of a kind, "img" or "text", in the pool's order."""
-    return np.concatenate([np.load(f) for f in _numbered(artifact.path / f"{kind}_emb")])
+def embeddings(artifact: store.Artifact, kind: str, rows=None) -> np.ndarray:
+    """Pool embeddings of a kind, "img" or "text", float32: of the pool positions ``rows``, without them of all, in order."""
+    return pools.on_disk(artifact.files(f"{kind}_emb/*.npy"), rows)[:]
 
 
 def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
@@ -93,7 +90,13 @@ def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame:
-    """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
+    """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3).
+
+    Through the indices of ``artifact``, or through one that the world names (``backend.search_index``).
+    """
+    known = worlds.backend(w).search_index(w, bench)
+    if known is not None:
+        return in_pool(worlds.backend(w).open_pool(w), known)
     texts = [t for name in bench.classes for t in bench.texts(name)]
     queries = clip.embed_texts(clip.load(w), texts)
     label, k = np.repeat(np.arange(len(bench.classes)), len(bench.templates)), dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
@@ -103,9 +106,25 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
     return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
 
 
+def in_pool(pool: Pool, found: pd.DataFrame) -> pd.DataFrame:
+    """Those of ``found`` (``url, label, class``) that are in the pool, which holds what was downloaded: ``row, label, class``."""
+    urls = pd.concat([store.read_table(shard)[["URL"]] for shard in pool.shards], ignore_index=True)["URL"]
+    table = found.merge(pd.DataFrame({"url": urls, "row": np.arange(len(urls))}), on="url")[["row", "label", "class"]]
+    print(f"search: {len(table):,} of {len(found):,} pairs found are in the pool; download the others with helpers.paper.laion")
+    return table.drop_duplicates().sort_values(["row", "label"], ignore_index=True)
+
+
 def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:
     """Share of the exact ``k`` nearest images that the image index returns, 0..1."""
-    exact = np.argsort(-queries @ embeddings(artifact, "img").T, axis=1)[:, :k]
+    import faiss
+
+    found, start = [], 0
+    for part in map(np.load, artifact.files("img_emb/*.npy")):
+        near, where = faiss.knn(queries, part, k, metric=faiss.METRIC_INNER_PRODUCT)
+        found.append((near, where + start))
+        start += len(part)
+    near, where = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    exact = np.take_along_axis(where, np.argsort(-near, axis=1)[:, :k], axis=1)
     near = nearest(artifact.path / "image.index", queries, k)
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact, near, strict=True)]))
 
@@ -131,16 +150,13 @@ def _build(path: Path, w: World) -> None:
     funnels, tasks = [], {}
     for task in w.tasks:
         bench = worlds.backend(w).benchmark(w, task)
-        table = candidates(w, artifact, pool, bench)
-        file = store.write(path / f"{task}.npy", pools.Lazy(pool, rows=table["row"]))
-        images = np.load(file, mmap_mode="r")
         limits = thresholds(w, artifact, bench)
-        table = judged(w, artifact, bench, table, images, limits)
+        table, descriptors = judged(path, w, bench, candidates(w, artifact, pool, bench), pool, limits)
         for rule in w.retrieval.rules:
             for name in w.retrieval.filters:
-                table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name)
+                table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name, descriptors, limits["copy"])
                 table[f"keep:{rule}+{name}"] = why == "kept"
-                funnels.append(funnel(table, task, rule, name, len(pool)))
+                funnels.append(funnel(w, table, task, rule, name, len(pool)))
         store.write(path / f"{task}.parquet", table)
         tasks[task] = described(w, bench, limits, table, pd.concat(funnels[-len(w.retrieval.rules) * len(w.retrieval.filters) :]))
     store.write(path / "funnel.parquet", pd.concat(funnels, ignore_index=True))
@@ -184,29 +200,62 @@ def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark)
         found = search(w, artifact, bench) if rule == "semantic" else scan.find(pool.shards, bench.classes, rule, _terms(bench, rule))
         parts.append(found[["row", "label", "class"]].assign(**{rule: True}))
     table = pd.concat(parts).groupby(["row", "label", "class"], as_index=False)[list(w.retrieval.rules)].any()
-    captions = pool.captions().iloc[table["row"]].reset_index(drop=True)
+    captions = pool.captions(table["row"])
     return table.assign(caption=captions["TEXT"], id=captions["SAMPLE_ID"], nsfw=captions["NSFW"])
 
 
 def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str, float]:
     """``domain``: similarity to the domain text that is asked for; ``copy``: similarity above which two images are copies."""
-    return {"domain": domain_threshold(w, artifact, bench), "copy": pools.copy_threshold(bench, w.retrieval.copy_quantile)}
+    return {"domain": domain_threshold(w, artifact, bench), "copy": copies.threshold(bench, w.retrieval.copy_quantile)}
 
 
-def judged(w: World, artifact: store.Artifact, bench: Benchmark, table: pd.DataFrame, images: np.ndarray,
-           limits: Mapping[str, float]) -> pd.DataFrame:
-    """The candidates with what the filters need: similarity to label and domain, in the domain or not, copy or not."""
-    vectors = embeddings(artifact, "img")[table["row"]]
-    text = clip.embed_texts(clip.load(w), [bench.domain])[0]
-    score = clip.label_scores(clip.load(w), vectors, table["label"].to_numpy(), bench.classes, bench.templates,
-                              w.clip.aggregate)
-    held_out = np.concatenate([getattr(bench, split).images for split in w.retrieval.decontaminate])
-    return table.assign(score=score, domain_score=vectors @ text, in_domain=vectors @ text >= limits["domain"],
-                        copy=pools.copies(images, held_out) > limits["copy"])
+def judged(path: Path, w: World, bench: Benchmark, table: pd.DataFrame, pool: Pool,
+           limits: Mapping[str, float]) -> tuple[pd.DataFrame, Lazy]:
+    """The candidates with what the filters need, and their copy descriptors.
+
+    Adds ``score, domain_score`` (similarity to label and domain), ``in_domain`` and ``copy``. Images go to ``{task}.npy``, what
+    is known of them to ``parts/``, ``SHARD`` candidates at a time; more are never in memory.
+    """
+    images, parts = path / f"{bench.task}.npy", range(0, max(len(table), 1), SHARD)
+    if not images.exists():
+        store.write(images, Lazy(pool, rows=table["row"]))
+    held_out = np.concatenate([copies.descriptor(getattr(bench, split).images) for split in w.retrieval.decontaminate])
+    held_out = store.write(path / "parts" / f"{bench.task}-held-out.npy", held_out)
+    seen = store.fill(path, {f"parts/{bench.task}-{i:09d}.npy": (images, i) for i in parts}, describe_shard, "shards described")
+    jobs = {f"parts/{file.stem}.parquet": (w, table[["row", "label"]].iloc[i : i + SHARD], file, held_out, bench.classes,
+                                           bench.templates, bench.domain) for i, file in zip(parts, seen, strict=True)}
+    known = pd.concat(map(store.read_table, store.fill(path, jobs, judge_shard, "shards judged")), ignore_index=True)
+    table = table.assign(score=known["score"], domain_score=known["domain_score"], copy=known["similarity"] > limits["copy"],
+                         in_domain=known["domain_score"] >= limits["domain"])
+    return table, pools.on_disk(seen)
 
 
-def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:
-    """Why each candidate is dropped in a variant, or "kept": not matched, NSFW, CLIP filter, cap, near-duplicate, in [P]'s order."""
+def describe_shard(images: Path, start: int) -> np.ndarray:
+    """The copy descriptors of ``SHARD`` images of a file, from ``start`` on."""
+    return copies.descriptor(np.load(images, mmap_mode="r")[start : start + SHARD])
+
+
+def judge_shard(w: World, table: pd.DataFrame, descriptors: Path, held_out: Path, classes: tuple[str, ...], templates: tuple[str, ...],
+                domain: str) -> pd.DataFrame:
+    """Of some candidates (``row, label``) ``score``, ``domain_score``, and ``similarity`` to the nearest held-out picture."""
+    made, vectors = clip.load(w), embeddings(store.load("embeddings", w), "img", table["row"])
+    return pd.DataFrame({"score": clip.label_scores(made, vectors, table["label"], classes, templates, w.clip.aggregate),
+                         "domain_score": np.einsum("nd,d->n", vectors, clip.embed_texts(made, [domain])[0]),
+                         "similarity": copies.nearest(np.load(descriptors), np.load(held_out))})
+
+
+def steps(w: World) -> tuple[str, ...]:
+    """What drops candidates, in [P]'s order; ``duplicate`` is not one of [P]'s steps."""
+    return ("NSFW", "CLIP filter", "cap", "near-duplicate", *(("duplicate",) if w.retrieval.deduplicate else ()))
+
+
+def dropped(w: World, table: pd.DataFrame, rule: str, name: str, descriptors: np.ndarray | Lazy | None = None,
+            limit: float = 1.0) -> np.ndarray:
+    """Why each candidate is dropped in a variant: "not matched" or one of ``steps``; or "kept".
+
+    ``near-duplicate`` is that of a held-out image. ``duplicate`` is that of another pair of the class which stays: the
+    best-scoring one, of equals the one with the lower id. For it ``descriptors`` (of the table's rows) and ``limit`` are needed.
+    """
     if name not in FILTERS:
         raise unknown("filter", name, FILTERS)
     why = np.where(table[rule], "kept", "not matched").astype(object)
@@ -220,15 +269,19 @@ def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:
     rank = table["score"][left].groupby(table["label"][left]).rank(ascending=False, method="first")
     why[np.flatnonzero(left)[(rank > w.retrieval.class_cap).to_numpy()]] = "cap"
     why[(why == "kept") & table["copy"]] = "near-duplicate"
+    if w.retrieval.deduplicate:
+        ranked = table.reset_index(drop=True)[why == "kept"].sort_values(["score", "id"], ascending=[False, True], kind="stable")
+        for _, rows in ranked.groupby("label").groups.items():
+            why[rows[copies.duplicates(descriptors[rows], limit)]] = "duplicate"
     return why
 
 
-def funnel(table: pd.DataFrame, task: str, rule: str, name: str, pool: int) -> pd.DataFrame:
+def funnel(w: World, table: pd.DataFrame, task: str, rule: str, name: str, pool: int) -> pd.DataFrame:
     """Rows left after each step of a variant: columns ``step, rows, task, variant``."""
     why = table[f"why:{rule}+{name}"].value_counts()
     left, rows = int((table[rule]).sum()), [("pool", pool)]
     rows.append(("matched", left))
-    for step in ("NSFW", "CLIP filter", "cap", "near-duplicate"):
+    for step in steps(w):
         left -= int(why.get(step, 0))
         rows.append((f"after {step}", left))
     return pd.DataFrame(rows, columns=["step", "rows"]).assign(task=task, variant=f"{rule}+{name}")

@@ -60,7 +60,11 @@ class Plan:
     classes: tuple[str, ...]
     forms: tuple[Form, ...]
     keys: tuple[str, ...]  # of all forms, each once
-    pieces: tuple[str, ...]  # prefilter: every key contains one; () where it would save nothing
+
+    @functools.cached_property
+    def pieces(self) -> tuple[str, ...]:
+        """Prefilter for an engine that is slow with many keys: every key contains one; () where it would save nothing."""
+        return pieces(self.keys)
 
 
 def wordy(char: str) -> bool:
@@ -144,7 +148,7 @@ def plan(classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = 
         else:
             forms += [_token_form(label, n, needs, known.any_order) for n in (name, *known.synonyms)]
     keys = tuple(dict.fromkeys(k for form in forms for k in form.keys))
-    return Plan(rule, tuple(classes), tuple(forms), keys, pieces(keys))
+    return Plan(rule, tuple(classes), tuple(forms), keys)
 
 
 def _likely(piece: str) -> float:

@@ -1,14 +1,17 @@
 """Every caption of a pool that a text rule matches, at LAION's scale: one pass over parquet shards for all classes.
 
-Captions are taken a window at a time: polars' Aho-Corasick automaton of all keys (or, first, of the pieces that cover them), then
-boundaries and further words on what that finds. The automaton is built anew for every call, hence large windows rather than
-the streaming engine, which calls it on small parts.
+Captions are taken a window at a time: first where any key stands (Hyperscan over the bytes of the window; without it polars'
+Aho-Corasick automaton, first of the pieces that cover the keys), then boundaries and further words on what that finds. Polars
+builds its automaton anew for every call, hence large windows rather than the streaming engine, which calls it on small parts.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,6 +25,7 @@ from helpers.worlds import StudyError
 
 TEXT_COLUMNS = ("TEXT", "caption", "text")  # LAION, Re-LAION and img2dataset
 COLUMNS = ("at", "label", "class", "spelling", "offset")
+HYPERSCAN = importlib.util.find_spec("hyperscan") is not None
 WINDOW = 500_000  # captions held in memory at a time, per thread, unless a row group is larger
 
 
@@ -33,17 +37,61 @@ def matches(texts, made: Plan):
     """
     import polars as pl
 
+    found = _seen_by_hyperscan(texts, made.keys) if HYPERSCAN else _seen(texts, made)
+    found = found.join(_lookup(made), left_on=pl.col("spelling").str.to_lowercase(), right_on="key")
+    chosen = pl.concat([_free(found.filter(~pl.col("searched")), made.rule), _searched(found.filter("searched"), made)])
+    length = pl.col("spelling").str.len_chars().cast(pl.Int64)
+    return chosen.sort("at", "label", "offset", -length).unique(["at", "label"], keep="first", maintain_order=True)
+
+
+def _seen(texts, made: Plan):
+    """Where keys stand, by polars: columns at, text, spelling, byte (offset in the caption)."""
+    import polars as pl
+
     text, keys, how = pl.col("text"), list(made.keys), {"ascii_case_insensitive": True}
     found = pl.DataFrame({"at": pl.int_range(len(texts), eager=True), "text": texts})
     if made.pieces:
         found = found.filter(text.str.contains_any(list(made.pieces), **how))
     found = found.filter(text.str.contains_any(keys, **how))
-    found = found.with_columns(spelling=text.str.extract_many(keys, overlapping=True, **how),
-                               byte=text.str.find_many(keys, overlapping=True, **how))
-    found = found.explode("spelling", "byte").join(_lookup(made), left_on=pl.col("spelling").str.to_lowercase(), right_on="key")
-    chosen = pl.concat([_free(found.filter(~pl.col("searched")), made.rule), _searched(found.filter("searched"), made)])
-    length = pl.col("spelling").str.len_chars().cast(pl.Int64)
-    return chosen.sort("at", "label", "offset", -length).unique(["at", "label"], keep="first", maintain_order=True)
+    return found.with_columns(spelling=text.str.extract_many(keys, overlapping=True, **how),
+                              byte=text.str.find_many(keys, overlapping=True, **how)).explode("spelling", "byte")
+
+
+def _seen_by_hyperscan(texts, keys: tuple[str, ...]):
+    """The same by Hyperscan, over the bytes of many captions at once: four times as fast, and more with many keys."""
+    import polars as pl
+
+    lengths, parts = np.array([len(k.encode()) for k in keys]), []
+    for first in range(0, max(len(texts), 1), WINDOW):  # Hyperscan counts bytes in 32 bits
+        part = texts.slice(first, WINDOW)
+        _, offsets, data = part.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
+        offsets, (key, end) = np.frombuffer(offsets, np.int64), _ends(keys, data)
+        at, start = np.searchsorted(offsets, end) - 1, end - lengths[key]
+        inside = start >= offsets[at]  # not half in the caption before
+        at, byte, length = at[inside], (start - offsets[at])[inside], lengths[key][inside]
+        found = pl.DataFrame({"at": at + first, "text": part.gather(at), "byte": byte, "length": length})
+        parts.append(found)
+    stretch = pl.col("text").cast(pl.Binary).bin.slice(pl.col("byte"), pl.col("length"))
+    return pl.concat(parts).with_columns(spelling=stretch.cast(pl.String))
+
+
+def _ends(keys: tuple[str, ...], data) -> np.ndarray:
+    """Which keys, and where in the bytes they end: (2, n)."""
+    import hyperscan
+
+    base, found = _compiled(keys), array.array("q")
+    if data:
+        base.scan(data, lambda key, _, end, *__: found.extend((key, end)), scratch=hyperscan.Scratch(base))
+    return np.array(found, np.int64).reshape(-1, 2).T
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(keys: tuple[str, ...]):
+    import hyperscan
+
+    base = hyperscan.Database()
+    base.compile(expressions=[k.encode() for k in keys], ids=range(len(keys)), flags=[hyperscan.HS_FLAG_CASELESS] * len(keys), literal=True)
+    return base
 
 
 def _lookup(made: Plan):
@@ -114,31 +162,36 @@ def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     return text, names, windows
 
 
-def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True):
+def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True, layout: tuple | None = None):
     """The matches in one parquet shard, as a polars frame in order of row and label.
 
     Columns ``row`` (position in the pool, where the shard's first row is ``start``), ``label``, ``class``, ``spelling``,
-    ``offset`` and, with ``columns``, all of the shard's own, which are decoded for matched rows only. Raises ``StudyError``
-    when the shard is damaged or has no text column.
+    ``offset`` and, with ``columns``, all of the shard's own. ``layout``: where it is known already. Raises ``StudyError`` when
+    the shard is damaged or has no text column.
     """
     import polars as pl
 
-    (text, names, windows), first, parts = _layout(shard), 0, []
+    (text, names, windows), first, parts = layout or _layout(shard), 0, []
     others = [n for n in names if n != text]
     for rows in windows or [0]:
         with _reading(shard):
-            window = pl.scan_parquet(shard, glob=False, row_index_name="row").slice(first, rows)
+            window = pl.scan_parquet(shard, glob=False, parallel="columns").slice(first, rows)
             texts = window.select(text).collect()[text]
-        found = matches(texts, made).rename({"at": "row"}).with_columns(pl.col("row") + first)
+        found = matches(texts, made)
         if columns:
             with _reading(shard):
-                hit = pl.col("row").is_in(found["row"].unique().cast(pl.get_index_type()).implode())
-                own = window.select("row", *others).filter(hit).with_columns(pl.col("row").cast(pl.Int64)).collect()
-            found = found.with_columns(texts.gather(found["row"] - first).alias(text)).join(own, "row", "left", maintain_order="left")
-            found = found.select("row", *COLUMNS[1:], *names)
-        parts.append(found.with_columns(pl.col("row") + start))
+                own = window.select(others).collect() if others else None
+            found = found.with_columns(texts.gather(found["at"]), *(own[found["at"]] if others else ())).select(*COLUMNS, *names)
+        parts.append(found.rename({"at": "row"}).with_columns(pl.col("row") + start + first))
         first += rows
     return pl.concat(parts, rechunk=True)
+
+
+def _jobs(shards: Sequence[Path], made: Plan, columns: bool) -> list[tuple]:
+    """What ``scan_shard`` is given for each shard."""
+    layouts = [_layout(s) for s in shards]
+    starts = np.cumsum([0, *(sum(windows) for *_, windows in layouts)]).tolist()
+    return [(shard, made, start, columns, layout) for shard, start, layout in zip(shards, starts, layouts, strict=False)]
 
 
 def find(shards: Sequence[Path], classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = None):
@@ -148,8 +201,7 @@ def find(shards: Sequence[Path], classes: Sequence[str], rule: str, terms: Mappi
     """
     import pandas as pd
 
-    made, starts = plan(classes, rule, terms), np.cumsum([0, *(sum(_layout(s)[-1]) for s in shards)])
-    jobs = [(shard, made, int(start), False) for shard, start in zip(shards, starts, strict=False)]
+    jobs = _jobs(shards, plan(classes, rule, terms), columns=False)
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
     found = dict(gpu.starmap(scan_shard, jobs, parallel=on_ray, uses_gpu=False))
     return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
@@ -163,11 +215,10 @@ def write(shards: Sequence[Path], folder: Path, classes: Sequence[str], rule: st
     depend on how many. A folder holds one scan, described in ``scan.json``; for another one ``StudyError`` is raised.
     """
     made = plan(classes, rule, terms)
-    sizes = [sum(_layout(s)[-1]) for s in shards]
-    about = {"rule": rule, "classes": list(classes), "plan": hashlib.sha256(repr(made).encode()).hexdigest(),
-             "shards": [[s.name, n] for s, n in zip(shards, sizes, strict=True)]}
-    _same_scan(folder / "scan.json", about)
-    jobs = {folder / f"matches-{i:05d}.parquet": (shard, made, sum(sizes[:i])) for i, shard in enumerate(shards)}
+    jobs = {folder / f"matches-{i:05d}.parquet": job for i, job in enumerate(_jobs(shards, made, columns=True))}
+    _same_scan(folder / "scan.json", {
+        "rule": rule, "classes": list(classes), "plan": hashlib.sha256(repr(made).encode()).hexdigest(),
+        "shards": [[shard.name, sum(windows)] for shard, *_, (*_, windows) in jobs.values()]})
     if gpu.ray_address():
         return store.fill(folder, {path.name: job for path, job in jobs.items()}, scan_shard, "shards scanned", uses_gpu=False)
     with ThreadPoolExecutor(threads or gpu.cores()) as pool:

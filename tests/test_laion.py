@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import clip, pools, retrieval, scan, store, worlds
+from helpers import clip, copies, pools, retrieval, scan, store, worlds
 from helpers.paper import data, guard, laion, polite
 from helpers.worlds import StudyError
 
@@ -303,7 +303,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     small = clip.load(worlds.get("pocket"))
     score = clip.label_scores(small, clip.embed_images(small, images), made["label"].to_numpy(), ["A320", "rose"], ["a photo of a {}."])
     made = made.assign(substring=True, nsfw=pool.captions()["NSFW"].iloc[made["row"]].to_numpy(), score=score, in_domain=True,
-                       copy=pools.copies(images, images[:1]) > 0.99)
+                       copy=copies.nearest(copies.descriptor(images), copies.descriptor(images[:1])) > 0.99)
     why = retrieval.dropped(w, made, "substring", "top")
     best = made["score"].groupby(made["label"]).transform("max") == made["score"]
     assert ((why == "CLIP filter") == ~best).all() and set(why[best]) <= {"kept", "near-duplicate"} and (why == "kept").any()

@@ -107,6 +107,7 @@ def test_pool_and_benchmark_on_disk(tmp_path, monkeypatch):
     assert len(made) == 60 == len(made.captions()) == len(made.truth())
     rows = np.array([59, 0, 30])
     assert np.array_equal(made.fetch(rows), np.stack([made.fetch([r])[0] for r in rows]))
+    assert made.captions(rows).equals(made.captions().iloc[rows].reset_index(drop=True)) and len(made.captions([])) == 0
     with pytest.raises(worlds.StudyError, match="0 .. 59"):
         made.fetch([60])
     bench = benchmark(w, "aircraft")

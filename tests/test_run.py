@@ -1,9 +1,10 @@
 """The runner and its errors: unknown world, notebook, parameter, task, class; listing; gallery; one line with the way out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from helpers import figures, pools, run, worlds
+from helpers import figures, pools, run, store, worlds
 from helpers.worlds import StudyError
 
 
@@ -91,6 +92,22 @@ def test_broken_image_and_half_written_shard(tmp_path):
         tar.write_bytes(broken)
         with pytest.raises(StudyError, match=r"a\.tar"):
             pools.read_tar(tar)
+
+
+def test_only_wanted_members_are_decoded(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
+    tar = pools.tar_bytes(images, [{"caption": f"number {i}", "label": i} for i in range(5)])
+    (tmp_path / "0.tar").write_bytes(tar.replace(b"IHDR", b"IHDX", 1))  # the first image is broken
+    (tmp_path / "1.tar").write_bytes(tar)
+    shards = tuple(store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": range(5)})) for i in range(2))
+    pool = pools.Pool(shards, pools.fetch_tar, (5, 5))
+    rows = [9, 3, 6, 3, 1]
+    assert np.array_equal(pool.fetch(rows), images[np.array(rows) % 5]) and pool.fetch([]).shape[0] == 0
+    with pytest.raises(StudyError, match=r"0\.tar.*broken image"):
+        pool.fetch([4, 0])
+    (tmp_path / "1.tar").write_bytes(pools.tar_bytes(images[:4], [{"caption": ""}] * 4))  # another file of the same name
+    with pytest.raises(StudyError, match="lists 5 rows.* 4 images"):
+        pool.fetch([5])
 
 
 def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):

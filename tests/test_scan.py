@@ -147,10 +147,16 @@ nasty = st.one_of(st.lists(st.sampled_from(NASTY), max_size=9).map("".join), st.
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(nasty, min_size=1, max_size=20), st.sampled_from(rules.RULES))
-def test_scan_against_a_naive_reference(texts, rule):
-    found = scan.matches(pl.Series(texts, dtype=pl.String), rules.plan(NAMES, rule))
-    assert set(found.select("at", "class").iter_rows()) == {
+@given(st.lists(nasty, min_size=1, max_size=20), st.sampled_from(rules.RULES), st.sampled_from([2, scan.WINDOW]))
+def test_scan_against_a_naive_reference(texts, rule, window):
+    made, texts, found = rules.plan(NAMES, rule), pl.Series(texts, dtype=pl.String), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "WINDOW", window)
+        for engine in {False, scan.HYPERSCAN}:
+            patch.setattr(scan, "HYPERSCAN", engine)
+            found.append(scan.matches(texts, made))
+    assert all(f.equals(found[0]) for f in found)
+    assert set(found[0].select("at", "class").iter_rows()) == {
         (i, c) for i, t in enumerate(texts) if t is not None for c in NAMES if naive(t, c, rule)}
 
 
@@ -206,6 +212,12 @@ def test_both_releases_columns(tmp_path):
     for i, column in enumerate(scan.TEXT_COLUMNS):
         store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"url": ["u", "v"], column: ["nothing", "a rose"]}))
     assert pairs(scan.find(sorted(tmp_path.glob("*.parquet")), ["rose"], "word")) == {(1, "rose"), (3, "rose"), (5, "rose")}
+
+
+def test_a_shard_of_nothing_but_captions(tmp_path):
+    store.write(tmp_path / "0.parquet", pd.DataFrame({"TEXT": ["a rose", "nothing", "rose"]}))
+    table = pd.read_parquet(scan.write([tmp_path / "0.parquet"], tmp_path / "out", ["rose"], "word")[0])
+    assert table["row"].tolist() == [0, 2] and table["TEXT"].tolist() == ["a rose", "rose"]
 
 
 def test_empty_shard(tmp_path):

@@ -64,6 +64,13 @@ def open_pool(w: World) -> Pool:
     return data.open_pool(w)
 
 
+def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
+    """What the index named in paper.toml has nearest to the class names (helpers/paper/index.py); None where none is named."""
+    from helpers.paper import config, index
+
+    return index.search(w, config.settings().index, bench) if config.settings().index else None
+
+
 def benchmark(w: World, task: str) -> Benchmark:
     """A public benchmark under ``$STUDY_PAPER/benchmarks``, in torchvision's layout with the published splits, or your own."""
     from helpers.paper import data

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import clip, gpu, store
+from helpers import clip, gpu
 from helpers.paper import config
-from helpers.pools import Benchmark, Lazy, Pool, Split, read_tar
+from helpers.pools import Benchmark, Lazy, Pool, Split, fetch_tar
 from helpers.worlds import StudyError, World, unknown
 
 CAR = ("a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "i love my {}!", "a photo of my dirty {}.",
@@ -76,15 +76,8 @@ def open_pool(w: World) -> Pool:
     if not shards:
         raise StudyError(f"no parquet shards in {folder}; fill it with helpers.paper.laion.download, or name another folder as "
                          f"laion in {config.FILE}.")
-    return Pool(shards, _fetch, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
+    return Pool(shards, fetch_tar, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
 
-
-def _fetch(shard: Path, rows: np.ndarray) -> np.ndarray:
-    images, listed = read_tar(shard.with_suffix(".tar"))[0], len(store.read_table(shard))
-    if len(images) != listed:
-        raise StudyError(f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. Download "
-                         "the shard again with helpers.paper.laion.download.")
-    return images[rows]
 
 
 def benchmark(w: World, task: str) -> Benchmark:

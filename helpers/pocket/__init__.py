@@ -58,6 +58,11 @@ def open_pool(w: World) -> Pool:
     return pool.open_pool(w)
 
 
+def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
+    """None: the index of this pool is built in notebook 03."""
+    return None
+
+
 def benchmark(w: World, task: str) -> Benchmark:
     """Images, labels, class names and templates of a task; rendered on first use."""
     from helpers.pocket import benchmarks

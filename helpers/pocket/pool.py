@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from helpers.pocket import wording
 from helpers.pocket.benchmarks import scene_of
 from helpers.pocket.render import TASKS, factors, render, subject
 from helpers.pocket.scenes import Scene, sample_scene
-from helpers.pools import Pool, read_tar, tar_bytes
+from helpers.pools import Pool, fetch_tar, tar_bytes
 from helpers.worlds import World, entropy
 
 TASK_SHARES = {"aircraft": 0.40, "cars": 0.22, "flowers": 0.22}  # the rest: other things and traps
@@ -35,16 +34,7 @@ def open_pool(w: World) -> Pool:
     artifact = store.load("pool", w) if done else store.make("pool", w, lambda path: _build(path, w))
     shards = tuple(artifact.files("?????.parquet"))
     sizes = tuple(min(w.pool.shard_rows, w.pool.rows - i * w.pool.shard_rows) for i in range(len(shards)))
-    return Pool(shards, _fetch, sizes, tuple(artifact.files("truth/?????.parquet")))
-
-
-def _fetch(shard: Path, rows: np.ndarray) -> np.ndarray:
-    return _images(shard)[rows]
-
-
-@functools.lru_cache(maxsize=64)
-def _images(shard: Path) -> np.ndarray:
-    return read_tar(shard.with_suffix(".tar"))[0]
+    return Pool(shards, fetch_tar, sizes, tuple(artifact.files("truth/?????.parquet")))
 
 
 def class_shares(w: World, task: str) -> pd.Series:

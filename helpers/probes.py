@@ -18,6 +18,7 @@ BINS = 20  # [R]
 IMAGE_SPACE = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg")  # the five of ImageNet-C in [R]
 DEPTH_AWARE = ("near_focus", "far_focus", "fog_3d")  # three of the five of 3DCC in [R]
 SEVERITIES = (1, 2, 3, 4, 5)
+PUBLISHED = ("training", "prompt", "n", "top1", "loss", "ece", "family")  # columns of published numbers
 
 
 @dataclass(frozen=True)

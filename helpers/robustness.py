@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, families, gpu, pools, probes, store, worlds
+from helpers import adapt, arms, families, gpu, pools, probes, store, worlds
 from helpers.adapt import Adapted
-from helpers.pools import Benchmark, Split
+from helpers.pools import Split
 from helpers.worlds import World, unknown
 
 FAMILIES = ("supervised", "self-supervised", "language-supervised")
 SOURCES = ("retrieved", "synthetic", "mixed")
 ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
+PROMPTED = "supervised"  # and of its prompt ablation
 MODEL = ["family", "source", "n", "seed"]
 SUMMARY = {  # probe -> settings that its one number is the mean of, as a regular expression
     "accuracy": "test", "renditions": "accuracy", "corruption": ".+", "corruption_3d": ".+", "fgsm": "(?!0$).+", "pgd": "(?!0$).+",
@@ -37,38 +38,39 @@ def task(w: World) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def benchmark(w: World) -> Benchmark:
-    """The probed task's benchmark, kept in memory by every worker."""
-    return worlds.backend(w).benchmark(w, task(w))
-
-
-@functools.lru_cache(maxsize=2)
 def probe_sets(w: World) -> probes.ProbeSets:
     """The probed task's probe sets, on disk and mapped into memory."""
     return worlds.backend(w).probe_sets(w, task(w))
 
 
-@functools.lru_cache(maxsize=4)
-def offered(w: World, source: str) -> Split:
-    """What a source offers; of the retrieval variants the one that notebook 04 chose on validation."""
-    if source == "synthetic":
-        return pools.training_set(store.load("synthetic", w), task(w))
-    variants = store.load("finetuned", w).table("variants.parquet").query("chosen").set_index("task")["keep"]
-    return pools.training_set(store.load("retrieved", w), task(w), variants[task(w)])
+@functools.lru_cache(maxsize=2)
+def looked_at(w: World) -> dict[str, np.ndarray]:
+    """Every set that goes through the models, at the size that the towers see: the probe sets, ``test`` and ``val``."""
+    bench, side = pools.benchmark(w, task(w)), w.robustness.image_size
+    splits = {**probe_sets(w).sets, "test": bench.test, "val": adapt.thinned(bench.val, w.robustness.validation)}
+    return {name: families.shrunk(np.array(split.images), side) for name, split in splits.items()}  # off the disk
 
 
 def common_size(w: World) -> int:
     """Images per model: what is wanted, or what both sources can offer."""
-    return min(w.robustness.images, len(offered(w, "retrieved")), len(offered(w, "synthetic")))
+    return min(w.robustness.images, *(len(pools.source_set(w, task(w), source)) for source in ("retrieved", "synthetic")))
+
+
+def kinds(w: World) -> tuple[str, ...]:
+    """The kinds of prompts that are compared: the ablated ones and the language model's captions."""
+    return (*w.robustness.prompts, arms.DEFAULT)
 
 
 def training_images(w: World, source: str, n: int, seed: int) -> Split:
-    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same."""
-    if source not in SOURCES:
-        raise unknown("source", source, SOURCES)
+    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same.
+
+    A kind of prompt is a source, too: images drawn from such prompts, unfiltered (``arms.draw_prompts``).
+    """
+    if source not in (*SOURCES, *kinds(w)):
+        raise unknown("source", source, (*SOURCES, *kinds(w)))
     taken = []
     for name, k in ({source: n} if source != "mixed" else {"retrieved": n - n // 2, "synthetic": n // 2}).items():
-        split = offered(w, name)
+        split = arms.prompted(w, name) if name in kinds(w) else pools.source_set(w, task(w), name)
         taken.append(split.take(pools.nested_subset(split.labels, k, worlds.rng(w, "robust", name, seed))))
     return taken[0] if len(taken) == 1 else taken[0].plus(taken[1])
 
@@ -76,21 +78,20 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
 def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
     """Train one model on ``n`` images and measure everything; one row per number: ``MODEL``, ``probe, setting, value``."""
     images, real = training_images(w, source, n, seed), training_images(w, "retrieved", n, seed)
-    rows = measure(w, families.train(w, family, images, real, benchmark(w), seed), seed)
+    rows = measure(w, families.train(w, family, images, real, pools.benchmark(w, task(w)), seed), seed)
     table = pd.DataFrame([(*key, float(value)) for key, value in rows.items()], columns=["probe", "setting", "value"])
     return table.assign(family=family, source=source, n=n, seed=seed)[[*MODEL, *table]]
 
 
 def measure(w: World, model: Adapted, seed: int) -> dict[tuple[str, str], float]:
     """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
-    made, bench = probe_sets(w), benchmark(w)
-    val = adapt.thinned(bench.val, w.robustness.validation)
-    seen = {name: families.logits(model, np.array(split.images)) for name, split in made.sets.items()}  # off the disk
-    test, of_val = families.logits(model, bench.test.images), families.logits(model, val.images)
+    made, bench = probe_sets(w), pools.benchmark(w, task(w))
+    seen = {name: families.logits(model, images) for name, images in looked_at(w).items()}
+    test, val = seen["test"], adapt.thinned(bench.val, w.robustness.validation)
     right = {name: probes.accuracy(seen[name], split.labels) for name, split in made.sets.items() if split.labels.min() >= 0}
     rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"],
             ("renditions", "accuracy"): right["renditions"]}
-    rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, of_val, val.labels))
+    rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, seen["val"], val.labels))
     rows["calibration", "ece_renditions"] = probes.ece(seen["renditions"], made.sets["renditions"].labels)
     rows |= _keyed("reliability", reliability_rows(test, bench.test.labels))
     for kind in ("near", "far"):
@@ -145,12 +146,13 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    probe_sets(w), worlds.backend(w).clip_folder(w)  # before the workers want them
+    probe_sets(w), worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
     n, seeds = common_size(w), range(w.robustness.seeds)
     plan = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
             for source in SOURCES for seed in seeds]
+    plan += [(PROMPTED, kind, min(n, w.robustness.prompted), seed) for kind in kinds(w) for seed in seeds]
     plan += [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
-    jobs = {f"runs/{family}-{source}-{k:06d}-{seed}.parquet": (w, family, source, k, seed) for family, source, k, seed in plan}
+    jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan}
     files = store.fill(path, jobs, run, "models trained and probed")
     store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
 

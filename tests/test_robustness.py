@@ -300,11 +300,11 @@ def test_attack_reports_every_radius_and_clean(toy):
 
 
 def test_mixed_takes_half_of_each(monkeypatch):
-    def offered(w, source):
+    def offered(w, task, source):
         labels = np.arange(40) % 4
         return Split(np.zeros((40, 2, 2, 3), np.uint8), labels, pd.DataFrame({"from": [source] * 40}))
 
-    monkeypatch.setattr(robustness, "offered", offered)
+    monkeypatch.setattr(robustness.pools, "source_set", offered)
     made = robustness.training_images(W, "mixed", 9, 0)
     assert made.facts["from"].value_counts().to_dict() == {"retrieved": 5, "synthetic": 4} and len(made) == 9
     assert len(robustness.training_images(W, "synthetic", 9, 0)) == 9

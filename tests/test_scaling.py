@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import arms, fits, heads, scaling, worlds
+from helpers import arms, fits, heads, pools, scaling, worlds
 from helpers.pocket import shifts
 from helpers.worlds import StudyError
 
@@ -97,7 +97,7 @@ def test_spread_and_pairwise_distance_by_hand():
 def test_frechet_of_shifted_gaussians():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4_000, 4)).astype(np.float32), rng.normal(size=(4_000, 4)).astype(np.float32)
-    assert scaling.frechet(a, b) < 0.05 and scaling.frechet(a, b + [2, 0, 0, 0]) == pytest.approx(4, abs=0.2)
+    assert pools.frechet(a, b) < 0.05 and pools.frechet(a, b + [2, 0, 0, 0]) == pytest.approx(4, abs=0.2)
 
 
 def test_drawn_arms_differ_from_the_default_in_one_factor():

@@ -13,6 +13,7 @@ import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
+from helpers.store import Artifact
 from helpers.worlds import StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
@@ -63,6 +64,22 @@ def judge(w: World, images: np.ndarray) -> pd.DataFrame:
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     """Raises ``StudyError``: there is no network here that was trained on these classes and nothing else."""
     raise StudyError(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
+
+
+def intervention(w: World) -> Artifact:
+    """Raises ``StudyError``: nobody trains Stable Diffusion anew on a pool with a class thinned out."""
+    raise StudyError(f"world {w.name!r} cannot train its generator again on another pool. {_RENDERED} 06 -p intervention=True")
+
+
+def published(w: World) -> pd.DataFrame:
+    """Published accuracy (0..1), loss (nats) and ECE on ImageNet validation images by training set, prompt and size.
+
+    Checkpoints of *Scaling Laws of Synthetic Images* (1M to 16M images; CLIP 64M to 371M pairs) as scored again by [R]: result files of
+    its repository (visinf/benchmarking-synthetic-clones, a443db5), the prompt and the mixing ablation.
+    """
+    from helpers.paper import data
+
+    return data.published()
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:

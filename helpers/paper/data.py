@@ -11,6 +11,7 @@ import pandas as pd
 
 from helpers import store
 from helpers.pools import Benchmark, Pool, Split, read_tar
+from helpers.probes import PUBLISHED
 from helpers.worlds import StudyError, World, rng, unknown
 
 TEMPLATES = {  # [C]
@@ -77,6 +78,11 @@ def benchmark(w: World, task: str) -> Benchmark:
     classes = tuple(sets["train"].classes)
     return Benchmark(task, classes, NOUNS[task], f"a photo of a {NOUNS[task]}", TEMPLATES[task], BACKGROUNDS,
                      pd.DataFrame(index=list(classes)), **splits)
+
+
+def published() -> pd.DataFrame:
+    """The numbers of ``published.csv``; see ``helpers.paper.published`` for where they come from."""
+    return pd.read_csv(Path(__file__).parent / "published.csv")[list(PUBLISHED)]
 
 
 def _split(dataset, side: int) -> Split:

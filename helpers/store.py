@@ -65,7 +65,7 @@ ARTIFACTS = {
     "paired": Spec("06", "two minutes", ("seed", "synthesis", "scaling.pairs", "robustness"), ("finetuned",),
                    ("pairs.py", "families.py", "adapt.py", "clip.py", "drawing.py")),
     "scaled": Spec("06", "two minutes", ("seed", "scaling"), ("arms",), ("scaling.py", "heads.py")),
-    "rarity": Spec("06 -p intervention=True", "eight minutes", ("seed", "rarity", "upstream", "synthesis", "clip", "scaling"),
+    "rarity": Spec("06 -p intervention=True", "eight minutes", ("seed", "upstream", "synthesis", "clip", "scaling"),
                    ("finetuned",), ("pocket/rarity.py", "pocket/diffusion.py", "pocket/training.py", "heads.py")),
     "probes": Spec("07", "half a minute", ("image_size", "pool.seed", "pool.benchmark_per_class", "robustness.probe_images"), (),
                    (*_RENDERER_CODE, "pocket/probes.py", "pocket/corruptions.py", "pocket/wording.py")),

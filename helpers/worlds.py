@@ -148,8 +148,7 @@ class ScalingSettings:
     sizes: tuple[int, ...] = (12, 24, 48, 96, 192, 384)  # nested subsets of every arm; the last is what is drawn per arm
     beyond: int = 2  # further doublings, for arms that need no drawing
     guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 4.0, 7.5)  # 7.5: the usual default; 1: no guidance
-    prompts: tuple[str, ...] = ("class names", "class and description", "class and parent", "templates", "alt text",
-                                "training captions")  # beside the language model's
+    prompts: tuple[str, ...] = ("class names", "class and description", "class and parent", "templates", "alt text", "training captions")
     generators: tuple[str, ...] = ("short", "middle", "long")
     seeds: int = 5
     steps: int = 300  # updates, the same at every size
@@ -160,18 +159,6 @@ class ScalingSettings:
     hidden: int = 256  # width of the classifier's hidden layer
     shifted_per_class: int = 50  # images per class in each shifted test set
     pairs: tuple[int, ...] = (48, 96, 192, 384)  # image-caption pairs of the language-supervised models (recipe: RobustnessSettings)
-
-
-@dataclass(frozen=True)
-class RaritySettings:
-    """What if a class were rare? Two pools, each thinned in classes that the other keeps, and a generator trained on each."""
-
-    task: str = "flowers"  # few and simple classes, which a short training learns to draw
-    classes: int = 3  # thinned in each pool, by lot among the frequent half
-    keep: int = 8  # pairs left of each
-    steps: int = 1_000  # updates of `upstream.generator_batch` pairs of the task, the same for both generators
-    unet_channels: tuple[int, ...] = (32, 64, 64)
-    per_class: int = 32  # images drawn per class and generator
 
 
 @dataclass(frozen=True)
@@ -214,7 +201,6 @@ class World:
     finetune: FinetuneSettings = FinetuneSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     scaling: ScalingSettings = ScalingSettings()
-    rarity: RaritySettings = RaritySettings()
     robustness: RobustnessSettings = RobustnessSettings()
 
 
@@ -235,7 +221,6 @@ SMOKE = World(
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
     scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
                             generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
-    rarity=RaritySettings(classes=1, keep=2, steps=4, unet_channels=(16, 32, 32), per_class=4),
     robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=14, probe_images=28, validation=40,
                                   attacked=14, epsilons=(1, 4), pgd_steps=3),
 )

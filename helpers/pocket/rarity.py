@@ -17,35 +17,35 @@ import pandas as pd
 from helpers import clip, heads, pools, store
 from helpers.pocket import diffusion, generator, judges, upstream
 from helpers.pocket.pool import open_pool
-from helpers.worlds import StudyError, World, adapt, entropy, rng, unknown
+from helpers.worlds import World, adapt, entropy, rng, unknown
 
-LOTS = ("a", "b")
+TASK = "flowers"  # few and simple classes, which a short training learns to draw
+LOTS, THINNED, KEPT = ("a", "b"), 3, 8  # pools, classes thinned in each, pairs left of each such class
+STEPS, CHANNELS = 0.1, (32, 64, 64)  # share of the shipped generator's updates, all of them on the task's pairs; width of the UNet
+PER_CLASS = 32  # images drawn per class and generator, at most
 SHARD = 56  # images drawn per job
 
 
 def lots(w: World) -> dict[str, tuple[str, ...]]:
     """Pool -> the classes that are thinned in it: drawn by lot among the frequent half of the task's classes.
 
-    Raises ``StudyError`` on a task that the world does not have, or when two lots do not fit into that half.
+    Raises ``StudyError`` when the world does not have the task.
     """
-    s = w.rarity
-    if s.task not in w.tasks:
-        raise unknown(f"task in world {w.name!r}", s.task, w.tasks)
-    counts = open_pool(w).truth()["cls"].value_counts().reindex(pools.benchmark(w, s.task).classes, fill_value=0)
+    if TASK not in w.tasks:
+        raise unknown(f"task in world {w.name!r}", TASK, w.tasks)
+    counts = open_pool(w).truth()["cls"].value_counts().reindex(pools.benchmark(w, TASK).classes, fill_value=0)
     frequent = sorted(counts.index[counts >= counts.median()])
-    if 2 * s.classes > len(frequent):
-        raise StudyError(f"rarity.classes is {s.classes}; two lots of them must fit into the {len(frequent)} frequent classes of {s.task}.")
     order = rng(w, "rarity", "lots").permutation(frequent)
-    return {lot: tuple(order[i * s.classes : (i + 1) * s.classes].tolist()) for i, lot in enumerate(LOTS)}
+    return {lot: tuple(order[i * THINNED : (i + 1) * THINNED].tolist()) for i, lot in enumerate(LOTS)}
 
 
 def rows_of(w: World, lot: str) -> np.ndarray:
-    """Rows of the thinned pool: pairs of the task, of each thinned class only ``keep`` of those that show or name it."""
+    """Rows of the thinned pool: pairs of the task, of each thinned class only ``KEPT`` of those that show or name it."""
     truth = open_pool(w).truth()
-    left = (truth["kind"] == w.rarity.task).to_numpy()
+    left = (truth["kind"] == TASK).to_numpy()
     for name in lots(w)[lot]:
         about = np.flatnonzero(left & ((truth["cls"] == name) | (truth["said"] == name)).to_numpy())
-        spared = rng(w, "rarity", "spared", name).permutation(about[(truth["cls"] == truth["said"]).to_numpy()[about]])[: w.rarity.keep]
+        spared = rng(w, "rarity", "spared", name).permutation(about[(truth["cls"] == truth["said"]).to_numpy()[about]])[: KEPT]
         left[np.setdiff1d(about, spared)] = False
     return np.flatnonzero(left)
 
@@ -62,7 +62,7 @@ def make(w: World) -> store.Artifact:
 def _build(path: Path, w: World) -> None:
     for lot in LOTS:
         train(path, w, lot)
-    n = w.rarity.per_class * len(pools.benchmark(w, w.rarity.task).classes)
+    n = min(PER_CLASS, w.pool.benchmark_per_class) * len(pools.benchmark(w, TASK).classes)
     store.fill(path, {f"drawn/{lot}-{i:05d}.npy": (w, path, lot, i, min(i + SHARD, n)) for lot in LOTS for i in range(0, n, SHARD)},
                draw_shard, "shards drawn by two generators")
     store.write(path / "classes.parquet", pd.concat([judged(w, path, lot) for lot in LOTS], ignore_index=True))
@@ -77,7 +77,7 @@ def train(path: Path, w: World, lot: str) -> None:
         return
     shutil.copytree(upstream.folder(w) / "generator" / "vae", folder / "vae", dirs_exist_ok=True)
     tokenizer = generator.load(upstream.folder(w) / "generator").tokenizer
-    u = adapt(w, upstream={"generator_steps": w.rarity.steps, "unet_channels": w.rarity.unet_channels}).upstream
+    u = adapt(w, upstream={"generator_steps": max(1, round(STEPS * w.upstream.generator_steps)), "unet_channels": CHANNELS}).upstream
     images = store.write(folder / "images.npy", pool.fetch(rows))
     diffusion.train(images, list(pool.captions()["TEXT"].iloc[rows]), tokenizer, upstream.folder(w) / "clip" / clip.WEIGHTS, u,
                     w.pool.seed, folder)
@@ -87,7 +87,7 @@ def train(path: Path, w: World, lot: str) -> None:
 
 def draw_shard(w: World, path: Path, lot: str, start: int, stop: int) -> np.ndarray:
     """Some of a generator's images, classes in turns, by a template; the same seeds for both generators."""
-    bench = pools.benchmark(w, w.rarity.task)
+    bench = pools.benchmark(w, TASK)
     texts = [bench.templates[0].format(bench.classes[i % len(bench.classes)]) for i in range(start, stop)]
     seeds = [entropy(w.seed, "rarity", i) for i in range(start, stop)]
     return generator.draw(generator.load(path / f"generator-{lot}"), texts, seeds, w.synthesis)
@@ -103,10 +103,10 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
     """The rows of ``classes`` for one pool."""
     from sklearn.metrics import f1_score
 
-    bench, truth, rows = pools.benchmark(w, w.rarity.task), open_pool(w).truth(), rows_of(w, lot)
+    bench, truth, rows = pools.benchmark(w, TASK), open_pool(w).truth(), rows_of(w, lot)
     wanted = np.resize(np.array(bench.classes, object), len(drawn(path, lot)))
     seen = judges.judge(upstream.folder(w), drawn(path, lot))["variant"].to_numpy()
-    found = pools.source_set(w, w.rarity.task, "retrieved").facts
+    found = pools.source_set(w, TASK, "retrieved").facts
     counts = {"pairs": truth.iloc[rows]["cls"].value_counts(), "retrieved": found[found["row"].isin(rows)]["class"].value_counts()}
     return pd.DataFrame({
         "pool": lot, "class": bench.classes, "thinned": [c in lots(w)[lot] for c in bench.classes],
@@ -117,10 +117,10 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
 
 def run(w: World, path: Path, lot: str) -> pd.DataFrame:
     """Classifiers on growing sets of a generator's images, evaluated on real test images: ``arm, n, seed, class, images, loss, top1``."""
-    bench, s, made = pools.benchmark(w, w.rarity.task), w.scaling, clip.load(w)
+    bench, s, made = pools.benchmark(w, TASK), w.scaling, clip.load(w)
     images, classes = drawn(path, lot), bench.classes
     features = np.stack([clip.embed_images(made, images), clip.embed_images(made, images[:, :, ::-1])])
-    sizes = [len(classes) * 2**i for i in range(w.rarity.per_class.bit_length())]
+    sizes = [len(classes) * 2**i for i in range((len(images) // len(classes)).bit_length())]
     members = [(n, seed) for n in sizes for seed in range(s.seeds)]
     labels = np.arange(len(images)) % len(classes)
     subsets = [pools.nested_subset(labels, n, rng(w, "rarity", "subset", seed)) for n, seed in members]

@@ -56,7 +56,8 @@ def main(rows: int | None, rounds: int) -> None:
                                                     one_by_one(features, labels, subsets, seeds, settings), strict=True))
     methods = {BASELINE: (one_by_one, 1), "ensemble, 1 thread": (together, 1)}
     if gpu.cores() > 1:
-        methods |= {f"{name}, {gpu.cores()} threads": (fn, gpu.cores()) for name, fn in (("one by one", one_by_one), ("ensemble", together))}
+        both = (("one by one", one_by_one), ("ensemble", together))
+        methods |= {f"{name}, {gpu.cores()} threads": (fn, gpu.cores()) for name, fn in both}
     seconds: dict[str, list[float]] = {label: [] for label in methods}
     for _ in range(rounds):
         for label, (fn, threads) in methods.items():

@@ -16,7 +16,7 @@ from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
 from helpers.pools import Benchmark, Split
-from helpers.worlds import World, unknown
+from helpers.worlds import StudyError, World, unknown
 
 CROP = 0.6  # smallest share of the area in a random crop
 
@@ -152,6 +152,34 @@ def text_classifier(made: Clip, bench: Benchmark) -> Adapted:
 
     weight = made.model.logit_scale.detach().exp() * torch.tensor(clip.head(made, bench.classes, bench.templates), device=gpu.device())
     return Adapted(made, weight, torch.zeros(len(weight), device=gpu.device()))
+
+
+def load(name: str, bench: Benchmark) -> Adapted:
+    """A finished model: "timm/NAME", "timm/NAME/FILE" or "open_clip/MODEL/PRETRAINED" (a tag, or a file of weights).
+
+    Each keeps its own picture size and normalisation. Raises ``StudyError`` on another form or a model that cannot be loaded.
+    """
+    import types
+
+    import torch
+
+    library, _, rest = name.partition("/")
+    if library == "open_clip" and "/" in rest:
+        return text_classifier(clip.named(*rest.split("/", 1)), bench)
+    if library != "timm" or not rest:
+        raise StudyError(f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'open_clip/MODEL/PRETRAINED'.")
+    import timm
+
+    model, _, file = rest.partition("/")
+    try:
+        made = timm.create_model(model, pretrained=not file, num_classes=len(bench.classes), checkpoint_path=file or None)
+    except (OSError, RuntimeError) as e:
+        raise StudyError(f"timm could not load {rest!r} ({type(e).__name__}: {str(e)[:200]}). Fetch its weights once with a network, or "
+                         "give a file of weights: 'timm/NAME/FILE'.") from e
+    made, data = made.to(gpu.device()).eval(), timm.data.resolve_model_data_config(made)
+    seen = types.SimpleNamespace(encode_image=lambda x, normalize=False: made(x))  # its embedding is its logits
+    eye = torch.eye(len(bench.classes), device=gpu.device())
+    return Adapted(Clip(seen, None, tuple(data["mean"]), tuple(data["std"]), data["input_size"][-1]), eye, 0 * eye[0])
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:

@@ -78,7 +78,16 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
 def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
     """Train one model on ``n`` images and measure everything; one row per number: ``MODEL``, ``probe, setting, value``."""
     images, real = training_images(w, source, n, seed), training_images(w, "retrieved", n, seed)
-    rows = measure(w, families.train(w, family, images, real, pools.benchmark(w, task(w)), seed), seed)
+    return _tidy(measure(w, families.train(w, family, images, real, pools.benchmark(w, task(w)), seed), seed), family, source, n, seed)
+
+
+def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
+    """Measure a finished model by its name (``families.load``): the columns of ``run``, with n = 0."""
+    rows = measure(w, families.load(name, pools.benchmark(w, task(w))), seed)
+    return _tidy(rows, family, source, 0, seed)
+
+
+def _tidy(rows: dict, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
     table = pd.DataFrame([(*key, float(value)) for key, value in rows.items()], columns=["probe", "setting", "value"])
     return table.assign(family=family, source=source, n=n, seed=seed)[[*MODEL, *table]]
 
@@ -86,28 +95,29 @@ def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
 def measure(w: World, model: Adapted, seed: int) -> dict[tuple[str, str], float]:
     """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
     made, bench = probe_sets(w), pools.benchmark(w, task(w))
-    seen = {name: families.logits(model, images) for name, images in looked_at(w).items()}
+    seen = {name: made.chosen(name, families.logits(model, images)) for name, images in looked_at(w).items()}
     test, val = seen["test"], adapt.thinned(bench.val, w.robustness.validation)
-    right = {name: probes.accuracy(seen[name], split.labels) for name, split in made.sets.items() if split.labels.min() >= 0}
-    rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"],
-            ("renditions", "accuracy"): right["renditions"]}
+    right = {name: made.accuracy(name, seen[name]) for name, split in made.sets.items() if split.labels.min() >= 0}
+    rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"]}
     rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, seen["val"], val.labels))
-    rows["calibration", "ece_renditions"] = probes.ece(seen["renditions"], made.sets["renditions"].labels)
+    for name in {"renditions", "natural_adversarial"} & set(seen):
+        rows[name, "accuracy"], rows["calibration", f"ece_{name}"] = right[name], probes.ece(seen[name], made.sets[name].labels)
     rows |= _keyed("reliability", reliability_rows(test, bench.test.labels))
-    for kind in ("near", "far"):
+    for kind in {"near", "far"} & {name.removeprefix("ood_") for name in seen}:
         for name, known in probes.ood_scores(seen["original"]).items():
             found = probes.ood_metrics(known, probes.ood_scores(seen[f"ood_{kind}"])[name])
             rows |= _keyed("ood", {f"{kind}-{name}-{metric}": value for metric, value in found.items()})
     rows |= attack(w, model, made.sets["original"], seed)
     rows |= _keyed("corruption", {k: v for k, v in right.items() if k.split("-")[0] in probes.IMAGE_SPACE})
     rows |= _keyed("corruption_3d", {k: v for k, v in right.items() if k.split("-")[0] in probes.DEPTH_AWARE})
-    rows |= _keyed("background", {"mixed_same": right["mixed_same"], "mixed_rand": right["mixed_rand"],
-                                  "gap": right["mixed_same"] - right["mixed_rand"]})
-    rows |= _keyed("context", {f"P{k}": right[f"context_{k}"] for k in range(3)})
+    if {"mixed_same", "mixed_rand"} <= set(right):
+        rows |= _keyed("background", {"mixed_same": right["mixed_same"], "mixed_rand": right["mixed_rand"],
+                                      "gap": right["mixed_same"] - right["mixed_rand"]})
+    rows |= _keyed("context", {f"P{k}": right[f"context_{k}"] for k in range(3) if f"context_{k}" in right})
     if "cue_conflict" in seen:
         answers, facts = seen["cue_conflict"].argmax(1), made.sets["cue_conflict"].facts
         rows |= _keyed("shape", probes.shape_bias(answers, facts, made.groups))
-    return rows
+    return dict(sorted(rows.items()))
 
 
 def _keyed(probe: str, values: dict) -> dict[tuple[str, str], float]:
@@ -146,15 +156,23 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    probe_sets(w), worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
-    n, seeds = common_size(w), range(w.robustness.seeds)
-    plan = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
-            for source in SOURCES for seed in seeds]
-    plan += [(PROMPTED, kind, min(n, w.robustness.prompted), seed) for kind in kinds(w) for seed in seeds]
-    plan += [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
-    jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan}
-    files = store.fill(path, jobs, run, "models trained and probed")
+    jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan(w)}
+    named = {f"runs/{i:04d}.parquet": (w, *model, i) for i, model in enumerate(w.robustness.checkpoints)}
+    probe_sets(w)  # before the workers want them
+    files = store.fill(path, named or jobs, run_checkpoint if named else run, "models probed")
     store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
+
+
+def plan(w: World) -> list[tuple[str, str, int, int]]:
+    """Family, source, images and seed of every model that is trained; none where the world takes finished checkpoints."""
+    if w.robustness.checkpoints:
+        return []
+    worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
+    n, seeds = common_size(w), range(w.robustness.seeds)
+    models = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
+              for source in SOURCES for seed in seeds]
+    models += [(PROMPTED, kind, min(n, w.robustness.prompted), seed) for kind in kinds(w) for seed in seeds]
+    return models + [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
 
 
 def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:

@@ -181,6 +181,7 @@ class RobustnessSettings:
     attacked: int = 98  # images given to FGSM and PGD
     epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
     pgd_steps: int = 10  # [R] 20
+    checkpoints: tuple[tuple[str, str, str], ...] = ()  # family, source, name (families.load): probed instead of training any
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,7 @@ class World:
 POCKET = World("pocket")
 
 SMOKE = World(
-    "smoke",
-    image_size=32,
+    "smoke", image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
     upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
                               unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=60,
@@ -243,9 +243,7 @@ WORKSTATION = World(
 )
 
 PAPER = World(
-    "paper",
-    backend="paper",
-    image_size=224,
+    "paper", backend="paper", image_size=224,
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
     captions=CaptionSettings(per_class=17_000, max_new_tokens=100, batch=64),  # [C]
@@ -258,7 +256,9 @@ PAPER = World(
                             prompts=("class names", "class and parent", "templates", "alt text"),  # nobody wrote the others down
                             generators=("1.1", "1.3", "1.5"), steps=10_000,
                             batch=512, hidden=2_048),
-    robustness=RobustnessSettings(task="imagenet", image_size=224),
+    robustness=RobustnessSettings(task="imagenet", image_size=224, validation=10_000, probe_images=50_000, attacked=50_000, checkpoints=(
+        ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"), ("supervised", "retrieved", "timm/resnet50.a1_in1k"),  # [R]
+        ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"))),  # clones: files of weights, given by name
 )
 
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}

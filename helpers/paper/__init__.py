@@ -83,10 +83,13 @@ def published(w: World) -> pd.DataFrame:
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """Raises ``StudyError``: the published probe sets are not read yet; the message says which folders they are."""
-    raise StudyError(f"world {w.name!r} cannot probe {task!r} yet. It would read the folders imagenet-r, imagenet-a, imagenet-c, "
-                     "cue-conflict, imagenet-9 and focus under $STUDY_PAPER/benchmarks. The rendered worlds can: "
-                     "python -m helpers.run pocket 07")
+    """ImageNet's probe sets from the folders imagenet, imagenet-r, imagenet-a, imagenet-c, imagenet-9, focus, cue-conflict, sun and
+    inaturalist under ``$STUDY_PAPER/benchmarks`` (helpers/paper/probes.py). Raises ``StudyError`` on another task."""
+    from helpers.paper import probes
+
+    if task != "imagenet":
+        raise StudyError(f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set robustness={{'task': 'imagenet'}}.")
+    return probes.probe_sets(w)
 
 
 def quality(w: World) -> dict:

@@ -59,8 +59,12 @@ def benchmark(w: World, task: str) -> Benchmark:
     """A benchmark with its published train, validation and test splits; raises ``StudyError`` when it is not there."""
     if task not in w.tasks:
         raise unknown(f"task in world {w.name!r}", task, w.tasks)
+    if task == "imagenet":
+        from helpers.paper import probes
+
+        return probes.benchmark(w)
     if task not in DATASETS:
-        raise StudyError(f"task {task!r} is not read yet in the paper world; there are {', '.join(DATASETS)}.")
+        raise StudyError(f"task {task!r} is not read yet in the paper world; there are {', '.join((*DATASETS, 'imagenet'))}.")
     import torchvision
 
     folder = root() / "benchmarks"

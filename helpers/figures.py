@@ -168,14 +168,16 @@ def slopes(table: pd.DataFrame, columns: dict[str, str]):
     """
     fig, axes = plt.subplots(1, len(columns), figsize=(3.3 * len(columns), 4), layout="constrained", squeeze=False)
     for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
-        for name, part in table.sort_values(["thinned", "pool"]).groupby("class"):
+        for _, part in table.sort_values(["thinned", "pool"]).groupby("class"):
             chosen = part["thinned"].any()
             ax.plot([0, 1], part[column], marker="o", ms=5 if chosen else 3, zorder=2 if chosen else 1, lw=1.6 if chosen else 1,
                     color=COLOURS["synthetic"] if chosen else "0.8")
-            if chosen:
-                ax.annotate(name, (1, part[column].iloc[1]), (5, 0), textcoords="offset points", va="center", fontsize=7)
+        above, gap = -np.inf, np.ptp(table[column]) / 24  # so far apart are labels
+        for name, y in table[table["thinned"]].sort_values(column)[["class", column]].itertuples(index=False, name=None):
+            above = max(y, above + gap)
+            ax.annotate(name, (1.04, y), (1.15, above), va="center", fontsize=7, arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6})
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
-        ax.set(title=title, xlim=(-0.15, 1.75))
+        ax.set(title=title, xlim=(-0.15, 1.85))
     return fig
 
 

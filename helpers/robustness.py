@@ -27,6 +27,7 @@ SUMMARY = {  # probe -> settings that its one number is the mean of, as a regula
     "accuracy": "test", "renditions": "accuracy", "corruption": ".+", "corruption_3d": ".+", "fgsm": "(?!0$).+", "pgd": "(?!0$).+",
     "context": "P2", "calibration": "ece", "ood": "(near|far)-entropy-auroc", "shape": "shape_bias", "background": "gap",
 }
+ATTACKED_AT_ONCE = 128
 RELATIVE = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")  # accuracies, which a share of clean accuracy suits
 
 
@@ -134,19 +135,18 @@ def attack(w: World, model: Adapted, split: Split, seed: int) -> dict[tuple[str,
     """Accuracy under FGSM and PGD: ("fgsm" or "pgd", L-inf radius in 255ths) -> 0..1; radius "0" is the same images clean."""
     import torch
 
-    some = adapt.thinned(split, w.robustness.attacked)
-    x = torch.tensor(np.ascontiguousarray(some.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
-    y, f = torch.from_numpy(some.labels).to(gpu.device()), families.logits_of(model)
+    some, f = adapt.thinned(split, w.robustness.attacked), families.logits_of(model)
     generator = torch.Generator().manual_seed(worlds.entropy(w.seed, "attack", seed) % 2**63)
-
-    def accuracy(pixels) -> float:
-        with torch.inference_mode():
-            return probes.accuracy(f(pixels).float().cpu().numpy(), some.labels)
-
-    rows = {("fgsm", "0"): accuracy(x), ("pgd", "0"): accuracy(x)}
-    for eps in w.robustness.epsilons:
-        rows["fgsm", f"{eps:g}"] = accuracy(probes.fgsm(f, x, y, eps / 255))
-        rows["pgd", f"{eps:g}"] = accuracy(probes.pgd(f, x, y, eps / 255, w.robustness.pgd_steps, generator))
+    rows: dict[tuple[str, str], float] = dict.fromkeys([(a, f"{e:g}") for a in ("fgsm", "pgd") for e in (0, *w.robustness.epsilons)], 0.0)
+    for start in range(0, len(some), ATTACKED_AT_ONCE):
+        part = some.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(some))))
+        x = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(part.labels).to(gpu.device())
+        for attack_name, eps in rows:
+            at = x if eps == "0" else probes.fgsm(f, x, y, float(eps) / 255) if attack_name == "fgsm" else probes.pgd(
+                f, x, y, float(eps) / 255, w.robustness.pgd_steps, generator)
+            with torch.inference_mode():
+                rows[attack_name, eps] += float((f(at).argmax(1) == y).sum()) / len(some)
     return rows
 
 

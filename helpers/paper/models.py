@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import pandas as pd
 
-from helpers import gpu
+from helpers import clip, gpu
+from helpers.pools import Benchmark
 from helpers.worlds import StudyError, World, unknown
 
 LANGUAGE_MODEL = "meta-llama/Llama-2-7b-hf"  # base weights [C]
 GENERATORS = {"1.1": "CompVis/stable-diffusion-v1-1", "1.3": "CompVis/stable-diffusion-v1-3",
               "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}  # the original 1.5 repository was withdrawn
+JUDGE = ("ViT-L-14", "openai")  # not the CLIP that is adapted and that filters
 DRAWN, KEPT = 512, 256  # pixels [C]
 
 
@@ -64,6 +67,17 @@ def _pipeline(generator: str):
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(gpu.device())
+
+
+def judge_features(images: np.ndarray) -> np.ndarray:
+    """Unit embeddings of images by ``JUDGE``. Raises ``StudyError`` when its weights are not on this machine."""
+    return clip.embed_images(clip.named(*JUDGE), images)
+
+
+def judge(bench: Benchmark, images: np.ndarray) -> pd.DataFrame:
+    """Zero-shot class names of images by ``JUDGE``, as column ``variant``."""
+    scores = judge_features(images) @ clip.head(clip.named(*JUDGE), bench.classes, bench.templates).T
+    return pd.DataFrame({"variant": np.array(bench.classes, object)[scores.argmax(1)]})
 
 
 def draw(w: World, captions: list[str], seeds: list[int], images=None, strength=None) -> np.ndarray:

@@ -6,7 +6,6 @@ Before timing it is checked that both ways give the same networks up to rounding
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 
@@ -65,8 +64,8 @@ def main(rows: int | None, rounds: int) -> None:
             start = time.perf_counter()
             fn(features, labels, subsets, seeds, settings)
             seconds[label].append(time.perf_counter() - start)
-    print(f"{len(subsets)} heads of {WIDTH} x {settings.hidden} x {CLASSES}, {STEPS} updates of {settings.batch}; {gpu.describe()} "
-          f"({platform.machine()}), {rounds} rounds; largest difference of a weight {apart:.1e}")
+    print(f"{len(subsets)} heads of {WIDTH} x {settings.hidden} x {CLASSES}, {STEPS} updates of {settings.batch}; {gpu.describe()}, "
+          f"{rounds} rounds; largest difference of a weight {apart:.1e}")
     print(f"{'method':28s}{'seconds':>10s}{'min':>10s}{'max':>10s}{'speed-up':>10s}")
     base = statistics.median(seconds[BASELINE])
     for label, each in seconds.items():

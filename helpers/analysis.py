@@ -12,7 +12,7 @@ import pandas as pd
 
 from helpers import adapt, clip, copies, drawing, pools, store, worlds
 from helpers.pools import Benchmark, Lazy, Split
-from helpers.worlds import StudyError, World
+from helpers.worlds import NotKnown, World
 
 METRICS = ("zero_shot", "linear_probe")
 
@@ -22,20 +22,15 @@ def task(w: World) -> str:
     return w.tasks[0]
 
 
-def choices(w: World) -> tuple[str, dict[str, float]]:
-    """What notebook 04 chose on validation for this task: the retrieval variant's column, and source -> learning rate."""
-    made = store.load("finetuned", w)
-    variants, rates = (store.read_table(made.path / f"{name}.parquet").query("chosen") for name in ("variants", "lrs"))
-    keep = variants.loc[variants["task"] == task(w), "keep"].iloc[0]
-    return keep, rates[rates["task"] == task(w)].set_index("source")["lr"].to_dict()
+def rates(w: World) -> dict[str, float]:
+    """Source -> the learning rate that notebook 04 chose on validation for this task."""
+    chosen = store.load("finetuned", w).table("lrs.parquet").query("chosen")
+    return chosen[chosen["task"] == task(w)].set_index("source")["lr"].to_dict()
 
 
 def source_sets(w: World) -> dict[str, Split]:
     """The two sources as notebook 04 trained on them, and the test split as ground truth."""
-    keep, _ = choices(w)
-    return {"ground_truth": worlds.backend(w).benchmark(w, task(w)).test,
-            "retrieved": pools.training_set(store.load("retrieved", w), task(w), keep),
-            "synthetic": pools.training_set(store.load("synthetic", w), task(w))}
+    return {"ground_truth": _bench(w).test, **{source: pools.source_set(w, task(w), source) for source in ("retrieved", "synthetic")}}
 
 
 def few_of_each(split: Split, n: int) -> Split:
@@ -47,7 +42,11 @@ def fidelity(w: World) -> pd.DataFrame:
     """How often each detail is right, as the judge sees it: ``task, source, class, attribute, images, correct`` (counts).
 
     An attribute is right when it is what the blueprint of the *label* says. In ``ground_truth`` the misses are the judge's own.
+    Raises ``NotKnown`` where nobody knows the details of a class.
     """
+    if not len(_bench(w).details.columns):
+        raise NotKnown(f"world {w.name!r} has no judge of details. They are known in the rendered worlds only: "
+                       "python -m helpers.run pocket 05")
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
     made = store.make("fidelity", w, lambda path: store.fill(path, jobs, details_right, "sources judged"))
     return pd.concat([store.read_table(made.path / file) for file in jobs], ignore_index=True)
@@ -74,9 +73,8 @@ def edit_shard(w: World, folder: Path, start: int, stop: int, strength: float) -
     return worlds.backend(w).draw(w, texts, seeds, np.array(np.load(folder / "retrieved.npy", mmap_mode="r")[start:stop]), strength)
 
 
-@functools.lru_cache(maxsize=2)
 def _bench(w: World) -> Benchmark:
-    return worlds.backend(w).benchmark(w, task(w))
+    return pools.benchmark(w, task(w))
 
 
 def make(w: World) -> store.Artifact:
@@ -85,13 +83,12 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    _, rates = choices(w)
-    size = make_arms(path, w)
-    jobs = {f"runs/{arm}-{seed}.json": (w, path, arm, size, seed, rates["retrieved" if _real(arm) else "synthetic"])
+    size, lrs = make_arms(path, w), rates(w)
+    jobs = {f"runs/{arm}-{seed}.json": (w, path, arm, size, seed, lrs["retrieved" if _real(arm) else "synthetic"])
             for arm in _arms(w) for seed in range(w.finetune.seeds)}
     _collect(path, jobs, run_arm, "results.parquet", "ablation runs")
     retrieved_n = len(store.read_table(path / "full.parquet"))
-    jobs = {f"mixed/{n:06d}-{seed}.json": (w, path, n, retrieved_n, seed, rates["retrieved"])
+    jobs = {f"mixed/{n:06d}-{seed}.json": (w, path, n, retrieved_n, seed, lrs["retrieved"])
             for n in w.analysis.mix_synthetic for seed in range(w.finetune.seeds)}
     _collect(path, jobs, run_mixed, "mixing.parquet", "runs on mixed sets")
 
@@ -161,19 +158,11 @@ def draw_arms(path: Path, w: World, retrieved: Split, bench: Benchmark) -> dict[
     made = {}
     for arm, table in tables.items():
         budget = arm.removeprefix("captions-") if arm.startswith("captions-") else w.synthesis.generator
-        rows = _rows(table, wanted, worlds.rng(w, "analysis", arm))
+        rows = pools.repeated(table, wanted, worlds.rng(w, "analysis", arm))
         changed = worlds.adapt(w, synthesis={"generator": budget})
         drawing.filtered(path / "drawn", changed, bench, drawing.draw_table(path / "drawn", changed, rows, arm), arm)
         made[arm] = pools.training_set(store.Artifact("analysed", path / "drawn"), arm)
     return made
-
-
-def _rows(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows with classes in turns; a table with fewer is repeated (another seed draws another image)."""
-    repeated = pd.concat([table] * int(np.ceil(n / max(len(table), 1)) if len(table) < n else 1), ignore_index=True)
-    if not len(repeated):
-        raise StudyError("there are no captions to draw from; run notebooks 01 and 03 again.")
-    return repeated.iloc[pools.nested_subset(repeated["label"].to_numpy(), n, rng)].reset_index(drop=True)
 
 
 @functools.lru_cache(maxsize=32)
@@ -189,7 +178,7 @@ def run_arm(w: World, path: Path, arm: str, n: int, seed: int, lr: float) -> dic
 
 def run_mixed(w: World, path: Path, synthetic_n: int, retrieved_n: int, seed: int, lr: float) -> dict:
     """Finetune on the largest retrieved set with ``synthetic_n`` drawn images added ([P] figure 7)."""
-    drawn = pools.training_set(store.load("synthetic", w), task(w))
+    drawn = pools.source_set(w, task(w), "synthetic")
     synthetic_n = min(synthetic_n, len(drawn))
     added = drawn.take(pools.nested_subset(drawn.labels, synthetic_n, worlds.rng(w, "mix", seed)))
     train = _arm(path, "full").plus(added) if synthetic_n else _arm(path, "full")

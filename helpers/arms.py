@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from helpers import clip, drawing, pools, store, worlds
-from helpers.pools import Benchmark, Split
+from helpers.pools import Split
 from helpers.worlds import StudyError, World, unknown
 
 REAL = "no prompt"
 DEFAULT = "language model"  # the captions of notebook 01
-LEAKS = ("alt text",)  # prompts that were written for real images of the pool: they tell the generator what those show
+LEAKS = ("alt text", "training captions")  # written for real images, of the pool and of the train split: they tell what those show
 EMBEDDED = 200  # images per embedding job
 
 
@@ -52,12 +52,6 @@ def drawn(w: World) -> dict[str, Arm]:
     return {name: arm for name, arm in arms(w).items() if "-" in name}
 
 
-@functools.lru_cache(maxsize=2)
-def bench(w: World) -> Benchmark:
-    """The benchmark of the task, kept in memory by every worker."""
-    return worlds.backend(w).benchmark(w, task(w))
-
-
 def make(w: World) -> store.Artifact:
     """Draw the arms and embed every image set: ``drawn/{arm}-*.tar``, and ``embedded/{set}-*.npy`` with each mirror image."""
     return store.make("arms", w, lambda path: _build(path, w))
@@ -87,7 +81,7 @@ def sets(w: World) -> list[str]:
 @functools.lru_cache(maxsize=2)
 def evaluation_sets(w: World) -> dict[str, Split]:
     """The held-out sets by name: ``test``, drawn like the benchmark's train split, and those shifted away from it."""
-    return {"test": bench(w).test, **worlds.backend(w).shifted(w, task(w))}
+    return {"test": pools.benchmark(w, task(w)).test, **worlds.backend(w).shifted(w, task(w))}
 
 
 def wanted(w: World, arm: Arm) -> pd.DataFrame:
@@ -100,54 +94,76 @@ def wanted(w: World, arm: Arm) -> pd.DataFrame:
     if arm.prompt == DEFAULT:
         table = store.read_table(store.load("synthetic", w).path / f"{task(w)}.parquet")[["caption", "label", "class", "seed"]]
     else:
-        table = prompts(w, arm.prompt)
-    if not len(table):
-        raise StudyError(f"there is nothing to draw {arm.prompt!r} images from; run notebooks 01 to 03 again.")
-    repeats = int(np.ceil(n / len(table)))
-    if repeats > 1 and "seed" in table:
+        table = prompts(w, task(w), arm.prompt)
+    if n > len(table) and "seed" in table:
         raise StudyError(f"{n} images per arm were asked for, but notebook 02 drew only {len(table)} of {task(w)}. "
                          "Lower scaling sizes, or raise captions per_class.")
-    many = pd.concat([table] * repeats, ignore_index=True)
-    rows = many.iloc[pools.nested_subset(many["label"].to_numpy(), n, rng)].reset_index(drop=True)
+    rows = pools.repeated(table, n, rng)
     if "seed" not in rows:
         rows["seed"] = [str(worlds.entropy(w.seed, "scaling", arm.prompt, i)) for i in range(n)]
     return rows
 
 
-def prompts(w: World, kind: str) -> pd.DataFrame:
-    """The prompts of a kind as ``caption, label, class``; ``alt text`` are the captions of retrieved real images."""
-    b = bench(w)
+def prompts(w: World, task: str, kind: str) -> pd.DataFrame:
+    """The prompts of a kind for a task as ``caption, label, class``; ``alt text`` are the captions of retrieved real images.
+
+    Raises ``StudyError`` on an unknown kind, or where the benchmark has no descriptions or captions.
+    """
+    b = pools.benchmark(w, task)
     names = pd.DataFrame({"class": b.classes, "label": range(len(b.classes))})
     ways = {"class names": ("{}",), "class and parent": (f"{{}} {b.noun}",), "templates": b.templates}
-    if kind == "alt text":
-        return retrieved(w).facts[["caption", "label", "class"]]
-    if kind not in ways:
-        raise unknown("kind of prompt", kind, [*ways, *LEAKS])
+    known = {"alt text": True, "training captions": "caption" in b.train.facts, "class and description": bool(b.descriptions)}
+    if kind not in {**ways, **known}:
+        raise unknown("kind of prompt", kind, [*ways, *known])
+    if not known.get(kind, True):
+        raise StudyError(f"{b.task} comes without what {kind!r} prompts are made of in world {w.name!r}; take it out of scaling prompts.")
+    if kind in LEAKS:
+        facts = (pools.source_set(w, task, "retrieved") if kind == "alt text" else b.train).facts
+        return facts[["caption", "class"]].assign(label=facts["class"].map(b.classes.index))
+    if kind == "class and description":
+        return names.assign(caption=[f"{c}, {text}" for c, text in zip(b.classes, b.descriptions, strict=True)])
     return pd.concat([names.assign(caption=[way.format(c) for c in names["class"]]) for way in ways[kind]], ignore_index=True)
-
-
-def retrieved(w: World) -> Split:
-    """The retrieved images by the rule and filter that notebook 04 chose on validation."""
-    chosen = store.read_table(store.load("finetuned", w).path / "variants.parquet").query("chosen")
-    return pools.training_set(store.load("retrieved", w), task(w), chosen.loc[chosen["task"] == task(w), "keep"].iloc[0])
 
 
 @functools.lru_cache(maxsize=32)
 def images_of(w: World, path: Path, name: str) -> Split:
     """The images of a set by name, in the order in which they are embedded. Drawn ones are not filtered: neither are the paper's."""
     if name in ("test", "train"):
-        return getattr(bench(w), name)
+        return getattr(pools.benchmark(w, task(w)), name)
     if name == "retrieved":
-        return retrieved(w)
+        return pools.source_set(w, task(w), "retrieved")
     if name == "synthetic":
-        made = store.load("synthetic", w)
-        table = store.read_table(made.path / f"{task(w)}.parquet")
-        return Split(made.array(f"{task(w)}.npy"), table["label"].to_numpy(np.int64), table)
+        return unfiltered(w, task(w))
     if name not in drawn(w):
         return evaluation_sets(w)[name]
-    parts = [pools.read_tar(tar) for tar in sorted((path / "drawn").glob(f"{name}-???????.tar"))]
-    table = pd.DataFrame([row for part in parts for row in part[1]])
-    return Split(np.concatenate([images for images, _ in parts]), table["label"].to_numpy(np.int64), table)
+    return pools.read_tars(sorted((path / "drawn").glob(f"{name}-???????.tar")))
+
+
+def unfiltered(w: World, task: str) -> Split:
+    """All images that notebook 02 drew for a task, those that its filter drops included."""
+    made = store.load("synthetic", w)
+    table = store.read_table(made.path / f"{task}.parquet")
+    return Split(made.array(f"{task}.npy"), table["label"].to_numpy(np.int64), table)
+
+
+def draw_prompts(w: World) -> store.Artifact:
+    """Draw the prompt ablation of notebook 07, a set of ``w.robustness.prompted`` images per kind: ``{prompt}-*.tar``."""
+    s = w.robustness
+
+    def build(path: Path) -> None:
+        for kind in s.prompts:
+            rows = pools.repeated(prompts(w, s.task, kind), s.prompted, worlds.rng(w, "prompted", kind))
+            drawing.draw_table(path, w, rows, kind)
+
+    return store.make("prompted", w, build)
+
+
+@functools.lru_cache(maxsize=4)
+def prompted(w: World, kind: str) -> Split:
+    """The images of one kind of prompt of ``draw_prompts``, or of notebook 02's captions; unfiltered, all of them."""
+    if kind == DEFAULT:
+        return unfiltered(w, w.robustness.task)
+    return pools.read_tars(store.load("prompted", w).files(f"{kind}-*.tar"))
 
 
 def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.ndarray:

@@ -37,11 +37,12 @@ def load(w: World) -> Clip:
     """
     if w.clip.model == "upstream":
         return load_folder(worlds.backend(w).clip_folder(w))
-    return _load_named(w.clip.model, w.clip.pretrained)
+    return named(w.clip.model, w.clip.pretrained)
 
 
 @functools.cache
-def _load_named(model: str, pretrained: str) -> Clip:
+def named(model: str, pretrained: str) -> Clip:
+    """A CLIP that open_clip knows by name, with weights that it knows by tag, or a file of weights; loaded once per process."""
     import open_clip
 
     if model not in open_clip.list_models():

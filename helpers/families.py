@@ -16,18 +16,18 @@ from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
 from helpers.pools import Benchmark, Split
-from helpers.worlds import World, unknown
+from helpers.worlds import StudyError, World, unknown
 
 CROP = 0.6  # smallest share of the area in a random crop
 
 
 def untrained(w: World, seed: int) -> Clip:
-    """The world's CLIP architecture with random weights and a smaller picture; the same weights for the same seed."""
+    """The world's CLIP architecture with random weights, a smaller picture and a shorter text; the same weights for the same seed."""
     import torch
 
     folder = Path(worlds.backend(w).clip_folder(w))
     config = json.loads((folder / "config.json").read_text())
-    config["vision_cfg"]["image_size"] = w.robustness.image_size
+    config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"] = w.robustness.image_size, w.robustness.context
     with torch.random.fork_rng():
         torch.manual_seed(worlds.entropy(w.seed, "robust", "weights", seed) % 2**31)
         return clip.build(config, folder)
@@ -72,7 +72,7 @@ def _fit(w: World, made: Clip, images: Split, parameters: Sequence, loss_of: Cal
     import torch
 
     s, generator, order = w.robustness, torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64)
-    optimiser = torch.optim.AdamW(parameters, lr=s.lr, weight_decay=0.1)
+    optimiser, x = torch.optim.AdamW(parameters, lr=s.lr, weight_decay=0.1, fused=True), clip.pixels(made, images.images)
     made.model.train()
     for step in range(s.steps):
         while len(order) < s.batch:
@@ -80,7 +80,7 @@ def _fit(w: World, made: Clip, images: Split, parameters: Sequence, loss_of: Cal
         rows, order = order[: s.batch], order[s.batch :]
         optimiser.param_groups[0]["lr"] = adapt.rate(step, s.steps, s.lr, 0.1)
         with gpu.autocast():
-            loss = loss_of(clip.pixels(made, images.images[rows]), rows, generator)
+            loss = loss_of(x[rows].contiguous(memory_format=torch.channels_last), rows, generator)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
@@ -152,6 +152,45 @@ def text_classifier(made: Clip, bench: Benchmark) -> Adapted:
 
     weight = made.model.logit_scale.detach().exp() * torch.tensor(clip.head(made, bench.classes, bench.templates), device=gpu.device())
     return Adapted(made, weight, torch.zeros(len(weight), device=gpu.device()))
+
+
+def load(name: str, bench: Benchmark) -> Adapted:
+    """A finished model: "timm/NAME", "timm/NAME/FILE" or "open_clip/MODEL/PRETRAINED" (a tag, or a file of weights).
+
+    Each keeps its own picture size and normalisation. Raises ``StudyError`` on another form or a model that cannot be loaded.
+    """
+    import types
+
+    import torch
+
+    library, _, rest = name.partition("/")
+    if library == "open_clip" and "/" in rest:
+        return text_classifier(clip.named(*rest.split("/", 1)), bench)
+    if library != "timm" or not rest:
+        raise StudyError(f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'open_clip/MODEL/PRETRAINED'.")
+    import timm
+
+    model, _, file = rest.partition("/")
+    try:
+        made = timm.create_model(model, pretrained=not file, num_classes=len(bench.classes), checkpoint_path=file or None)
+    except (OSError, RuntimeError) as e:
+        raise StudyError(f"timm could not load {rest!r} ({type(e).__name__}: {str(e)[:200]}). Fetch its weights once with a network, or "
+                         "give a file of weights: 'timm/NAME/FILE'.") from e
+    made, data = made.to(gpu.device()).eval(), timm.data.resolve_model_data_config(made)
+    seen = types.SimpleNamespace(encode_image=lambda x, normalize=False: made(x))  # its embedding is its logits
+    eye = torch.eye(len(bench.classes), device=gpu.device())
+    return Adapted(Clip(seen, None, tuple(data["mean"]), tuple(data["std"]), data["input_size"][-1]), eye, 0 * eye[0])
+
+
+def shrunk(images: np.ndarray, side: int) -> np.ndarray:
+    """uint8 images as a tower of ``side`` pixels sees them, (n, side, side, 3): done once for all models that look at them."""
+    import torch
+
+    if images.shape[1] == side:
+        return images
+    parts = [torch.nn.functional.interpolate(torch.tensor(images[i : i + 256]).permute(0, 3, 1, 2).float(), (side, side), mode="bicubic",
+                                             antialias=True).clamp(0, 255).round().byte() for i in range(0, len(images), 256)]
+    return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
 
 def logits(model: Adapted, images: np.ndarray) -> np.ndarray:

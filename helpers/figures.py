@@ -132,10 +132,10 @@ def show_source(function):
     return Code(inspect.getsource(function), language="python")
 
 
-def band(ax, table: pd.DataFrame, x: str, y: str, colour: str, label: str | None = None, **line) -> None:
-    """Mean over seeds of an accuracy ``y`` against ``x``, with its 95 % interval, as far as within 0 and 1, as a band."""
+def band(ax, table: pd.DataFrame, x: str, y: str, colour: str, label: str | None = None, within=(0, 1), **line) -> None:
+    """Mean over seeds of ``y`` against ``x``, with its 95 % interval, as far as ``within`` bounds (those of an accuracy), as a band."""
     rows = pd.DataFrame([(v, *interval(part[y])) for v, part in table.groupby(x)], columns=[x, "mean", "low", "high"])
-    rows[["low", "high"]] = rows[["low", "high"]].clip(0, 1)
+    rows[["low", "high"]] = rows[["low", "high"]].clip(*within)
     ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label, **line)
     ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
 
@@ -160,6 +160,26 @@ def size_axis(ax, sizes: Sequence[int]) -> None:
     """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
+
+
+def slopes(table: pd.DataFrame, columns: dict[str, str]):
+    """One panel per column (name -> title), a line per ``class`` from the pool where it was not ``thinned`` to the one where it was.
+
+    Classes that no pool thins are grey, from the first ``pool`` to the second.
+    """
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.3 * len(columns), 4), layout="constrained", squeeze=False)
+    for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
+        for _, part in table.sort_values(["thinned", "pool"]).groupby("class"):
+            chosen = part["thinned"].any()
+            ax.plot([0, 1], part[column], marker="o", ms=5 if chosen else 3, zorder=2 if chosen else 1, lw=1.6 if chosen else 1,
+                    color=COLOURS["synthetic"] if chosen else "0.8")
+        above, gap = -np.inf, np.ptp(table[column]) / 24  # so far apart are labels
+        for name, y in table[table["thinned"]].sort_values(column)[["class", column]].itertuples(index=False, name=None):
+            above = max(y, above + gap)
+            ax.annotate(name, (1.04, y), (1.15, above), va="center", fontsize=7, arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6})
+        ax.set_xticks([0, 1], ["not thinned", "thinned"])
+        ax.set(title=title, xlim=(-0.15, 1.85))
+    return fig
 
 
 def use_headless_backend() -> None:

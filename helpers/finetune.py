@@ -9,17 +9,11 @@ import numpy as np
 import pandas as pd
 
 from helpers import adapt, clip, pools, store, worlds
-from helpers.pools import Benchmark, Split
+from helpers.pools import Split
 from helpers.worlds import StudyError, World
 
 SOURCES = ("retrieved", "synthetic")
 METRICS = ("zero_shot", "linear_probe")
-
-
-@functools.lru_cache(maxsize=4)
-def benchmark(w: World, task: str) -> Benchmark:
-    """The task's benchmark, kept in memory by every worker."""
-    return worlds.backend(w).benchmark(w, task)
 
 
 @functools.lru_cache(maxsize=12)
@@ -36,7 +30,7 @@ def subset(w: World, task: str, source: str, keep: str, n: int, seed: int) -> Sp
 
 def run(w: World, task: str, source: str, keep: str, n: int, seed: int, lr: float, test: bool) -> dict:
     """One finetuning run; accuracies in 0..1: ``val`` always, with ``test`` also zero-shot and linear probe on test."""
-    bench = benchmark(w, task)
+    bench = pools.benchmark(w, task)
     train = subset(w, task, source, keep, n, seed)
     model, kept = adapt.finetune(clip.load(w), train, bench, lr, worlds.entropy(w.seed, "run", task, seed), w.finetune,
                                  store.unfinished("finetuned", w, task, source, keep, n, seed, lr))
@@ -46,7 +40,7 @@ def run(w: World, task: str, source: str, keep: str, n: int, seed: int, lr: floa
 
 def unadapted(w: World, task: str) -> dict:
     """Zero-shot and linear probe of the unadapted CLIP on test."""
-    return {"task": task, "source": "clip", "n": 0, "seed": 0, **adapt.baseline(clip.load(w), benchmark(w, task), w.finetune)}
+    return {"task": task, "source": "clip", "n": 0, "seed": 0, **adapt.baseline(clip.load(w), pools.benchmark(w, task), w.finetune)}
 
 
 def make(w: World) -> store.Artifact:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import gpu, store
-from helpers.worlds import NotKnown, StudyError, unknown
+from helpers import gpu, store, worlds
+from helpers.worlds import NotKnown, StudyError, World, unknown
 
 IN_MEMORY = 2**30  # bytes; training sets that are larger stay on disk
 
@@ -97,6 +97,7 @@ class Benchmark:
     train: Split
     val: Split
     test: Split
+    descriptions: tuple[str, ...] = ()  # what each class looks like, in words; () where nobody wrote it down
 
     def texts(self, name: str) -> list[str]:
         """The templates filled with a class name."""
@@ -186,6 +187,23 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
     return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 
+@functools.lru_cache(maxsize=4)
+def benchmark(w: World, task: str) -> Benchmark:
+    """The benchmark of a task, kept in memory by every worker."""
+    return worlds.backend(w).benchmark(w, task)
+
+
+def chosen_variant(w: World, task: str) -> str:
+    """The column of the retrieval variant, rule and filter, that notebook 04 chose for a task on validation."""
+    return store.load("finetuned", w).table("variants.parquet").query("chosen").set_index("task")["keep"][task]
+
+
+@functools.lru_cache(maxsize=8)
+def source_set(w: World, task: str, source: str) -> Split:
+    """What a source, "retrieved" (by the variant chosen in notebook 04) or "synthetic", offers for a task after filtering."""
+    return training_set(store.load(source, w), task, chosen_variant(w, task) if source == "retrieved" else "keep")
+
+
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Positions of ``n`` images, classes as balanced as they can be; the subset for n lies inside the one for 2 n.
 
@@ -198,6 +216,17 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
     turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     shuffled_classes = rng.permutation(int(labels.max()) + 1 if len(labels) else 0)
     return order[np.lexsort((shuffled_classes[labels[order]], turn))][:n]
+
+
+def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """``n`` rows with classes (``label``) in turns; a shorter table is repeated: another seed draws another image.
+
+    Raises ``StudyError`` on an empty table.
+    """
+    if not len(table):
+        raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
+    many = pd.concat([table] * int(np.ceil(n / len(table))), ignore_index=True)
+    return many.iloc[nested_subset(many["label"].to_numpy(), n, rng)].reset_index(drop=True)
 
 
 def top_share(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
@@ -300,6 +329,13 @@ def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     return images[rows]
 
 
+def read_tars(paths: Iterable[Path]) -> Split:
+    """The labelled images of several webdataset shards, in order."""
+    parts = [read_tar(path) for path in paths]
+    table = pd.DataFrame([row for _, rows in parts for row in rows])
+    return Split(np.concatenate([images for images, _ in parts]), table["label"].to_numpy(np.int64), table)
+
+
 def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:
     """Unpack webdataset shards into ``folder/class name/key.png``, the layout of torchvision's ``ImageFolder``."""
     for path in tars:
@@ -308,3 +344,16 @@ def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) 
             name = classes[row["label"]].replace("/", "_")
             store.write(folder / name / f"{path.stem}-{i:05d}.png", png(image))
     return folder
+
+
+def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
+    """Frechet distance of two sets of features (n, d), by torchmetrics' FID behind an identity network."""
+    import torch
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    network = torch.nn.Identity()
+    network.num_features = real.shape[1]
+    metric = FrechetInceptionDistance(feature=network, normalize=False)
+    metric.update(torch.from_numpy(real), real=True)
+    metric.update(torch.from_numpy(drawn), real=False)
+    return float(metric.compute())

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ BINS = 20  # [R]
 IMAGE_SPACE = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg")  # the five of ImageNet-C in [R]
 DEPTH_AWARE = ("near_focus", "far_focus", "fog_3d")  # three of the five of 3DCC in [R]
 SEVERITIES = (1, 2, 3, 4, 5)
+PUBLISHED = ("training", "prompt", "n", "top1", "loss", "ece", "family")  # columns of published numbers
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,27 @@ class ProbeSets:
     ``context_0`` .. ``context_2`` and ``{corruption}-{severity}`` are the same ones changed; ``ood_near`` and ``ood_far`` (label
     -1) belong to no class; ``cue_conflict`` has the columns ``shape`` and ``texture`` in its facts, and is left out where
     the task's texture says nothing about the class. ``groups``: class x {``shape``, ``texture``}, for the cue conflict.
+    Published sets also have ``among``, the classes that a model chooses among in a set, and ``groupings``, the category of
+    every class where a set's labels are categories; -1 for none, which is never right.
     """
 
     sets: Mapping[str, Split]
     groups: pd.DataFrame
+    among: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groupings: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def chosen(self, name: str, logits: np.ndarray) -> np.ndarray:
+        """Logits on a set without the classes that are not to be chosen there: cut before the softmax [R]."""
+        if name not in self.among:
+            return logits
+        cut = np.full_like(logits, -np.inf)
+        cut[:, self.among[name]] = logits[:, self.among[name]]
+        return cut
+
+    def accuracy(self, name: str, logits: np.ndarray) -> float:
+        """Top-1 accuracy on a set, 0..1, by class or by category."""
+        labels = self.sets[name].labels
+        return float((self.groupings[name][logits.argmax(1)] == labels).mean()) if name in self.groupings else accuracy(logits, labels)
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -13,19 +13,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, families, gpu, pools, probes, store, worlds
+from helpers import adapt, arms, families, gpu, pools, probes, store, worlds
 from helpers.adapt import Adapted
-from helpers.pools import Benchmark, Split
+from helpers.pools import Split
 from helpers.worlds import World, unknown
 
 FAMILIES = ("supervised", "self-supervised", "language-supervised")
 SOURCES = ("retrieved", "synthetic", "mixed")
 ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
+PROMPTED = "supervised"  # and of its prompt ablation
 MODEL = ["family", "source", "n", "seed"]
 SUMMARY = {  # probe -> settings that its one number is the mean of, as a regular expression
     "accuracy": "test", "renditions": "accuracy", "corruption": ".+", "corruption_3d": ".+", "fgsm": "(?!0$).+", "pgd": "(?!0$).+",
     "context": "P2", "calibration": "ece", "ood": "(near|far)-entropy-auroc", "shape": "shape_bias", "background": "gap",
 }
+ATTACKED_AT_ONCE = 128
 RELATIVE = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")  # accuracies, which a share of clean accuracy suits
 
 
@@ -37,38 +39,39 @@ def task(w: World) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def benchmark(w: World) -> Benchmark:
-    """The probed task's benchmark, kept in memory by every worker."""
-    return worlds.backend(w).benchmark(w, task(w))
-
-
-@functools.lru_cache(maxsize=2)
 def probe_sets(w: World) -> probes.ProbeSets:
     """The probed task's probe sets, on disk and mapped into memory."""
     return worlds.backend(w).probe_sets(w, task(w))
 
 
-@functools.lru_cache(maxsize=4)
-def offered(w: World, source: str) -> Split:
-    """What a source offers; of the retrieval variants the one that notebook 04 chose on validation."""
-    if source == "synthetic":
-        return pools.training_set(store.load("synthetic", w), task(w))
-    variants = store.load("finetuned", w).table("variants.parquet").query("chosen").set_index("task")["keep"]
-    return pools.training_set(store.load("retrieved", w), task(w), variants[task(w)])
+@functools.lru_cache(maxsize=2)
+def looked_at(w: World) -> dict[str, np.ndarray]:
+    """Every set that goes through the models, at the size that the towers see: the probe sets, ``test`` and ``val``."""
+    bench, side = pools.benchmark(w, task(w)), w.robustness.image_size
+    splits = {**probe_sets(w).sets, "test": bench.test, "val": adapt.thinned(bench.val, w.robustness.validation)}
+    return {name: families.shrunk(np.array(split.images), side) for name, split in splits.items()}  # off the disk
 
 
 def common_size(w: World) -> int:
     """Images per model: what is wanted, or what both sources can offer."""
-    return min(w.robustness.images, len(offered(w, "retrieved")), len(offered(w, "synthetic")))
+    return min(w.robustness.images, *(len(pools.source_set(w, task(w), source)) for source in ("retrieved", "synthetic")))
+
+
+def kinds(w: World) -> tuple[str, ...]:
+    """The kinds of prompts that are compared: the ablated ones and the language model's captions."""
+    return (*w.robustness.prompts, arms.DEFAULT)
 
 
 def training_images(w: World, source: str, n: int, seed: int) -> Split:
-    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same."""
-    if source not in SOURCES:
-        raise unknown("source", source, SOURCES)
+    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same.
+
+    A kind of prompt is a source, too: images drawn from such prompts, unfiltered (``arms.draw_prompts``).
+    """
+    if source not in (*SOURCES, *kinds(w)):
+        raise unknown("source", source, (*SOURCES, *kinds(w)))
     taken = []
     for name, k in ({source: n} if source != "mixed" else {"retrieved": n - n // 2, "synthetic": n // 2}).items():
-        split = offered(w, name)
+        split = arms.prompted(w, name) if name in kinds(w) else pools.source_set(w, task(w), name)
         taken.append(split.take(pools.nested_subset(split.labels, k, worlds.rng(w, "robust", name, seed))))
     return taken[0] if len(taken) == 1 else taken[0].plus(taken[1])
 
@@ -76,37 +79,46 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
 def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
     """Train one model on ``n`` images and measure everything; one row per number: ``MODEL``, ``probe, setting, value``."""
     images, real = training_images(w, source, n, seed), training_images(w, "retrieved", n, seed)
-    rows = measure(w, families.train(w, family, images, real, benchmark(w), seed), seed)
+    return _tidy(measure(w, families.train(w, family, images, real, pools.benchmark(w, task(w)), seed), seed), family, source, n, seed)
+
+
+def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
+    """Measure a finished model by its name (``families.load``): the columns of ``run``, with n = 0."""
+    rows = measure(w, families.load(name, pools.benchmark(w, task(w))), seed)
+    return _tidy(rows, family, source, 0, seed)
+
+
+def _tidy(rows: dict, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
     table = pd.DataFrame([(*key, float(value)) for key, value in rows.items()], columns=["probe", "setting", "value"])
     return table.assign(family=family, source=source, n=n, seed=seed)[[*MODEL, *table]]
 
 
 def measure(w: World, model: Adapted, seed: int) -> dict[tuple[str, str], float]:
     """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
-    made, bench = probe_sets(w), benchmark(w)
-    val = adapt.thinned(bench.val, w.robustness.validation)
-    seen = {name: families.logits(model, np.array(split.images)) for name, split in made.sets.items()}  # off the disk
-    test, of_val = families.logits(model, bench.test.images), families.logits(model, val.images)
-    right = {name: probes.accuracy(seen[name], split.labels) for name, split in made.sets.items() if split.labels.min() >= 0}
-    rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"],
-            ("renditions", "accuracy"): right["renditions"]}
-    rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, of_val, val.labels))
-    rows["calibration", "ece_renditions"] = probes.ece(seen["renditions"], made.sets["renditions"].labels)
+    made, bench = probe_sets(w), pools.benchmark(w, task(w))
+    seen = {name: made.chosen(name, families.logits(model, images)) for name, images in looked_at(w).items()}
+    test, val = seen["test"], adapt.thinned(bench.val, w.robustness.validation)
+    right = {name: made.accuracy(name, seen[name]) for name, split in made.sets.items() if split.labels.min() >= 0}
+    rows = {("accuracy", "test"): probes.accuracy(test, bench.test.labels), ("accuracy", "clean"): right["original"]}
+    rows |= _keyed("calibration", probes.calibration(test, bench.test.labels, seen["val"], val.labels))
+    for name in {"renditions", "natural_adversarial"} & set(seen):
+        rows[name, "accuracy"], rows["calibration", f"ece_{name}"] = right[name], probes.ece(seen[name], made.sets[name].labels)
     rows |= _keyed("reliability", reliability_rows(test, bench.test.labels))
-    for kind in ("near", "far"):
+    for kind in {"near", "far"} & {name.removeprefix("ood_") for name in seen}:
         for name, known in probes.ood_scores(seen["original"]).items():
             found = probes.ood_metrics(known, probes.ood_scores(seen[f"ood_{kind}"])[name])
             rows |= _keyed("ood", {f"{kind}-{name}-{metric}": value for metric, value in found.items()})
     rows |= attack(w, model, made.sets["original"], seed)
     rows |= _keyed("corruption", {k: v for k, v in right.items() if k.split("-")[0] in probes.IMAGE_SPACE})
     rows |= _keyed("corruption_3d", {k: v for k, v in right.items() if k.split("-")[0] in probes.DEPTH_AWARE})
-    rows |= _keyed("background", {"mixed_same": right["mixed_same"], "mixed_rand": right["mixed_rand"],
-                                  "gap": right["mixed_same"] - right["mixed_rand"]})
-    rows |= _keyed("context", {f"P{k}": right[f"context_{k}"] for k in range(3)})
+    if {"mixed_same", "mixed_rand"} <= set(right):
+        rows |= _keyed("background", {"mixed_same": right["mixed_same"], "mixed_rand": right["mixed_rand"],
+                                      "gap": right["mixed_same"] - right["mixed_rand"]})
+    rows |= _keyed("context", {f"P{k}": right[f"context_{k}"] for k in range(3) if f"context_{k}" in right})
     if "cue_conflict" in seen:
         answers, facts = seen["cue_conflict"].argmax(1), made.sets["cue_conflict"].facts
         rows |= _keyed("shape", probes.shape_bias(answers, facts, made.groups))
-    return rows
+    return dict(sorted(rows.items()))
 
 
 def _keyed(probe: str, values: dict) -> dict[tuple[str, str], float]:
@@ -123,19 +135,18 @@ def attack(w: World, model: Adapted, split: Split, seed: int) -> dict[tuple[str,
     """Accuracy under FGSM and PGD: ("fgsm" or "pgd", L-inf radius in 255ths) -> 0..1; radius "0" is the same images clean."""
     import torch
 
-    some = adapt.thinned(split, w.robustness.attacked)
-    x = torch.tensor(np.ascontiguousarray(some.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
-    y, f = torch.from_numpy(some.labels).to(gpu.device()), families.logits_of(model)
+    some, f = adapt.thinned(split, w.robustness.attacked), families.logits_of(model)
     generator = torch.Generator().manual_seed(worlds.entropy(w.seed, "attack", seed) % 2**63)
-
-    def accuracy(pixels) -> float:
-        with torch.inference_mode():
-            return probes.accuracy(f(pixels).float().cpu().numpy(), some.labels)
-
-    rows = {("fgsm", "0"): accuracy(x), ("pgd", "0"): accuracy(x)}
-    for eps in w.robustness.epsilons:
-        rows["fgsm", f"{eps:g}"] = accuracy(probes.fgsm(f, x, y, eps / 255))
-        rows["pgd", f"{eps:g}"] = accuracy(probes.pgd(f, x, y, eps / 255, w.robustness.pgd_steps, generator))
+    rows: dict[tuple[str, str], float] = dict.fromkeys([(a, f"{e:g}") for a in ("fgsm", "pgd") for e in (0, *w.robustness.epsilons)], 0.0)
+    for start in range(0, len(some), ATTACKED_AT_ONCE):
+        part = some.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(some))))
+        x = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(part.labels).to(gpu.device())
+        for attack_name, eps in rows:
+            at = x if eps == "0" else probes.fgsm(f, x, y, float(eps) / 255) if attack_name == "fgsm" else probes.pgd(
+                f, x, y, float(eps) / 255, w.robustness.pgd_steps, generator)
+            with torch.inference_mode():
+                rows[attack_name, eps] += float((f(at).argmax(1) == y).sum()) / len(some)
     return rows
 
 
@@ -145,14 +156,23 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    probe_sets(w), worlds.backend(w).clip_folder(w)  # before the workers want them
-    n, seeds = common_size(w), range(w.robustness.seeds)
-    plan = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
-            for source in SOURCES for seed in seeds]
-    plan += [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
-    jobs = {f"runs/{family}-{source}-{k:06d}-{seed}.parquet": (w, family, source, k, seed) for family, source, k, seed in plan}
-    files = store.fill(path, jobs, run, "models trained and probed")
+    jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan(w)}
+    named = {f"runs/{i:04d}.parquet": (w, *model, i) for i, model in enumerate(w.robustness.checkpoints)}
+    probe_sets(w)  # before the workers want them
+    files = store.fill(path, named or jobs, run_checkpoint if named else run, "models probed")
     store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
+
+
+def plan(w: World) -> list[tuple[str, str, int, int]]:
+    """Family, source, images and seed of every model that is trained; none where the world takes finished checkpoints."""
+    if w.robustness.checkpoints:
+        return []
+    worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
+    n, seeds = common_size(w), range(w.robustness.seeds)
+    models = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
+              for source in SOURCES for seed in seeds]
+    models += [(PROMPTED, kind, min(n, w.robustness.prompted), seed) for kind in kinds(w) for seed in seeds]
+    return models + [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
 
 
 def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def few_real(w: World, made: Path, added: int) -> pd.DataFrame:
 
 def measured(w: World, made: Path, parts: list[str], members: list[dict], subsets: list[np.ndarray]) -> pd.DataFrame:
     """Train one head per subset of the images of ``parts`` and evaluate it class by class on every evaluation set."""
-    names = arms.bench(w).classes
+    names = pools.benchmark(w, arms.task(w)).classes
     features, labels = _data(w, made, parts)
     seeds = [worlds.entropy(w.seed, "head", m["seed"]) for m in members]  # the same start at every size and in every arm
     trained, tables = heads.train(features, labels, subsets, seeds, len(names), w.scaling), []
@@ -120,7 +120,7 @@ def metrics(w: World, made: Path, name: str) -> pd.DataFrame:
     """
     from sklearn.metrics import f1_score
 
-    b, backend, n = arms.bench(w), worlds.backend(w), min(w.scaling.sizes[-1], most(w, made, name))
+    b, backend, n = pools.benchmark(w, arms.task(w)), worlds.backend(w), min(w.scaling.sizes[-1], most(w, made, name))
     split = arms.images_of(w, made, name)
     split = split.take(subset(w, made, name, n, 0))
     images = np.asarray(split.images)
@@ -130,7 +130,7 @@ def metrics(w: World, made: Path, name: str) -> pd.DataFrame:
     groups = [features[split.labels == label] for label in range(len(b.classes))]
     return pd.DataFrame({"arm": name, "class": b.classes, "images": [len(g) for g in groups], "recognizability": f1,
                          "diversity": [spread(g) for g in groups], "distance": [pairwise(g) for g in groups],
-                         "frechet": frechet(backend.judge_features(w, b.val.images[:max(n, 2)]), features)})
+                         "frechet": pools.frechet(backend.judge_features(w, b.val.images[:max(n, 2)]), features)})
 
 
 def spread(features: np.ndarray) -> float:
@@ -147,19 +147,6 @@ def pairwise(features: np.ndarray) -> float:
         return float("nan")
     unit = torch.nn.functional.normalize(torch.from_numpy(features).double(), dim=1)
     return float(pairwise_euclidean_distance(unit).sum() / (len(unit) * (len(unit) - 1)))
-
-
-def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
-    """Frechet distance of two sets of features (n, d), by torchmetrics' FID behind an identity network."""
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    network = torch.nn.Identity()
-    network.num_features = real.shape[1]
-    metric = FrechetInceptionDistance(feature=network, normalize=False)
-    metric.update(torch.from_numpy(real), real=True)
-    metric.update(torch.from_numpy(drawn), real=False)
-    return float(metric.compute())
 
 
 def tidy(w: World, runs: pd.DataFrame) -> pd.DataFrame:
@@ -180,7 +167,7 @@ def described(w: World, table: pd.DataFrame) -> pd.DataFrame:
 
 def declared(w: World) -> tuple[int, int]:
     """The range of sizes that all exponents are fitted on: from one image per class to the largest size that every arm has."""
-    return max(len(arms.bench(w).classes), w.scaling.sizes[0]), w.scaling.sizes[-1]
+    return max(len(pools.benchmark(w, arms.task(w)).classes), w.scaling.sizes[0]), w.scaling.sizes[-1]
 
 
 def fit(w: World, results: pd.DataFrame, low: int, high: int) -> pd.DataFrame:
@@ -195,6 +182,27 @@ def fit(w: World, results: pd.DataFrame, low: int, high: int) -> pd.DataFrame:
         rows.append({"arm": arm, "eval_set": eval_set, **{c: getattr(law, c) for c in ("k", "k_low", "k_high", "n_min", "n_max", "b")},
                      "floor": bent.floor if bent else np.nan, "evidence": bent.evidence if bent else np.nan})
     return described(w, pd.DataFrame(rows))
+
+
+def intervention(w: World, made: store.Artifact) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rare-class intervention class by class, and what thinning changed.
+
+    First table: a row per ``pool`` and ``class``, with ``thinned, pairs, retrieved, recognizability, hit``, and of classifiers trained on
+    the pool's drawings ``loss`` and ``top1`` at the largest size and ``k``. Second: ``quantity, difference, low, high``, thinned minus
+    not thinned, paired by class, with the 95 % interval over the thinned classes.
+    """
+    from helpers import figures
+
+    runs, classes = made.table("runs.parquet"), made.table("classes.parquet")
+    n = np.sort(runs["n"].unique())
+    last = runs[runs["n"] == n[-1]].groupby(["arm", "class"])["loss"].mean().rename("loss").reset_index()
+    laws = pd.concat([per_class(runs, arm, n[0], n[-1]).assign(arm=arm) for arm in runs["arm"].unique()])
+    table = classes.merge(laws.merge(last), left_on=["pool", "class"], right_on=["arm", "class"]).drop(columns="arm")
+    rows = []
+    for column in ("retrieved", "recognizability", "hit", "loss", "top1", "k"):
+        wide = table[table.groupby("class")["thinned"].transform("any")].pivot(index="class", columns="thinned", values=column)
+        rows.append((column, *figures.interval(wide[True] - wide[False])))
+    return table, pd.DataFrame(rows, columns=["quantity", "difference", "low", "high"])
 
 
 def published() -> pd.DataFrame:

@@ -151,7 +151,7 @@ class ScalingSettings:
     sizes: tuple[int, ...] = (12, 24, 48, 96, 192, 384)  # nested subsets of every arm; the last is what is drawn per arm
     beyond: int = 2  # further doublings, for arms that need no drawing
     guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 4.0, 7.5)  # 7.5: the usual default; 1: no guidance
-    prompts: tuple[str, ...] = ("class names", "class and parent", "templates", "alt text")  # beside the language model's
+    prompts: tuple[str, ...] = ("class names", "class and description", "class and parent", "templates", "alt text", "training captions")
     generators: tuple[str, ...] = ("short", "middle", "long")
     seeds: int = 5
     steps: int = 300  # updates, the same at every size
@@ -161,6 +161,7 @@ class ScalingSettings:
     weight_decay: float = 0.5
     hidden: int = 256  # width of the classifier's hidden layer
     shifted_per_class: int = 50  # images per class in each shifted test set
+    pairs: tuple[int, ...] = (48, 96, 192, 384)  # image-caption pairs of the language-supervised models (recipe: RobustnessSettings)
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,17 @@ class RobustnessSettings:
     batch: int = 64
     lr: float = 2e-3
     image_size: int = 32  # what the towers see; attacks and corruptions work on the full picture
+    context: int = 20  # tokens that the text towers see; captions have up to 19
     seeds: int = 3  # [R] has one
     mixing_sizes: tuple[int, ...] = (120, 240)  # further sizes of the mixing ablation, beside `images`
+    prompts: tuple[str, ...] = ("class names", "templates")  # of the prompt ablation, beside the language model's captions [R]
+    prompted: int = 240  # images per model of the prompt ablation
     probe_images: int = 280  # per probe set
     validation: int = 420  # images for the temperature and the head's penalty
     attacked: int = 98  # images given to FGSM and PGD
     epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
     pgd_steps: int = 10  # [R] 20
+    checkpoints: tuple[tuple[str, str, str], ...] = ()  # family, source, name (families.load): probed instead of training any
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,7 @@ class World:
 POCKET = World("pocket")
 
 SMOKE = World(
-    "smoke",
-    image_size=32,
+    "smoke", image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
     upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
                               unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=60,
@@ -219,8 +223,8 @@ SMOKE = World(
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
     scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
-                            generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4),
-    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), probe_images=28, validation=40,
+                            generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
+    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=14, probe_images=28, validation=40,
                                   attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
 
@@ -235,15 +239,14 @@ WORKSTATION = World(
                               evaluations=6, validation=2_400, probe_images=2_400),
     analysis=AnalysisSettings(size=2_000, strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
-    scaling=ScalingSettings(sizes=tuple(12 * 2**i for i in range(8)), beyond=3, steps=1_000, batch=128, shifted_per_class=100),
-    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000),
+    scaling=ScalingSettings(sizes=tuple(12 * 2**i for i in range(8)), beyond=3, steps=1_000, batch=128, shifted_per_class=100,
+                            pairs=(500, 1_000, 2_000, 4_000)),
+    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000), prompted=2_000,
                                   probe_images=1_400, validation=1_400, attacked=700, pgd_steps=20),
 )
 
 PAPER = World(
-    "paper",
-    backend="paper",
-    image_size=224,
+    "paper", backend="paper", image_size=224,
     clip=ClipSettings("ViT-B-16", "laion2b_s34b_b88k", top_share=0.3),  # [P]
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
     captions=CaptionSettings(per_class=17_000, per_class_of=(("cars", 8_500), ("dtd", 36_000), ("imagenet", 1_700)),
@@ -255,9 +258,13 @@ PAPER = World(
                               validation=50_000, probe_images=1_300_000, probe_on="train"),  # [P]
     analysis=AnalysisSettings(size=100_000, generators=("1.1", "1.3", "1.5"), strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
-    scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3, generators=("1.1", "1.3", "1.5"), steps=10_000,
+    scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3,
+                            prompts=("class names", "class and parent", "templates", "alt text"),  # nobody wrote the others down
+                            generators=("1.1", "1.3", "1.5"), steps=10_000,
                             batch=512, hidden=2_048),
-    robustness=RobustnessSettings(task="imagenet", image_size=224),
+    robustness=RobustnessSettings(task="imagenet", image_size=224, validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
+        ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"), ("supervised", "retrieved", "timm/resnet50.a1_in1k"),  # [R]
+        ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"))),  # clones: files of weights, given by name
 )
 
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}

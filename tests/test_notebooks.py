@@ -21,6 +21,8 @@ COLUMNS = {
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
     "06_loss_vs_size": ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set"],
     "06_fits": ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
+    "06_language_supervision": ["source", "n", "seed", "loss", "top1"],
+    "07_prompts": ["family", "source", "n", "seed", "probe", "value"],
     "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],
 }
@@ -97,6 +99,22 @@ def test_every_family_meets_every_source_under_every_probe(smoke):
     assert (made[made["probe"].isin(probed)].groupby(["family", "source", "seed"])["probe"].nunique() == len(probed)).all()
     assert (made[made["probe"] == "corruption"].groupby(["family", "source", "seed"])["setting"].nunique() == 25).all()
     assert made.loc[made["probe"].isin(["fgsm", "pgd", "context", "corruption_3d"]), "value"].between(0, 1).all()
+
+
+def test_prompts_and_pairs_are_compared_at_one_size(smoke):
+    asked, paired = table(smoke[0], "07_prompts"), table(smoke[0], "06_language_supervision")
+    assert set(asked["source"]) == {"class names", "templates", "language model"} and asked["n"].nunique() == 1
+    assert (asked.groupby(["source", "probe"])["seed"].nunique() == 2).all() and {"shape", "pgd", "corruption"} <= set(asked["probe"])
+    assert (paired.groupby(["source", "n"])["seed"].nunique() == 2).all() and len(paired.groupby(["source", "n"])) == 6
+
+
+def test_the_intervention_is_made_on_request(smoke):
+    assert not (smoke[0] / "figures" / "smoke" / "06_intervention.csv").exists()
+    run.execute("smoke", ["06"], {"intervention": True})
+    made = table(smoke[0], "06_intervention")
+    assert made.groupby("pool")["thinned"].sum().tolist() == [3, 3] and (made.groupby("class")["thinned"].sum() <= 1).all()
+    thinned = made[made.groupby("class")["thinned"].transform("any")].pivot(index="class", columns="thinned", values="pairs")
+    assert (thinned[True] <= 8).all() and (thinned[False] > thinned[True]).all() and made["recognizability"].between(0, 1).all()
 
 
 def digest(folder):

@@ -156,7 +156,9 @@ def test_shape_bias_by_hand():
     (lambda: robustness.training_images(W, "real", 4, 0), "unknown source 'real'"),
     (lambda: robustness.task(worlds.get("smoke", tasks=("cars",))), "unknown task in world 'smoke' 'flowers'"),
     (lambda: pocket.probe_sets(W, "boats"), "unknown task"),
-    (lambda: paper.probe_sets(worlds.get("paper"), "imagenet"), "imagenet-r, imagenet-a, imagenet-c, cue-conflict, imagenet-9 and focus"),
+    (lambda: paper.probe_sets(worlds.get("paper"), "cars"), "probe sets of 'imagenet' only"),
+    (lambda: families.load("resnet50", None), "checkpoint 'resnet50' is unknown; valid: 'timm/NAME'"),
+    (lambda: families.load("timm/test_resnet/nowhere.pt", Benchmark("toy", ("a", "b"), *[None] * 8)), "timm could not load"),
 ])
 def test_messages_say_what_is_valid(call, message):
     with pytest.raises(StudyError, match=message):
@@ -300,14 +302,104 @@ def test_attack_reports_every_radius_and_clean(toy):
 
 
 def test_mixed_takes_half_of_each(monkeypatch):
-    def offered(w, source):
+    def offered(w, task, source):
         labels = np.arange(40) % 4
         return Split(np.zeros((40, 2, 2, 3), np.uint8), labels, pd.DataFrame({"from": [source] * 40}))
 
-    monkeypatch.setattr(robustness, "offered", offered)
+    monkeypatch.setattr(robustness.pools, "source_set", offered)
     made = robustness.training_images(W, "mixed", 9, 0)
     assert made.facts["from"].value_counts().to_dict() == {"retrieved": 5, "synthetic": 4} and len(made) == 9
     assert len(robustness.training_images(W, "synthetic", 9, 0)) == 9
+
+
+def test_a_kind_of_prompt_is_a_source(monkeypatch):
+    seen = []
+
+    def prompted(w, kind):
+        seen.append(kind)
+        return Split(np.zeros((8, 2, 2, 3), np.uint8), np.arange(8) % 4, pd.DataFrame({"caption": [kind] * 8}))
+
+    monkeypatch.setattr(robustness.arms, "prompted", prompted)
+    assert len(robustness.training_images(W, "templates", 4, 0)) == 4 and seen == ["templates"]
+    assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
+
+
+def test_shrunk_images_look_to_a_tower_like_the_full_ones(toy):
+    images = np.repeat(np.repeat(toy.test.images, 2, 1), 2, 2)
+    model = families.train(W, "supervised", toy.train, toy.train, toy, 0)
+    small = families.shrunk(images, 32)
+    assert small.shape == toy.test.images.shape and families.shrunk(small, 32) is small
+    full = families.logits(model, images)
+    assert np.abs(families.logits(model, small) - full).max() < 0.1 * np.abs(full).max()
+
+
+def test_checkpoints_by_name(toy, tmp_path):
+    import timm
+
+    made = timm.create_model("test_resnet", num_classes=2)
+    torch.save(made.state_dict(), tmp_path / "weights.pt")
+    model = families.load(f"timm/test_resnet/{tmp_path / 'weights.pt'}", toy)
+    images = toy.test.images[:3]
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.clip.mean, model.clip.std))
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    x = torch.nn.functional.interpolate(x, (model.clip.image_size,) * 2, mode="bicubic", antialias=True)
+    assert np.abs(families.logits(model, images) - made.eval()(x).detach().numpy()).max() < 0.05
+    rows = robustness.attack(W, model, toy.test, 0)
+    assert rows["pgd", "4"] <= rows["fgsm", "4"]
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Tiny folders in the layouts of the published probe sets: three classes, of which two are animals."""
+    import json
+
+    from PIL import Image
+
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    base, rng = tmp_path / "benchmarks", np.random.default_rng(0)
+
+    def put(place, *names):
+        for name in names:
+            (base / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(base / place / name)
+
+    for wnid in ("n1", "n2", "n3"):
+        put(f"imagenet/train/{wnid}", *(f"{i:02d}.JPEG" for i in range(12)))
+        put(f"imagenet/val/{wnid}", "a.JPEG", "b.JPEG")
+        put(f"imagenet-c/jpeg_compression/5/{wnid}", "a.JPEG")
+    put("imagenet-r/n1", "a.jpg"), put("imagenet-r/n3", "a.jpg")
+    for kind in ("mixed_same", "mixed_rand"):
+        put(f"imagenet-9/{kind}/val/00_dog", "a.JPEG"), put(f"imagenet-9/{kind}/val/01_car", "a.JPEG")
+    (base / "imagenet-9" / "in_to_in9.json").write_text(json.dumps({"0": 0, "1": 0, "2": -1}))
+    put("focus/2/animal", "a.jpg"), put("inaturalist/deep/er", "a.jpg"), put("cue-conflict/animal", "animal1-car2.png", "car1-car3.png")
+    for place in ("focus", "cue-conflict"):
+        pd.DataFrame({"wnid": ["n1", "n2", "n3"], "category": ["animal", "animal", "car"]}).to_csv(base / place / "categories.csv")
+    pd.DataFrame({"wnid": ["n1", "n2", "n3"], "name": ["cat", "dog", "truck"]}).to_csv(base / "imagenet" / "classes.csv")
+    few = {"probe_images": 5, "validation": 10, "attacked": 3, "image_size": 16, "pgd_steps": 2}
+    return worlds.get("paper", image_size=16, robustness=few)
+
+
+def test_published_probe_sets_from_folders(folders, capsys):
+    made = paper.probe_sets(folders, "imagenet")
+    assert set(made.sets) == {"original", "renditions", "jpeg-5", "mixed_same", "mixed_rand", "context_2", "ood_far", "cue_conflict"}
+    assert "left out" in capsys.readouterr().out and made.sets["original"].images.shape == (5, 16, 16, 3)
+    assert made.sets["renditions"].labels.tolist() == [0, 2] and made.sets["ood_far"].labels.tolist() == [-1]
+    logits = np.array([[0.0, 5, 1], [0, 5, 1]])
+    assert made.chosen("renditions", logits).argmax(1).tolist() == [2, 2] and made.accuracy("renditions", logits[:, [2, 1, 0]]) == 0
+    assert made.accuracy("mixed_rand", logits) == 0.5 and made.accuracy("mixed_rand", logits[:, [2, 0, 1]]) == 0  # unmapped: never right
+    facts = made.sets["cue_conflict"].facts
+    assert len(facts) == 1 and probes.shape_bias(np.array([1]), facts, made.groups)["shape_bias"] == 1
+    bench = paper.benchmark(folders, "imagenet")
+    assert (len(bench.train), len(bench.val), len(bench.test)) == (6, 30, 6) and bench.classes == ("cat", "dog", "truck")
+
+
+def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp_path):
+    import timm
+
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "weights.pt")
+    table = robustness.run_checkpoint(folders, "supervised", "retrieved", f"timm/test_resnet/{tmp_path / 'weights.pt'}", 0)
+    assert {"accuracy", "calibration", "renditions", "corruption", "background", "context", "ood", "fgsm", "pgd"} <= set(table["probe"])
+    assert list(table)[:4] == robustness.MODEL and np.isfinite(table["value"]).all()
 
 
 def made_up(shift):

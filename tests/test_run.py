@@ -70,7 +70,7 @@ def test_paper_world_says_what_it_needs(monkeypatch):
     with pytest.raises(StudyError, match="STUDY_PAPER"):
         worlds.backend(w).benchmark(w, "aircraft")
     with pytest.raises(StudyError, match="rendered worlds"):
-        worlds.backend(w).judge(w, np.zeros((1, 8, 8, 3), np.uint8))
+        worlds.backend(w).intervention(w)
 
 
 def test_randomness_depends_on_names_only():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import arms, fits, heads, scaling, worlds
+from helpers import arms, fits, heads, pairs, pools, scaling, worlds
 from helpers.pocket import shifts
 from helpers.worlds import StudyError
 
@@ -97,7 +97,7 @@ def test_spread_and_pairwise_distance_by_hand():
 def test_frechet_of_shifted_gaussians():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4_000, 4)).astype(np.float32), rng.normal(size=(4_000, 4)).astype(np.float32)
-    assert scaling.frechet(a, b) < 0.05 and scaling.frechet(a, b + [2, 0, 0, 0]) == pytest.approx(4, abs=0.2)
+    assert pools.frechet(a, b) < 0.05 and pools.frechet(a, b + [2, 0, 0, 0]) == pytest.approx(4, abs=0.2)
 
 
 def test_drawn_arms_differ_from_the_default_in_one_factor():
@@ -149,3 +149,87 @@ def test_per_class_slopes_and_totals_from_runs():
     total = scaling.tidy(W, pd.DataFrame(rows))
     assert len(total) == 6 and total["loss"].iloc[0] == pytest.approx((10 * 4 * 24**-0.5 + 30 * 4) / 40)
     assert set(scaling.RUN) <= set(total) and (total["source"] == "synthetic").all()
+
+
+def test_published_points_are_complete_and_marked_by_family():
+    from helpers import paper, pocket
+
+    table = paper.published(worlds.get("paper"))
+    assert table.groupby("family").size().to_dict() == {"language-supervised": 12, "supervised": 12}
+    one = table[(table["prompt"] == "captions") & (table["n"] == 16_000_000)].iloc[0]
+    assert (one["top1"], one["loss"]) == (0.604, 1.81) and table["top1"].between(0, 1).all()
+    assert not len(pocket.published(W)) and list(pocket.published(W)) == list(table)
+
+
+@pytest.fixture(scope="module")
+def store_of(tmp_path_factory):
+    """A tiny smoke world with a pool of its own in the store."""
+    monkey = pytest.MonkeyPatch()
+    monkey.setenv("STUDY_RUNS", str(tmp_path_factory.mktemp("runs")))
+    pools.benchmark.cache_clear()
+    yield worlds.get("smoke", pool={"rows": 400, "shard_rows": 400, "benchmark_per_class": 2})
+    monkey.undo()
+
+
+def test_prompts_with_descriptions_and_train_captions(store_of):
+    table = arms.prompts(store_of, "aircraft", "class and description").set_index("class")["caption"]
+    assert table["A380"].startswith("A380, axles: 5") and len(table) == 24
+    captions = arms.prompts(store_of, "flowers", "training captions")
+    assert len(captions) == 28 and all(c.lower() in t.lower() for c, t in zip(captions["class"], captions["caption"], strict=True))
+    assert set(arms.LEAKS) == {"alt text", "training captions"}
+    with pytest.raises(StudyError, match="unknown kind of prompt 'template'. Did you mean 'templates'"):
+        arms.prompts(store_of, "aircraft", "template")
+
+
+def test_prompts_nobody_wrote_are_refused(monkeypatch):
+    bench = pools.Benchmark("cars", ("a",), "car", "", ("{}",), (), pd.DataFrame(), *[pools.Split(np.zeros(0), np.zeros(0))] * 3)
+    monkeypatch.setattr(pools, "benchmark", lambda w, task: bench)
+    for kind in ("class and description", "training captions"):
+        with pytest.raises(StudyError, match="take it out of scaling prompts"):
+            arms.prompts(W, "cars", kind)
+    assert not {"class and description", "training captions"} & set(worlds.get("paper").scaling.prompts)
+
+
+def test_each_thinned_pool_is_the_control_of_the_other(store_of):
+    from helpers.pocket import rarity
+
+    truth, lots = rarity.open_pool(store_of).truth(), rarity.lots(store_of)
+    rows = {lot: rarity.rows_of(store_of, lot) for lot in lots}
+    counts = {lot: truth.iloc[r]["cls"].value_counts() for lot, r in rows.items()}
+    full = truth[truth["kind"] == "flowers"]["cls"].value_counts()
+    assert not set(lots["a"]) & set(lots["b"]) and all(len(v) == rarity.THINNED for v in lots.values())
+    for lot, other in (("a", "b"), ("b", "a")):
+        assert all(counts[lot].get(c, 0) <= rarity.KEPT for c in lots[lot])
+        assert not set(truth.iloc[rows[lot]].query("said != cls and said != ''")["said"]) & set(lots[lot])
+        assert all(counts[other][c] > 0.8 * full[c] for c in lots[lot])
+    assert set(truth.iloc[rows["a"]]["kind"]) == {"flowers"}
+
+
+def test_thinning_is_paired_by_class(tmp_path):
+    plan = [(p, c, (p, c) in {("a", "x"), ("b", "y")}) for p in "ab" for c in "xyz"]
+    classes = pd.DataFrame([{"pool": p, "class": c, "thinned": t, "pairs": 9, "retrieved": 5 - 4 * t, "recognizability": 0.8 - 0.5 * t,
+                             "hit": 0.5} for p, c, t in plan])
+    runs = pd.DataFrame([{"arm": p, "n": n, "seed": s, "eval_set": "test", "class": c, "images": 1, "loss": 3 * n ** (-0.1 if t else -0.4),
+                          "top1": 0.5} for p, c, t in plan for n in (3, 6, 12) for s in (0, 1)])
+    for name, table in (("classes", classes), ("runs", runs)):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    table, turned = scaling.intervention(W, scaling.store.Artifact("rarity", tmp_path))
+    turned = turned.set_index("quantity")["difference"]
+    assert len(table) == 6 and turned["k"] == pytest.approx(-0.3) and turned["retrieved"] == -4 and turned["loss"] > 0
+
+
+def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
+    labels = np.arange(12) % 3
+    facts = pd.DataFrame({"caption": [f"text {i}" for i in range(12)], "row": np.arange(12)})
+    real, drawn = (pools.Split(np.full((12, 2, 2, 3), v, np.uint8), labels, facts) for v in (1, 2))
+    monkeypatch.setattr(pairs, "both", lambda w, path: (real, drawn))
+    bench = pools.Benchmark("t", ("a", "b", "c"), "", "", (), (), None, real, real, real)
+    monkeypatch.setattr(pairs.pools, "benchmark", lambda w, task: bench)
+    seen = {}
+    monkeypatch.setattr(pairs.families, "train", lambda w, family, images, *_: images)
+    monkeypatch.setattr(pairs.families, "logits", lambda model, images: seen.setdefault("train", []).append(model) or np.eye(3)[labels])
+    for source in pairs.SOURCES:
+        assert pairs.run(W, tmp_path, source, 6, 0)[["source", "n", "top1"]].to_numpy().tolist() == [[source, 6, 1.0]]
+    texts = [split.facts["caption"].tolist() for split in seen["train"]]
+    assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) == 6
+    assert [split.images.mean() for split in seen["train"]] == [1, 2, 1.5]

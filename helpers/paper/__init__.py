@@ -13,6 +13,7 @@ import pandas as pd
 
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
+from helpers.store import Artifact
 from helpers.worlds import Need, NotKnown, StudyError, World
 
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
@@ -79,25 +80,48 @@ def benchmark(w: World, task: str) -> Benchmark:
 
 
 def shifted(w: World, task: str) -> dict[str, Split]:
-    """Raises ``NotKnown``: nobody has sketched these classes, or dressed them in new textures."""
-    raise NotKnown(f"world {w.name!r} has no shifted sets of {task}. {_RENDERED} 06")
+    """No sets: nobody has sketched these classes, or dressed them in new textures."""
+    return {}
 
 
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
-    """Raises ``NotKnown``: nobody knows how many wheels the photographs show."""
-    raise NotKnown(f"world {w.name!r} has no judge of details. {_RENDERED} 05")
+    """The class of the first task that another CLIP, trained on other data than the study's, sees in images: ``variant``."""
+    from helpers.paper import judge as judges
+
+    return judges.names(benchmark(w, w.tasks[0]), images)
 
 
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
-    """Raises ``NotKnown``: there is no network here that was trained on these classes and nothing else."""
-    raise NotKnown(f"world {w.name!r} has no judge of details. {_RENDERED} 06")
+    """That CLIP's unit embeddings (n, d) float32 of uint8 images: the eyes of the image metrics."""
+    from helpers.paper import judge as judges
+
+    return judges.features(images)
+
+
+def intervention(w: World) -> Artifact:
+    """Raises ``NotKnown``: nobody trains Stable Diffusion anew on a pool with a class thinned out."""
+    raise NotKnown(f"world {w.name!r} cannot train its generator again on another pool. {_RENDERED} 06 -p intervention=True")
+
+
+def published(w: World) -> pd.DataFrame:
+    """Published accuracy (0..1), loss (nats) and ECE on ImageNet validation images by training set, prompt and size.
+
+    Checkpoints of *Scaling Laws of Synthetic Images* (1M to 16M images; CLIP 64M to 371M pairs) as scored again by [R]: result files of
+    its repository (visinf/benchmarking-synthetic-clones, a443db5), the prompt and the mixing ablation.
+    """
+    from helpers.paper import data
+
+    return data.published()
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """Raises ``StudyError``: the published probe sets are not read yet; the message says which folders they are."""
-    raise StudyError(f"world {w.name!r} cannot probe {task!r} yet. It would read the folders imagenet-r, imagenet-a, imagenet-c, "
-                     "cue-conflict, imagenet-9 and focus under $STUDY_PAPER/benchmarks. The rendered worlds can: "
-                     "python -m helpers.run pocket 07")
+    """ImageNet's probe sets from the folders imagenet, imagenet-r, imagenet-a, imagenet-c, imagenet-9, focus, cue-conflict, sun and
+    inaturalist under ``$STUDY_PAPER/benchmarks`` (helpers/paper/probes.py). Raises ``StudyError`` on another task."""
+    from helpers.paper import probes
+
+    if task != "imagenet":
+        raise StudyError(f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set robustness={{'task': 'imagenet'}}.")
+    return probes.probe_sets(w)
 
 
 def quality(w: World) -> dict:

@@ -159,7 +159,8 @@ def outside(w: World) -> dict[str, dict]:
     drawing = {"generators": {n: identity(s.generators[n]) for n in (w.synthesis.generator, *w.analysis.generators) if n in s.generators},
                "drawn": s.drawn, "kept": s.kept}
     made = {"captions": {"language_model": identity(s.language_model)}, "pool": {"shards": identity(str(s.laion))},
-            "synthetic": drawing, "samples": drawing, "analysed": drawing, "benchmarks": {n: _told(t) for n, t in s.tasks.items()}}
+            **dict.fromkeys(("synthetic", "samples", "analysed", "arms", "paired", "prompted"), drawing),
+            "benchmarks": {n: _told(t) for n, t in s.tasks.items()}}
     return made | ({"embeddings": {"index": s.index}} if s.index else {})
 
 

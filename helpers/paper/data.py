@@ -13,6 +13,7 @@ import pandas as pd
 from helpers import clip, gpu
 from helpers.paper import config
 from helpers.pools import Benchmark, Lazy, Pool, Split, fetch_tar
+from helpers.probes import PUBLISHED
 from helpers.worlds import StudyError, World, unknown
 
 CAR = ("a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "i love my {}!", "a photo of my dirty {}.",
@@ -79,7 +80,6 @@ def open_pool(w: World) -> Pool:
     return Pool(shards, fetch_tar, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
 
 
-
 def benchmark(w: World, task: str) -> Benchmark:
     """A benchmark with its published splits, or a task of the user's own; images are decoded when they are asked for.
 
@@ -98,8 +98,8 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
         classes, noun, templates = _classes(own), own.noun, own.templates
         splits = _folders(own.folder, classes, classes)
     elif task == "imagenet":
-        classes, templates = clip.imagenet()
-        noun, splits = NOUNS[task], _imagenet(s.benchmarks / "imagenet", classes)
+        (wnids, classes), templates = imagenet(s.benchmarks / "imagenet"), clip.imagenet()[1]
+        noun, splits = NOUNS[task], _folders(s.benchmarks / "imagenet", classes, wnids, {"train": "train", "test": "val"})
     else:
         noun, templates = NOUNS[task], TEMPLATES[task]
         classes, splits = _published(task, s.benchmarks)
@@ -128,14 +128,20 @@ def _published(task: str, folder: Path) -> tuple[tuple[str, ...], dict]:
                                           for split, (files, labels) in pairs.items()}
 
 
-def _imagenet(folder: Path, classes: Sequence[str]) -> dict:
-    """Files and labels of ``train`` and, for the test, ``val``: the 1,000 WordNet folders in order are the classes in order."""
-    names = sorted(p.name for p in (folder / "train").glob("n*"))
-    if len(names) != len(classes):
-        raise StudyError(f"ImageNet not found under {folder}: train/ has {len(names)} folders n01440764, n01443537, ... instead of 1,000. "
-                         f"Unpack it there in torchvision's layout, from {SOURCES['imagenet']}.")
-    made = _folders(folder, classes, names, {"train": "train", "test": "val"})
-    return made
+def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """WordNet ids and names of ImageNet's classes in order: the 1,000 folders in order, or the table ``classes.csv`` (wnid,name).
+
+    Raises ``StudyError`` when the folders of ``train`` are others.
+    """
+    wnids, names = tuple(sorted(p.name for p in (folder / "train").glob("n*"))), clip.imagenet()[0]
+    if (folder / "classes.csv").exists():
+        table = pd.read_csv(folder / "classes.csv")
+        return tuple(table["wnid"]), tuple(table["name"])
+    if len(wnids) != len(names):
+        raise StudyError(f"ImageNet not found under {folder}: train/ has {len(wnids)} folders n01440764, n01443537, ... instead of 1,000. "
+                         f"Unpack it there in torchvision's layout, from {SOURCES['imagenet']}; for a part of it, list the part's "
+                         f"wnid,name in {folder / 'classes.csv'}.")
+    return wnids, names
 
 
 def _classes(own: config.Task) -> tuple[str, ...]:
@@ -173,3 +179,8 @@ def _cut(files: np.ndarray, labels: np.ndarray, most: int | None) -> dict:
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(SEED)).numpy()
     cut = max(int(0.8 * len(order)), len(order) - (most or len(order)))
     return {"train": (files[order[:cut]], labels[order[:cut]]), "val": (files[order[cut:]], labels[order[cut:]])}
+
+
+def published() -> pd.DataFrame:
+    """The numbers of ``published.csv``; see ``helpers.paper.published`` for where they come from."""
+    return pd.read_csv(Path(__file__).parent / "published.csv")[list(PUBLISHED)]

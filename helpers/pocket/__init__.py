@@ -9,7 +9,8 @@ import pandas as pd
 
 from helpers import store
 from helpers.pools import Benchmark, Pool, Split
-from helpers.probes import ProbeSets
+from helpers.probes import PUBLISHED, ProbeSets
+from helpers.store import Artifact
 from helpers.worlds import Need, World
 
 
@@ -89,6 +90,18 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     from helpers.pocket import judges, upstream
 
     return judges.embed(upstream.folder(w), "variant", images)
+
+
+def intervention(w: World) -> Artifact:
+    """Generators trained on pools in which classes were made rare, and what they draw (helpers/pocket/rarity.py); minutes."""
+    from helpers.pocket import rarity
+
+    return rarity.make(w)
+
+
+def published(w: World) -> pd.DataFrame:
+    """No rows: this world's numbers are not to be mixed with those of photographs."""
+    return pd.DataFrame(columns=PUBLISHED)
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:

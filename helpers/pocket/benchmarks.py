@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 
 from helpers import store
+from helpers.pocket import wording
+from helpers.pocket.blueprints import Blueprint
+from helpers.pocket.objects import Car, Flower
 from helpers.pocket.render import TASKS, factors, render, subject
 from helpers.pocket.scenes import BACKGROUNDS, Scene, sample_scene
 from helpers.pools import Benchmark, Split
@@ -35,8 +38,10 @@ def benchmark(w: World, task: str) -> Benchmark:
     artifact = store.load("benchmarks", w) if done else store.make("benchmarks", w, lambda path: _build(path, w))
     noun = NOUNS[task]
     splits = {split: _split(artifact, task, split) for split in SPLITS}
+    splits["train"].facts["caption"] = [_captioned(w, task, i) for i in range(len(splits["train"]))]
     return Benchmark(task, tuple(TASKS[task]), noun, f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}",
-                     (f"a photo of a {{}}, a type of {noun}.", "a photo of the {}."), BACKGROUNDS, details(task), **splits)
+                     (f"a photo of a {{}}, a type of {noun}.", "a photo of the {}."), BACKGROUNDS, details(task), **splits,
+                     descriptions=tuple(described(thing) for thing in TASKS[task].values()))
 
 
 def details(task: str) -> pd.DataFrame:
@@ -46,6 +51,23 @@ def details(task: str) -> pd.DataFrame:
         facts = thing.attributes if task == "aircraft" else dataclasses.asdict(thing)
         rows[name] = {k: v for k, v in facts.items() if task == "aircraft" or k in DETAILS[task]}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def described(thing: Blueprint | Flower | Car) -> str:
+    """A thing's recorded details in words, as a dictionary would put it."""
+    if isinstance(thing, Blueprint):
+        engines = {"wing": "under its wings", "tail": "at its tail", "centre tail": "under its wings and in its tail",
+                   "fuselage": "in its fuselage", "nose": "in its nose"}[thing.engine_place]
+        return f"axles: {thing.axles}, engines {engines}, {thing.wing} wing, {thing.tail} tail"
+    if isinstance(thing, Flower):
+        return f"{thing.petals} {thing.shape} petals, {thing.centre} centre, {thing.leaves} leaves"
+    return f"{thing.body} with {thing.doors} doors, {thing.arches} arches, {thing.lights} lights"
+
+
+def _captioned(w: World, task: str, i: int) -> str:
+    """The i-th train image as the pool's writers would caption it."""
+    name, scene, seed = scene_of(w, task, "train", i)
+    return wording.caption(task, name, scene, np.random.default_rng(entropy(seed, "caption")), "background")[0]
 
 
 def scene_of(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:

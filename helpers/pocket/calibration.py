@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, clip, gpu, store
+from helpers import adapt, clip, store
 from helpers.pocket import generator, judges, upstream
 from helpers.pocket.benchmarks import benchmark
 from helpers.pocket.pool import open_pool
+from helpers.pools import frechet
 from helpers.worlds import World, entropy
 from helpers.worlds import rng as rng_of
 
@@ -98,25 +99,9 @@ def draw_shard(w: World, budget: str, start: int, stop: int) -> np.ndarray:
 def generated(w: World, path: Path, budget: str) -> dict:
     """Recognisability and Frechet distance of the aircraft drawn by one generator budget."""
     images = np.concatenate([np.load(f) for f in sorted((path / "drawn").glob(f"{budget}-*.npy"))])
-    seen, truth = judges.judge(upstream.folder(w), images), open_pool(w).truth()
+    folder, truth = upstream.folder(w), open_pool(w).truth()
+    seen = judges.judge(folder, images)
     rows = np.flatnonzero((truth["kind"] == "aircraft") & (truth["style"] == "photo"))
     real = open_pool(w).fetch(rng_of(w, "quality").choice(rows, min(len(rows), 4 * len(images)), replace=False))
     return {"aircraft": float((seen["is_aircraft"] > 0.5).mean()), "variant": float((seen["variant"] == prompts(w)[0]).mean()),
-            "frechet": frechet(upstream.folder(w), real, images)}
-
-
-def frechet(folder, real: np.ndarray, drawn: np.ndarray) -> float:
-    """Frechet distance of two sets of uint8 images in the features of the variant judge (torchmetrics' FID)."""
-    import torch
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    from helpers.pocket.diffusion import to_model
-
-    features = judges.features(folder, "variant").to(gpu.device())
-    metric = FrechetInceptionDistance(feature=features, input_img_size=(3, *real.shape[1:3]), normalize=False)
-    metric.inception.eval()
-    for images, is_real in ((real, True), (drawn, False)):
-        for i in range(0, len(images), 256):
-            with torch.inference_mode():
-                metric.update(to_model(images[i : i + 256]), real=is_real)
-    return float(metric.compute())
+            "frechet": frechet(judges.embed(folder, "variant", real), judges.embed(folder, "variant", images))}

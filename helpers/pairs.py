@@ -1,0 +1,62 @@
+"""Language supervision: a CLIP trained from scratch on real pairs, on drawn ones, on both, and asked zero-shot.
+
+As in *Scaling Laws of Synthetic Images* (arXiv 2312.04567) the captions are those of the real pairs, whoever made the image: at one
+size and seed all sources have the same captions, the same number of pairs and of updates, and the same start.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import drawing, families, pools, probes, store, worlds
+from helpers.pools import Split
+from helpers.worlds import StudyError, World
+
+SOURCES = ("retrieved", "synthetic", "mixed")
+
+
+def make(w: World) -> store.Artifact:
+    """Draw the captions of retrieved images again and train on growing sets of pairs: ``results.parquet``.
+
+    Columns ``source, n, seed, loss`` (nats, by the model's own logit scale) and ``top1`` (0..1), zero-shot on test images.
+    """
+    store.load("finetuned", w)
+    return store.make("paired", w, lambda path: _build(path, w))
+
+
+def _build(path: Path, w: World) -> None:
+    real, task, sizes = pools.source_set(w, w.robustness.task, "retrieved"), w.robustness.task, w.scaling.pairs
+    if sizes[-1] > len(real):
+        raise StudyError(f"{sizes[-1]} pairs of {task} were asked for, but {len(real)} were retrieved; lower scaling pairs.")
+    chosen = real.take(pools.nested_subset(real.labels, sizes[-1], worlds.rng(w, "pairs", "drawn")))
+    store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
+    drawing.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "drawn")
+    worlds.backend(w).clip_folder(w)  # before the workers want it
+    jobs = {f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed) for n in sizes for source in SOURCES
+            for seed in range(w.robustness.seeds)}
+    files = store.fill(path, jobs, run, "CLIPs trained on pairs")
+    store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
+
+
+@functools.lru_cache(maxsize=2)
+def both(w: World, path: Path) -> tuple[Split, Split]:
+    """The real pairs that were chosen, and the pairs drawn from their captions, in the same order."""
+    facts = store.read_table(path / "rows.parquet")
+    real = pools.source_set(w, w.robustness.task, "retrieved")
+    where = pd.Series(range(len(real)), pd.MultiIndex.from_frame(real.facts[["row", "label"]]))
+    real = real.take(where[pd.MultiIndex.from_frame(facts[["row", "label"]])].to_numpy())
+    return real, pools.read_tars(sorted(path.glob("drawn-*.tar")))
+
+
+def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
+    """Train one CLIP on ``n`` pairs of a source; ``mixed`` has the real image for every other caption. One row."""
+    bench, (real, drawn) = pools.benchmark(w, w.robustness.task), both(w, path)
+    rows = pools.nested_subset(real.labels, n, worlds.rng(w, "pairs", seed))
+    halves = {"retrieved": (real, real), "synthetic": (drawn, drawn), "mixed": (real, drawn)}[source]
+    train = halves[0].take(rows[::2]).plus(halves[1].take(rows[1::2]))
+    logits = families.logits(families.train(w, "language-supervised", train, train, bench, seed), bench.test.images)
+    return pd.DataFrame([{"source": source, "n": n, "seed": seed, "loss": probes.nll(logits, bench.test.labels),
+                          "top1": probes.accuracy(logits, bench.test.labels)}])

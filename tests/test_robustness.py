@@ -390,7 +390,7 @@ def test_published_probe_sets_from_folders(folders, capsys):
     facts = made.sets["cue_conflict"].facts
     assert len(facts) == 1 and probes.shape_bias(np.array([1]), facts, made.groups)["shape_bias"] == 1
     bench = paper.benchmark(folders, "imagenet")
-    assert (len(bench.train), len(bench.val), len(bench.test)) == (6, 30, 6) and bench.classes == ("cat", "dog", "truck")
+    assert (len(bench.train), len(bench.val), len(bench.test)) == (28, 8, 6) and bench.classes == ("cat", "dog", "truck")
 
 
 def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp_path):

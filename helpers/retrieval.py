@@ -95,10 +95,12 @@ def nearest(path: Path, queries: np.ndarray, k: int) -> np.ndarray:
 def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame:
     """Semantic retrieval: per class and template the top-k by image united with the top-k by caption ([P] section 3)."""
     texts = [t for name in bench.classes for t in bench.texts(name)]
-    queries = clip.embed_texts(clip.load(w), texts)
     label, k = np.repeat(np.arange(len(bench.classes)), len(bench.templates)), dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
-    found = [pd.DataFrame({"row": nearest(artifact.path / f"{name}.index", queries, k).ravel(),
-                           "label": np.repeat(label, k)}) for name in ("image", "text")]
+    rows = worlds.backend(w).neighbours(w, texts, k)
+    if rows is None:
+        queries = clip.embed_texts(clip.load(w), texts)
+        rows = np.concatenate([nearest(artifact.path / f"{name}.index", queries, k) for name in ("image", "text")], axis=1)
+    found = [pd.DataFrame({"row": each, "label": i}) for i, each in zip(label, rows, strict=True)]
     table = pd.concat(found).query("row >= 0").drop_duplicates().sort_values(["row", "label"], ignore_index=True)
     return table.assign(**{"class": np.array(bench.classes, object)[table["label"]]})
 

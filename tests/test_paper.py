@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from helpers import pools, run, store, worlds
+from helpers import pools, retrieval, run, store, worlds
 from helpers.paper import config, data
 from helpers.worlds import StudyError
 from tests import tiny
@@ -138,6 +138,58 @@ def test_results_are_complete(study):
     assert made["accuracy"].between(0, 1).all() and (made[made["n"] > 0].groupby(["task", "source", "n", "metric"]).size() == 2).all()
     arms = pd.read_csv(study / "figures" / "paper" / "05_ablations.csv")["arm"].unique()
     assert {"captions-1.1", "captions-1.5", "alt-text", "templates", "retrieved", "decontaminated"} == set(arms)
+
+
+def test_an_index_that_exists_finds_the_same(study, published, tmp_path, monkeypatch, capsys):
+    """The folder that notebook 03 left, as clip-retrieval's own, gives what notebook 03 found; rows outside the pool are counted."""
+    monkeypatch.setenv("STUDY_PAPER", str(published))
+    monkeypatch.setenv("STUDY_RUNS", str(study / "runs"))
+    w = worlds.get("paper")
+    bench, artifact = worlds.backend(w).benchmark(w, "flora"), store.load("embeddings", w)
+    expected = retrieval.search(w, artifact, bench)
+    for part in ("weights", "benchmarks", "flora", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    (tmp_path / "index").symlink_to(artifact.path)
+    (tmp_path / "paper.toml").write_text(SETTINGS.replace("drawn = 64", "drawn = 64\nindex = 'index'"))
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    found = retrieval.search(worlds.get("paper"), artifact, bench)
+    pd.testing.assert_frame_equal(found, expected)
+    assert "0 of them not in the pool" in capsys.readouterr().out
+    (tmp_path / "index").unlink()
+    with pytest.raises(StudyError, match=r"no index in|did not answer"):
+        retrieval.search(worlds.get("paper"), artifact, bench)
+
+
+def test_an_index_service_is_asked_for_images_and_captions(published, tmp_path, monkeypatch, capsys):
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    from helpers.paper import index
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            rows = {"image": [3, 7], "text": [7, 5_000]}[asked["modality"]][: asked["num_images"]]
+            body = json.dumps([{"id": i, "url": f"http://example.org/{i}", "caption": asked["text"]} for i in rows]).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "laion").symlink_to(published / "laion")
+    (tmp_path / "paper.toml").write_text(f"index = 'http://127.0.0.1:{server.server_port}/knn-service'")
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    w = worlds.get("paper")
+    assert [list(rows) for rows in index.neighbours(w, ["a rose", "a tree"], 2)] == [[3, 7], [3, 7]]
+    assert "3 pairs found for 2 texts, 1 of them not in the pool" in capsys.readouterr().out
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(StudyError, match="did not answer.*clip-retrieval back"):
+        index.neighbours(w, ["a rose"], 2)
 
 
 def test_weights_are_part_of_an_artifacts_name(published, paper, tmp_path, monkeypatch):

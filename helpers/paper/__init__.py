@@ -64,6 +64,13 @@ def open_pool(w: World) -> Pool:
     return data.open_pool(w)
 
 
+def neighbours(w: World, texts: list[str], k: int) -> list[np.ndarray] | None:
+    """Per text the pool positions that the ``index`` of paper.toml finds, by image and by caption; None without one."""
+    from helpers.paper import index
+
+    return index.neighbours(w, texts, k)
+
+
 def benchmark(w: World, task: str) -> Benchmark:
     """A public benchmark under ``$STUDY_PAPER/benchmarks``, in torchvision's layout with the published splits, or your own."""
     from helpers.paper import data

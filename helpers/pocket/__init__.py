@@ -58,6 +58,11 @@ def open_pool(w: World) -> Pool:
     return pool.open_pool(w)
 
 
+def neighbours(w: World, texts: list[str], k: int) -> list[np.ndarray] | None:
+    """Per text the pool positions that an index outside the store finds: None, notebook 03 builds the only one."""
+    return None
+
+
 def benchmark(w: World, task: str) -> Benchmark:
     """Images, labels, class names and templates of a task; rendered on first use."""
     from helpers.pocket import benchmarks

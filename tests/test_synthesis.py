@@ -92,7 +92,7 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
         assert part["keep"].sum() == 3, "half of five, rounded up"
         assert part.loc[part["keep"], "score"].min() >= part.loc[~part["keep"], "score"].max()
     kept = pools.training_set(made, "aircraft")
-    assert len(kept) == 6 and list(kept.images[:, 0, 0, 0]) == [int(s) % 251 for s in kept.facts["seed"]]
+    assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [int(s) % 251 for s in kept.facts["seed"]]
     folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
     assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 

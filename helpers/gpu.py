@@ -116,8 +116,18 @@ def fitting_batches(fn: Callable, items: Sequence, size: int, what: str) -> Iter
             torch.cuda.empty_cache()
 
 
-def _start_worker() -> None:
+def gpus() -> int:
+    """How many GPUs this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _start_worker(cards=None) -> None:
     import signal
+
+    if cards is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards.get()  # before this process asks for a GPU: it will see this one only
 
     import torch
 
@@ -140,8 +150,14 @@ def prepare_workers() -> None:
 
 
 @functools.cache
-def _processes() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
+def _processes(count: int = 0) -> ProcessPoolExecutor:
+    """A process per core; or, with ``count``, one for each of so many GPUs."""
+    if not count:
+        return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
+    cards, names = _forkserver().Queue(), [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]
+    for card in names or map(str, range(count)):
+        cards.put(card)
+    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(cards,))
 
 
 def ray_address() -> str:
@@ -153,9 +169,9 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
-    there are; on a GPU that ``fn`` would use, or without ``parallel``, one after the other in this process. With
-    ``parallel`` and a ``ray_address``, on Ray (helpers/ray_engine.py). ``fn`` must be importable.
-    Raises ``StudyError`` when a process was killed.
+    there are; on GPUs that ``fn`` would use, one process for each, so that one shard or run is on one GPU; with one GPU, or
+    without ``parallel``, one after the other in this process. With ``parallel`` and a ``ray_address``, on Ray
+    (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
@@ -164,10 +180,11 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
 
         yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
-    if not parallel or (uses_gpu and device() == "cuda"):
+    count = gpus() if uses_gpu and device() == "cuda" else 0
+    if not parallel or count == 1:
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
-    futures = {_processes().submit(fn, *job): i for i, job in enumerate(jobs)}
+    futures = {_processes(count).submit(fn, *job): i for i, job in enumerate(jobs)}
     try:
         for future in as_completed(futures):
             yield futures.pop(future), future.result()

@@ -142,3 +142,15 @@ def test_a_dead_worker_is_explained():
     with pytest.raises(StudyError, match="run the same command again"):
         list(gpu.starmap(die, [(0,)]))
     assert dict(gpu.starmap(square, [(3,)])) == {0: 9}
+
+
+def test_several_gpus_have_a_process_each(monkeypatch):
+    """Which card a process sees is settled before it asks; here there is none to ask, so the cards are only named."""
+    monkeypatch.setattr(gpu, "device", lambda: "cuda")
+    monkeypatch.setattr(gpu, "gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    gpu._processes.cache_clear()
+    seen = dict(gpu.starmap(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 12))
+    assert sorted(seen) == list(range(12)) and set(seen.values()) <= {"4", "7"}
+    gpu._processes(2).shutdown()
+    gpu._processes.cache_clear()

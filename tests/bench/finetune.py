@@ -62,6 +62,6 @@ def main(rows: int | None, rounds: int) -> None:
                                                          "precision": precision}).finetune
         adapt.finetune(made, bench.train, bench, 1e-5, 0, s)
 
-    compare({"published loop, float32": Method(lambda n: published(made, bench, n // batch, batch), steps * batch, batch),
-             "the study's, fp32": Method(lambda n: ours(n, "fp32"), steps * batch, steps * batch),
-             "the study's": Method(lambda n: ours(n, "bf16"), steps * batch, steps * batch)}, rounds, "images")
+    compare("finetune", {"published loop, float32": Method(lambda n: published(made, bench, n // batch, batch), steps * batch, batch),
+                         "the study's": Method(lambda n: ours(n, "bf16"), steps * batch, steps * batch),
+                         "the study's, fp32": Method(lambda n: ours(n, "fp32"), steps * batch, steps * batch)}, rounds, "images")

@@ -58,13 +58,9 @@ ARTIFACTS = {
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
                       ("finetune.py", "adapt.py", "clip.py")),
-<<<<<<< HEAD
-    "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",), ("analysis.py", "copies.py")),
-=======
     "fidelity": Spec("05", "seconds", ("analysis.judged",), ("finetuned",), ("analysis.py", "pocket/judges.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",),
-                     ("analysis.py",)),
->>>>>>> main
+                     ("analysis.py", "copies.py")),
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
                     (*_RENDERER_CODE, "pocket/shifts.py")),
     "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.errors import Need as Need
-from helpers.errors import NotKnown as NotKnown
-from helpers.errors import StudyError as StudyError
-from helpers.errors import ask as ask
-from helpers.errors import unknown
+from helpers.errors import NotKnown, StudyError, ask, unknown  # noqa: F401 - found here by everybody
 
 
 @dataclass(frozen=True)

@@ -219,8 +219,9 @@ SMOKE = World(
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
-    scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
-                            generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
+    scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), seeds=3, steps=40,
+                            prompts=("class and description", "training captions", "alt text"), generators=("short", "long"),
+                            batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
     robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=14, probe_images=28, validation=40,
                                   attacked=14, epsilons=(1, 4), pgd_steps=3),
 )

@@ -33,7 +33,7 @@ def _build(path: Path, w: World) -> None:
         raise StudyError(f"{sizes[-1]} pairs of {task} were asked for, but {len(real)} were retrieved; lower scaling pairs.")
     chosen = real.take(pools.nested_subset(real.labels, sizes[-1], worlds.rng(w, "pairs", "drawn")))
     store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
-    drawing.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "drawn")
+    drawing.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
     worlds.backend(w).clip_folder(w)  # before the workers want it
     jobs = {f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed) for n in sizes for source in SOURCES
             for seed in range(w.robustness.seeds)}
@@ -48,7 +48,7 @@ def both(w: World, path: Path) -> tuple[Split, Split]:
     real = pools.source_set(w, w.robustness.task, "retrieved")
     where = pd.Series(range(len(real)), pd.MultiIndex.from_frame(real.facts[["row", "label"]]))
     real = real.take(where[pd.MultiIndex.from_frame(facts[["row", "label"]])].to_numpy())
-    return real, pools.read_tars(sorted(path.glob("drawn-*.tar")))
+    return real, pools.read_tars(sorted(path.glob("pairs-*.tar")))
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:

@@ -219,8 +219,9 @@ SMOKE = World(
     finetune=FinetuneSettings(sizes=(4, 8, 16, 32, 48), batch=32, epochs=1, min_steps=2, lrs=(1e-3, 1e-4), seeds=2,
                               evaluations=1, validation=50, probe_images=100),
     analysis=AnalysisSettings(size=16, strengths=(0.3, 0.7), mix_synthetic=(0, 16), judged=2),
-    scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), prompts=("class names", "alt text"),
-                            generators=("short", "long"), seeds=3, steps=40, batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
+    scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), seeds=3, steps=40,
+                            prompts=("class and description", "training captions", "alt text"), generators=("short", "long"),
+                            batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
     robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=14, probe_images=28, validation=40,
                                   attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
@@ -257,8 +258,7 @@ PAPER = World(
                               mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3,
                             prompts=("class names", "class and parent", "templates", "alt text"),  # nobody wrote the others down
-                            generators=("1.1", "1.3", "1.5"), steps=10_000,
-                            batch=512, hidden=2_048),
+                            generators=("1.1", "1.3", "1.5"), steps=10_000, batch=512, hidden=2_048),
     robustness=RobustnessSettings(task="imagenet", image_size=224, validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
         ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"), ("supervised", "retrieved", "timm/resnet50.a1_in1k"),  # [R]
         ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"))),  # clones: files of weights, given by name

@@ -173,7 +173,7 @@ def store_of(tmp_path_factory):
 
 def test_prompts_with_descriptions_and_train_captions(store_of):
     table = arms.prompts(store_of, "aircraft", "class and description").set_index("class")["caption"]
-    assert table["A380"].startswith("A380, axles: 5") and len(table) == 24
+    assert table["A380"].startswith("A380, 5 axles") and len(table) == 24
     captions = arms.prompts(store_of, "flowers", "training captions")
     assert len(captions) == 28 and all(c.lower() in t.lower() for c, t in zip(captions["class"], captions["caption"], strict=True))
     assert set(arms.LEAKS) == {"alt text", "training captions"}

@@ -54,14 +54,12 @@ def details(task: str) -> pd.DataFrame:
 
 
 def described(thing: Blueprint | Flower | Car) -> str:
-    """A thing's recorded details in words, as a dictionary would put it."""
+    """A thing's recorded details in words, as a dictionary would put it, and few enough for the text encoder's 32 tokens."""
     if isinstance(thing, Blueprint):
-        engines = {"wing": "under its wings", "tail": "at its tail", "centre tail": "under its wings and in its tail",
-                   "fuselage": "in its fuselage", "nose": "in its nose"}[thing.engine_place]
-        return f"axles: {thing.axles}, engines {engines}, {thing.wing} wing, {thing.tail} tail"
+        return f"{thing.axles} axles, {thing.engine_place} engine, {thing.wing} wing{', T tail' if thing.tail == 'T' else ''}"
     if isinstance(thing, Flower):
-        return f"{thing.petals} {thing.shape} petals, {thing.centre} centre, {thing.leaves} leaves"
-    return f"{thing.body} with {thing.doors} doors, {thing.arches} arches, {thing.lights} lights"
+        return f"{thing.petals} {thing.shape} petals, {thing.centre} centre"
+    return f"{thing.body}, {thing.doors} doors, {thing.lights} lights"
 
 
 def _captioned(w: World, task: str, i: int) -> str:

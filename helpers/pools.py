@@ -142,7 +142,8 @@ def chosen_variant(w: World, task: str) -> str:
 @functools.lru_cache(maxsize=8)
 def source_set(w: World, task: str, source: str) -> Split:
     """What a source, "retrieved" (by the variant chosen in notebook 04) or "synthetic", offers for a task after filtering."""
-    return training_set(store.load(source, w), task, chosen_variant(w, task) if source == "retrieved" else "keep")
+    keep = chosen_variant(w, task) if source == "retrieved" else "keep"
+    return training_set(store.load(source, w), task, keep)
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

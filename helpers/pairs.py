@@ -28,9 +28,11 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    real, task, sizes = pools.source_set(w, w.robustness.task, "retrieved"), w.robustness.task, w.scaling.pairs
-    if sizes[-1] > len(real):
-        raise StudyError(f"{sizes[-1]} pairs of {task} were asked for, but {len(real)} were retrieved; lower scaling pairs.")
+    real = pools.source_set(w, w.robustness.task, "retrieved")
+    sizes = [n for n in w.scaling.pairs if n <= len(real)]
+    if not sizes:
+        raise StudyError(f"{w.scaling.pairs[0]} pairs of {w.robustness.task} were asked for, but {len(real)} were retrieved; lower "
+                         "scaling pairs, or widen retrieval.")
     chosen = real.take(pools.nested_subset(real.labels, sizes[-1], worlds.rng(w, "pairs", "drawn")))
     store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
     drawing.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")

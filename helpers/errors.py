@@ -8,14 +8,11 @@ from typing import NamedTuple
 
 
 class Need(NamedTuple):
-    """Something that notebooks need and may not find: what, for which of them (numbers), where, how to get it.
-
-    ``found`` is None for what a world does not offer: its notebooks run in another world.
-    """
+    """Something that notebooks need and may not find: what, for which of them (numbers), where, how to get it."""
 
     what: str
     notebooks: str
-    found: bool | None
+    found: bool
     where: str
     get: str = ""
 

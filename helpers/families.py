@@ -170,6 +170,7 @@ def load(name: str, bench: Benchmark) -> Adapted:
         raise StudyError(f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'open_clip/MODEL/PRETRAINED'.")
     import timm
 
+    located(name)
     model, _, file = rest.partition("/")
     try:
         made = timm.create_model(model, pretrained=not file, num_classes=len(bench.classes), checkpoint_path=file or None)
@@ -180,6 +181,22 @@ def load(name: str, bench: Benchmark) -> Adapted:
     seen = types.SimpleNamespace(encode_image=lambda x, normalize=False: made(x))  # its embedding is its logits
     eye = torch.eye(len(bench.classes), device=gpu.device())
     return Adapted(Clip(seen, None, tuple(data["mean"]), tuple(data["std"]), data["input_size"][-1]), eye, 0 * eye[0])
+
+
+def located(name: str) -> Path:
+    """The file with the weights of a checkpoint (see ``load``); nothing is downloaded. Raises ``StudyError`` when it is not here."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    library, model, file = (*name.split("/", 2), "", "")[:3]
+    if library == "open_clip":
+        return clip.located(model, file)
+    known = timm.get_pretrained_cfg(model)
+    found = file or try_to_load_from_cache((known and known.hf_hub_id) or "none", "model.safetensors")
+    if not isinstance(found, str) or not Path(found).is_file():
+        raise StudyError(f"the weights of checkpoint {name!r} are not on this machine. Fetch them once with a network: "
+                         f"python -c \"import timm; timm.create_model('{model}', pretrained=True)\"   or give a file: 'timm/{model}/FILE'.")
+    return Path(found)
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:

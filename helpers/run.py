@@ -195,15 +195,12 @@ def listing(world: str) -> str:
 
 
 def report(w: worlds.World, names: Sequence[str] = ()) -> tuple[str, list[str], bool]:
-    """What a world needs, what of it is here, what its notebooks cost; the notebooks meant; and whether they can start.
-
-    Without ``names`` all are meant that the world offers.
-    """
+    """What a world needs, what of it is here, what its notebooks cost; the notebooks meant; and whether they can start."""
     needs, costs = worlds.backend(w).check(w)
     lacking = {number: [n for n in needs if not n.found and number in n.notebooks.split()] for number in notebooks()}
-    meant = [p.name[:2] for p in chosen(names) if names or all(n.found is not None for n in lacking[p.name[:2]])]
-    marks = {True: "found", False: "MISSING", None: "-"}
-    lines = [f"{marks[n.found]:8s}{n.what:28s}for {n.notebooks:26s}{n.where}" + ("" if n.found else f"\n        {n.get}") for n in needs]
+    meant = [p.name[:2] for p in chosen(names)]
+    lines = [f"{'found' if n.found else 'MISSING':8s}{n.what:28s}for {n.notebooks:26s}{n.where}" + ("" if n.found else f"\n        {n.get}")
+             for n in needs if set(meant) & set(n.notebooks.split())]
     lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
     ready = " ".join(number for number in notebooks() if not lacking[number])
     lines.append(f"can start: python -m helpers.run {w.name} {ready}" if ready else "nothing can start yet")

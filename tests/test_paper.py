@@ -177,7 +177,7 @@ def test_nothing_starts_while_something_is_missing(published, tmp_path, monkeypa
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
-    assert run.main(["paper"]) == 2
+    assert run.main(["paper", "00", "01", "02", "03", "04", "05"]) == 2
     printed = capsys.readouterr().err
     assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing] and not (tmp_path / "runs").exists()
     assert "--check" in printed and "start" in printed.splitlines()[-2]
@@ -186,13 +186,15 @@ def test_nothing_starts_while_something_is_missing(published, tmp_path, monkeypa
 def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PAPER", str(published))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
-    assert run.main(["paper", "--check"]) == 0
+    numbers = ["00", "01", "02", "03", "04", "05"]
+    assert run.main(["paper", "--check"]) == 2 and "CLIP that judges" in capsys.readouterr().err  # 06 and 07 need more
+    assert run.main(["paper", *numbers, "--check"]) == 0
     printed = capsys.readouterr().out
     assert "MISSING" not in printed and "not measured: python -m tests.bench synthesis" in printed
     assert printed.rstrip().endswith("can start: python -m helpers.run paper 00 01 02 03 04 05")
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "00_throughput.csv").write_text("bench,per_second,device\nsynthesis,0.5,a GPU\n")
-    run.main(["paper", "--check"])
+    run.main(["paper", *numbers, "--check"])
     assert "device-hours (64 x synthesis at 0.5 a second on a GPU)" in capsys.readouterr().out
 
 

@@ -158,7 +158,7 @@ def test_shape_bias_by_hand():
     (lambda: pocket.probe_sets(W, "boats"), "unknown task"),
     (lambda: paper.probe_sets(worlds.get("paper"), "cars"), "probe sets of 'imagenet' only"),
     (lambda: families.load("resnet50", None), "checkpoint 'resnet50' is unknown; valid: 'timm/NAME'"),
-    (lambda: families.load("timm/test_resnet/nowhere.pt", Benchmark("toy", ("a", "b"), *[None] * 8)), "timm could not load"),
+    (lambda: families.load("timm/test_resnet/nowhere.pt", Benchmark("toy", ("a", "b"), *[None] * 8)), "are not on this machine"),
 ])
 def test_messages_say_what_is_valid(call, message):
     with pytest.raises(StudyError, match=message):

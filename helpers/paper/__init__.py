@@ -86,16 +86,16 @@ def shifted(w: World, task: str) -> dict[str, Split]:
 
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:
     """The class of the first task that another CLIP, trained on other data than the study's, sees in images: ``variant``."""
-    from helpers.paper import judge as judges
+    from helpers.paper import judging
 
-    return judges.names(benchmark(w, w.tasks[0]), images)
+    return judging.names(benchmark(w, w.tasks[0]), images)
 
 
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     """That CLIP's unit embeddings (n, d) float32 of uint8 images: the eyes of the image metrics."""
-    from helpers.paper import judge as judges
+    from helpers.paper import judging
 
-    return judges.features(images)
+    return judging.features(images)
 
 
 def intervention(w: World) -> Artifact:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import clip, gpu, store
-from helpers.paper import config, data, weights
+from helpers import clip, families, gpu, store
+from helpers.paper import config, data, judging, weights
 from helpers.worlds import Need, StudyError, World
 
 PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
@@ -35,9 +35,10 @@ def needs(w: World) -> list[Need]:
     rows.append(_found("pool", "00 01 03", str(s.laion), lambda: f"{len(data.open_pool(w)):,} pairs in {s.laion}"))
     if s.index:
         rows.append(_index(s.index))
-    later = [Need(what, number, None, "rendered worlds only", f"python -m helpers.run pocket {number}")
-             for what, number in (("shifted test sets", "06"), ("probe sets", "07"))]
-    return [*rows, _memory([name for _, name, _ in models]), _disk(w), *later]
+    rows.append(_found("CLIP that judges", "06", "/".join(judging.JUDGE), lambda: str(clip.located(*judging.JUDGE))))
+    rows.append(_found("probed benchmark", "07", str(s.benchmarks), lambda: _benchmark(w, w.robustness.task)))
+    rows += [_found("probed checkpoint", "07", n, lambda n=n: str(families.located(n))) for *_, n in w.robustness.checkpoints]
+    return [*rows, _memory([name for _, name, _ in models]), _disk(w)]
 
 
 def _found(what: str, numbers: str, looked: str, find: Callable[[], str]) -> Need:

@@ -147,12 +147,12 @@ def unfiltered(w: World, task: str) -> Split:
 
 
 def draw_prompts(w: World) -> store.Artifact:
-    """Draw the prompt ablation of notebook 07, a set of ``w.robustness.prompted`` images per kind: ``{prompt}-*.tar``."""
+    """Draw the prompt ablation of notebook 07, the largest set of ``w.robustness.prompted`` per kind: ``{prompt}-*.tar``."""
     s = w.robustness
 
     def build(path: Path) -> None:
         for kind in s.prompts:
-            rows = pools.repeated(prompts(w, s.task, kind), s.prompted, worlds.rng(w, "prompted", kind))
+            rows = pools.repeated(prompts(w, s.task, kind), max(s.prompted), worlds.rng(w, "prompted", kind))
             drawing.draw_table(path, w, rows, kind)
 
     return store.make("prompted", w, build)

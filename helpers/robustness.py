@@ -171,7 +171,7 @@ def plan(w: World) -> list[tuple[str, str, int, int]]:
     n, seeds = common_size(w), range(w.robustness.seeds)
     models = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
               for source in SOURCES for seed in seeds]
-    models += [(PROMPTED, kind, min(n, w.robustness.prompted), seed) for kind in kinds(w) for seed in seeds]
+    models += [(PROMPTED, kind, k, seed) for k in w.robustness.prompted for kind in kinds(w) for seed in seeds]
     return models + [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]
 
 

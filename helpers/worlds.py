@@ -175,7 +175,7 @@ class RobustnessSettings:
     seeds: int = 3  # [R] has one
     mixing_sizes: tuple[int, ...] = (120, 240)  # further sizes of the mixing ablation, beside `images`
     prompts: tuple[str, ...] = ("class names", "templates")  # of the prompt ablation, beside the language model's captions [R]
-    prompted: int = 240  # images per model of the prompt ablation
+    prompted: tuple[int, ...] = (60, 120, 240)  # images per model of the prompt ablation, nested subsets
     probe_images: int = 280  # per probe set
     validation: int = 420  # images for the temperature and the head's penalty
     attacked: int = 98  # images given to FGSM and PGD
@@ -222,8 +222,8 @@ SMOKE = World(
     scaling=ScalingSettings(sizes=(12, 24, 48, 96), beyond=1, guidances=(1.0, 2.0, 7.5), seeds=3, steps=40,
                             prompts=("class and description", "training captions", "alt text"), generators=("short", "long"),
                             batch=16, hidden=64, shifted_per_class=4, pairs=(14, 28)),
-    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=14, probe_images=28, validation=40,
-                                  attacked=14, epsilons=(1, 4), pgd_steps=3),
+    robustness=RobustnessSettings(images=32, steps=4, batch=16, seeds=2, mixing_sizes=(8,), prompted=(7, 14), probe_images=28,
+                                  validation=40, attacked=14, epsilons=(1, 4), pgd_steps=3),
 )
 
 WORKSTATION = World(
@@ -239,8 +239,8 @@ WORKSTATION = World(
                               mix_synthetic=(0, 1_000, 2_000, 4_000, 8_000), judged=100),
     scaling=ScalingSettings(sizes=tuple(12 * 2**i for i in range(8)), beyond=3, steps=1_000, batch=128, shifted_per_class=100,
                             pairs=(500, 1_000, 2_000, 4_000)),
-    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000), prompted=2_000,
-                                  probe_images=1_400, validation=1_400, attacked=700, pgd_steps=20),
+    robustness=RobustnessSettings(images=4_000, steps=3_000, batch=256, image_size=64, seeds=5, mixing_sizes=(1_000, 2_000),
+                                  prompted=(500, 1_000, 2_000), probe_images=1_400, validation=1_400, attacked=700, pgd_steps=20),
 )
 
 PAPER = World(

@@ -13,9 +13,9 @@ from helpers import run
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Folder with ``runs/`` and ``figures/`` of notebooks 00 to 05 executed on the smoke world, and the times they took."""
+    """Folder with ``runs/`` and ``figures/`` of all notebooks executed on the smoke world, and the times they took."""
     top = tmp_path_factory.mktemp("smoke")
     os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"] = str(top / "runs"), str(top / "figures")
-    times = run.execute("smoke")
+    times = run.execute("smoke", parameters={"intervention": True})
     yield top, dict(times)
     del os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"]

@@ -14,6 +14,7 @@ import types
 import urllib.request
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,9 +189,11 @@ def test_errors_say_what_to_do(made, w, tmp_path):
     (tmp_path / "part" / "image.index").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="cannot read the index"):
         index.search(w, str(tmp_path / "part"), BENCH)
-    other = worlds.get("pocket")
-    with pytest.raises(StudyError, match="vectors of 32 numbers"):
-        index.search(other, str(made / "found"), BENCH)
+    narrow = faiss.IndexFlatIP(16)
+    narrow.add(np.zeros((N, 16), np.float32))
+    faiss.write_index(narrow, str(tmp_path / "part" / "image.index"))
+    with pytest.raises(StudyError, match="vectors of 16 numbers"):
+        index.search(w, str(tmp_path / "part"), BENCH)
 
 
 def test_the_named_index_serves_the_semantic_rule(made, w, tmp_path, monkeypatch, capsys):

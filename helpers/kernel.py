@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from helpers import gpu
 from helpers.worlds import StudyError
 
+
 @contextlib.contextmanager
 def started(folder: str) -> Iterator:
     """A running kernel of this interpreter that works in ``folder``, as its jupyter_client manager; stopped at the end."""

@@ -16,9 +16,9 @@ def asked(manager, code):
     """What the code prints in the kernel."""
     client, printed = manager.blocking_client(), []
     client.start_channels()
-    client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text") or m["content"].get("evalue")))
+    client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text", "")))
     client.stop_channels()
-    return "".join(filter(None, printed))
+    return "".join(printed)
 
 
 def test_a_notebook_finds_nothing_of_the_one_before(manager):

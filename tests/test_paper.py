@@ -22,6 +22,13 @@ language_model = "weights/llama"
 clip = "weights/clip"
 drawn = 64
 kept = 32
+judge = "weights/judge"
+checkpoints = [
+    ["supervised", "retrieved", "timm/weights/resnet"],
+    ["supervised", "synthetic", "timm/test_resnet/weights/clone/model.safetensors"],
+    ["language-supervised", "retrieved", "open_clip/weights/judge"],
+    ["language-supervised", "synthetic", "open_clip/weights/clip"],
+]
 [generators]
 "1.1" = "weights/generator"
 "1.5" = "weights/generator"
@@ -37,6 +44,28 @@ clip = { top_share = 0.5 }
 retrieval = { k = 10 }
 finetune = { sizes = [4, 8], seeds = 2, lrs = [1e-3, 1e-4], batch = 8, epochs = 1, warmup = 0.1, evaluations = 1 }
 analysis = { size = 6, generators = ["1.1", "1.5"], strengths = [0.5], mix_synthetic = [0, 4] }
+[world.scaling]
+sizes = [2, 4, 8, 16]
+beyond = 0
+guidances = [1.0, 7.5]
+prompts = ["class names", "alt text"]
+generators = ["1.1", "1.5"]
+seeds = 2
+steps = 5
+batch = 4
+hidden = 8
+pairs = [4, 8]
+[world.robustness]
+image_size = 32
+context = 32
+steps = 2
+batch = 4
+seeds = 2
+probe_images = 6
+validation = 6
+attacked = 4
+epsilons = [1, 4]
+pgd_steps = 2
 """
 AIRCRAFT, FLORA = ("A320", "F-16/A"), ("rose", "tree")
 
@@ -89,9 +118,12 @@ def laion(folder, rows: int = 120, shard: int = 40) -> None:
 def published(tmp_path_factory):
     """A ``$STUDY_PAPER`` with tiny weights, two tasks and a pool."""
     top = tmp_path_factory.mktemp("paper")
-    for name in ("clip", "generator"):
+    for name in ("clip", "judge", "generator"):
         getattr(tiny, name)(top / "weights" / name)
+    tiny.classifier(top / "weights" / "resnet")
+    tiny.classifier(top / "weights" / "clone", seed=1)
     tiny.language_model(top / "weights" / "llama")
+    tiny.probe_folders(top / "benchmarks")
     fgvc_aircraft(top / "benchmarks")
     folders(top / "flora")
     laion(top / "laion")

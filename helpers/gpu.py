@@ -34,7 +34,7 @@ def describe() -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
 
 
 def memory() -> int:

@@ -91,7 +91,7 @@ def probe_sets(w: World) -> ProbeSets:
     groups = pd.DataFrame(index=wnids)
     if (base / "cue-conflict").is_dir():
         sets["cue_conflict"], groups = cue_conflict(base / "cue-conflict", wnids, side, most)
-    missing = dict.fromkeys(place for name, place in PLACES.items() if name not in sets)
+    missing = dict.fromkeys(re.sub(r"/[\d]$", "", place) for name, place in PLACES.items() if name not in sets)
     print(f"probe sets: {len(sets)} read" + (f", left out as their folders are not there: {', '.join(missing)}" if missing else ""))
     return ProbeSets(sets, groups, among, groupings)
 

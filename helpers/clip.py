@@ -52,10 +52,14 @@ def place(name: str) -> Path:
 
 
 def _split(name: str) -> tuple[str, str]:
+    import open_clip
+
     model, _, pretrained = name.partition("/")
     if not model or not pretrained:
         raise StudyError(f"CLIP {name!r} is unknown; valid: 'MODEL/PRETRAINED' as open_clip knows them, 'MODEL/FILE.safetensors', or a "
                          f"folder with {WEIGHTS}.")
+    if model not in open_clip.list_models():
+        raise worlds.unknown("folder or CLIP model", name, open_clip.list_models())
     return model, pretrained
 
 
@@ -65,8 +69,14 @@ def named(model: str, pretrained: str) -> Clip:
     import open_clip
 
     located(model, pretrained)
-    activation = (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu", False)  # open_clip only warns of the wrong one
-    return _wrapped(_created(model, pretrained, force_quick_gelu=activation), open_clip.get_tokenizer(model))
+    return _wrapped(_created(model, pretrained, force_quick_gelu=quick_gelu(model, pretrained)), open_clip.get_tokenizer(model))
+
+
+def quick_gelu(model: str, pretrained: str) -> bool:
+    """Whether these weights were trained with QuickGELU. open_clip only warns where the architecture has another activation."""
+    import open_clip
+
+    return (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu", False)
 
 
 def located(model: str, pretrained: str) -> Path:

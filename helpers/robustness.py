@@ -48,7 +48,8 @@ def looked_at(w: World) -> dict[str, np.ndarray]:
     """Every set that goes through the models, at the size that the towers see: the probe sets, ``test`` and ``val``."""
     bench, side = pools.benchmark(w, task(w)), w.robustness.image_size
     splits = {**probe_sets(w).sets, "test": bench.test, "val": adapt.thinned(bench.val, w.robustness.validation)}
-    return {name: families.shrunk(np.array(split.images), side) for name, split in splits.items()}  # off the disk
+    return {name: families.shrunk(split.images if type(split.images) is np.ndarray else np.array(split.images), side)  # off the disk
+            for name, split in splits.items()}
 
 
 def common_size(w: World) -> int:

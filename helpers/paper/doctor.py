@@ -15,6 +15,7 @@ from helpers.worlds import Need, StudyError, World
 
 PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
 CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
+IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 PIXEL = 3 + 2  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -153,9 +154,12 @@ def _scaled(w: World) -> tuple[int, int]:
 
 def _probed(w: World) -> tuple[int, int]:
     """Images that notebook 07 passes through its checkpoints, and those on which attacks take a gradient."""
-    s, sets = w.robustness, len(probes.present(config.settings().benchmarks))
-    n = len(s.checkpoints)
-    return n * (s.probe_images * sets + s.validation), n * s.attacked * len(s.epsilons) * (s.pgd_steps + 2)
+    s, sets, n = w.robustness, len(probes.present(config.settings().benchmarks)), len(w.robustness.checkpoints)
+    try:
+        tested = len(data.benchmark(w, s.task).test)
+    except StudyError:
+        tested = IMAGENET_TEST
+    return n * (s.probe_images * sets + s.validation + tested), n * s.attacked * len(s.epsilons) * (s.pgd_steps + 2)
 
 
 def costs(w: World) -> dict[str, str]:

@@ -122,15 +122,18 @@ def load_folder(folder: Path) -> Clip:
 
     Raises ``StudyError`` when they are missing or damaged.
     """
-    folder, hub = Path(folder), Path(folder) / "open_clip_config.json"
-    weights = _in_folder(folder)
+    weights, (config, pixels) = _in_folder(Path(folder)), _told(Path(folder))
+    return build(config, folder, weights, pixels)
+
+
+def _told(folder: Path) -> tuple[dict, dict | None]:
+    hub = folder / "open_clip_config.json"
     try:
         told = json.loads((hub if hub.exists() else folder / "config.json").read_text())
-        config, pixels = (told["model_cfg"], told["preprocess_cfg"]) if hub.exists() else (told, None)
+        return (told["model_cfg"], told["preprocess_cfg"]) if hub.exists() else (told, None)
     except (OSError, ValueError, KeyError) as e:
         raise StudyError(f"the configuration of the CLIP in {folder} cannot be read ({type(e).__name__}: {e}). It has config.json as "
                          "helpers.clip.save leaves it, or open_clip_config.json as on the hub.") from e
-    return build(config, folder, weights, pixels)
 
 
 def build(config: dict, tokenizer_folder: Path, weights: Path | None = None, pixels: dict | None = None) -> Clip:
@@ -172,7 +175,7 @@ def untrained(w: World, image_size: int, context: int) -> Clip:
     import open_clip
 
     folder = Path(worlds.backend(w).clip_folder(w)) if w.clip.model == "upstream" else None
-    config = json.loads((folder / "config.json").read_text()) if folder else open_clip.get_model_config(w.clip.model)
+    config = _told(folder)[0] if folder else open_clip.get_model_config(w.clip.model)
     config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"] = image_size, context
     if folder:
         return build(config, folder)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import families, paper, pocket, probes, robustness, worlds
+from helpers import clip, families, paper, pocket, probes, robustness, worlds
 from helpers.pocket import corruptions, upstream
 from helpers.pocket import probes as rendered
 from helpers.pocket.render import TASKS
@@ -370,6 +370,16 @@ def test_the_untrained_tower_of_a_published_clip_comes_from_its_name(toy):
     made = families.untrained(w, 0)
     assert made.image_size == 64 and made.tokenizer(["a cat"]).shape == (1, 16)
     assert families.logits_of(families.text_classifier(made, toy))(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_the_untrained_tower_of_a_folder_has_its_architecture_and_other_weights(tmp_path, monkeypatch):
+    tiny.judge(tmp_path / "clip")
+    (tmp_path / "paper.toml").write_text('clip = "clip"\n[world.robustness]\nimage_size = 16\ncontext = 20')
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    w = worlds.get("paper")
+    made, again, finished = families.untrained(w, 0), families.untrained(w, 0), clip.load(w)
+    states = [m.model.visual.conv1.weight for m in (made, again, finished)]
+    assert made.image_size == 16 and torch.equal(*states[:2]) and states[0].shape == states[2].shape and not torch.equal(*states[1:])
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ relative to the folder. A name of weights is a folder or file here if there is o
 for ``clip``, a tag of open_clip), which must be in the local cache: nothing is downloaded by surprise. Weights are safetensors.
 
     language_model = "meta-llama/Llama-2-7b-hf"    # hub name, or folder as transformers saves it
-    clip = "laion2b_s34b_b88k"                     # open_clip tag, checkpoint file, or folder as helpers.clip.save leaves it
+    clip = "laion2b_s34b_b88k"                     # open_clip tag, file, or folder as on the hub or as helpers.clip.save leaves it
     drawn = 512                                    # pixels: what the generator draws ...
     kept = 256                                     # ... and what is kept of it
     laion = "laion"                                # img2dataset shards: 00000.parquet beside 00000.tar

@@ -35,7 +35,7 @@ def describe() -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
 
 
 def memory() -> int:
@@ -148,7 +148,7 @@ def _forkserver():
 
 def prepare_workers() -> None:
     """Start to import, in the background, what the worker processes are going to need; returns at once."""
-    if device() == "cpu" and not ray_address():
+    if device() == "cpu" and cores() > 1 and not ray_address():
         _forkserver()
         forkserver.ensure_running()
 
@@ -177,9 +177,9 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
-    there are; on GPUs that ``fn`` would use, one process for each, so that one shard or run is on one GPU; with one GPU, or
-    without ``parallel``, one after the other in this process. With ``parallel`` and a ``ray_address``, on Ray
-    (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
+    there are (one core needs no other process); on GPUs that ``fn`` would use, one process for each, so that one shard or run
+    is on one GPU; with one GPU, or without ``parallel``, one after the other in this process. With ``parallel`` and a
+    ``ray_address``, on Ray (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
@@ -189,7 +189,7 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
         yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
     count = gpus() if uses_gpu and device() == "cuda" else 0
-    if not parallel or count == 1:
+    if not parallel or count == 1 or (not count and cores() == 1):
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
     futures = {_processes(count).submit(fn, *job): i for i, job in enumerate(jobs)}

@@ -15,7 +15,12 @@ from helpers import drawing, families, pools, probes, store, worlds
 from helpers.pools import Split
 from helpers.worlds import StudyError, World
 
-SOURCES = ("retrieved", "synthetic", "mixed")
+SOURCES = families.SOURCES
+
+
+def task(w: World) -> str:
+    """The task whose pairs are learned from: the one of notebook 07, or the world's first where that one is not retrieved for."""
+    return w.robustness.task if w.robustness.task in w.tasks else w.tasks[0]
 
 
 def make(w: World) -> store.Artifact:
@@ -28,10 +33,10 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    real = pools.source_set(w, w.robustness.task, "retrieved")
+    real = pools.source_set(w, task(w), "retrieved")
     sizes = [n for n in w.scaling.pairs if n <= len(real)]
     if not sizes:
-        raise StudyError(f"{w.scaling.pairs[0]} pairs of {w.robustness.task} were asked for, but {len(real)} were retrieved; lower "
+        raise StudyError(f"{w.scaling.pairs[0]} pairs of {task(w)} were asked for, but {len(real)} were retrieved; lower "
                          "scaling pairs, or widen retrieval.")
     chosen = real.take(pools.nested_subset(real.labels, sizes[-1], worlds.rng(w, "pairs", "drawn")))
     store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
@@ -47,7 +52,7 @@ def _build(path: Path, w: World) -> None:
 def both(w: World, path: Path) -> tuple[Split, Split]:
     """The real pairs that were chosen, and the pairs drawn from their captions, in the same order."""
     facts = store.read_table(path / "rows.parquet")
-    real = pools.source_set(w, w.robustness.task, "retrieved")
+    real = pools.source_set(w, task(w), "retrieved")
     where = pd.Series(range(len(real)), pd.MultiIndex.from_frame(real.facts[["row", "label"]]))
     real = real.take(where[pd.MultiIndex.from_frame(facts[["row", "label"]])].to_numpy())
     return real, pools.read_tars(sorted(path.glob("pairs-*.tar")))
@@ -55,7 +60,7 @@ def both(w: World, path: Path) -> tuple[Split, Split]:
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     """Train one CLIP on ``n`` pairs of a source; ``mixed`` has the real image for every other caption. One row."""
-    bench, (real, drawn) = pools.benchmark(w, w.robustness.task), both(w, path)
+    bench, (real, drawn) = pools.benchmark(w, task(w)), both(w, path)
     rows = pools.nested_subset(real.labels, n, worlds.rng(w, "pairs", seed))
     halves = {"retrieved": (real, real), "synthetic": (drawn, drawn), "mixed": (real, drawn)}[source]
     train = halves[0].take(rows[::2]).plus(halves[1].take(rows[1::2]))

@@ -258,8 +258,10 @@ PAPER = World(
                               mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3,
                             prompts=("class names", "class and parent", "templates", "alt text"),  # nobody wrote the others down
-                            generators=("1.1", "1.3", "1.5"), steps=10_000, batch=512, hidden=2_048),
-    robustness=RobustnessSettings(task="imagenet", image_size=224, validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
+                            generators=("1.1", "1.3", "1.5"), steps=10_000, batch=512, hidden=2_048,
+                            pairs=(31_250, 62_500, 125_000, 250_000)),  # our own sizes: the published ones start at 64 million
+    robustness=RobustnessSettings(task="imagenet", image_size=224, context=77, steps=10_000, batch=512, lr=5e-4, pgd_steps=20,
+                                  validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
         ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"), ("supervised", "retrieved", "timm/resnet50.a1_in1k"),  # [R]
         ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"))),  # clones: files of weights, given by name
 )

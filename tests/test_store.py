@@ -134,11 +134,23 @@ def die(i: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_processes_return_every_result():
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Worker processes, also where the tests have one core."""
+    monkeypatch.setattr(gpu, "cores", lambda: 2)
+
+
+def test_processes_return_every_result(two_cores):
     assert dict(gpu.starmap(square, [(i,) for i in range(20)])) == {i: i * i for i in range(20)}
+    assert os.getpid() not in dict(gpu.starmap(os.getpid, [()] * 4)).values()
 
 
-def test_a_dead_worker_is_explained():
+def test_one_core_needs_no_other_process(monkeypatch):
+    monkeypatch.setattr(gpu, "cores", lambda: 1)
+    assert dict(gpu.starmap(os.getpid, [()] * 2)) == {0: os.getpid(), 1: os.getpid()}
+
+
+def test_a_dead_worker_is_explained(two_cores):
     with pytest.raises(StudyError, match="run the same command again"):
         list(gpu.starmap(die, [(0,)]))
     assert dict(gpu.starmap(square, [(3,)])) == {0: 9}

@@ -124,13 +124,20 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return probes.probe_sets(w)
 
 
+def checkpoint(w: World, name: str) -> str:
+    """The name of a finished model (``families.load``), with a path in it that is relative to ``$STUDY_PAPER`` made absolute."""
+    from helpers.paper import config
+
+    return config.checkpoint(name)
+
+
 def quality(w: World) -> dict:
     """Raises ``NotKnown``: the published models come with their own papers."""
     raise NotKnown(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")
 
 
 def clip_folder(w: World) -> Path:
-    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (helpers.clip.save)."""
+    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (``helpers.clip.load_folder``)."""
     from helpers.paper import config
 
     return Path(config.settings().clip)

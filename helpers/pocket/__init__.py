@@ -111,6 +111,11 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return probes.probe_sets(w, task)
 
 
+def checkpoint(w: World, name: str) -> str:
+    """``name``: that of a finished model (``families.load``)."""
+    return name
+
+
 def quality(w: World) -> dict:
     """How good the upstream models are by themselves, and where the calibration wants them."""
     from helpers.pocket import calibration

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from helpers import drawing, families, pools, probes, store, worlds
@@ -26,7 +27,8 @@ def task(w: World) -> str:
 def make(w: World) -> store.Artifact:
     """Draw the captions of retrieved images again and train on growing sets of pairs: ``results.parquet``.
 
-    Columns ``source, n, seed, loss`` (nats, by the model's own logit scale) and ``top1`` (0..1), zero-shot on test images.
+    Columns ``source, n, seed, loss`` (nats, by the model's own logit scale) and ``top1`` (0..1), zero-shot on test images, and
+    ``shifted``, the mean of ``top1`` over the sets that are shifted away from every training set; NaN where a world has none.
     """
     store.load("finetuned", w)
     return store.make("paired", w, lambda path: _build(path, w))
@@ -41,7 +43,7 @@ def _build(path: Path, w: World) -> None:
     chosen = real.take(pools.nested_subset(real.labels, sizes[-1], worlds.rng(w, "pairs", "drawn")))
     store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
     drawing.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
-    worlds.backend(w).clip_folder(w)  # before the workers want it
+    worlds.backend(w).clip_folder(w), worlds.backend(w).shifted(w, task(w))  # before the workers want them
     jobs = {f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed) for n in sizes for source in SOURCES
             for seed in range(w.robustness.seeds)}
     files = store.fill(path, jobs, run, "CLIPs trained on pairs")
@@ -64,6 +66,8 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     rows = pools.nested_subset(real.labels, n, worlds.rng(w, "pairs", seed))
     halves = {"retrieved": (real, real), "synthetic": (drawn, drawn), "mixed": (real, drawn)}[source]
     train = halves[0].take(rows[::2]).plus(halves[1].take(rows[1::2]))
-    logits = families.logits(families.train(w, "language-supervised", train, train, bench, seed), bench.test.images)
+    model = families.train(w, "language-supervised", train, train, bench, seed)
+    logits = families.logits(model, bench.test.images)
+    elsewhere = [probes.accuracy(families.logits(model, s.images), s.labels) for s in worlds.backend(w).shifted(w, task(w)).values()]
     return pd.DataFrame([{"source": source, "n": n, "seed": seed, "loss": probes.nll(logits, bench.test.labels),
-                          "top1": probes.accuracy(logits, bench.test.labels)}])
+                          "top1": probes.accuracy(logits, bench.test.labels), "shifted": np.mean(elsewhere) if elsewhere else np.nan}])

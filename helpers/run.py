@@ -227,9 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         meant = _ready(w, options.notebooks, options.check)
         if options.check:
             return 0
-        _check_folders(store.root() / w.name, figures_root() / w.name)
         if options.ray:
             ray_engine.check(options.ray)
+        _check_folders(store.root() / w.name, figures_root() / w.name)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

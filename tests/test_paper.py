@@ -187,7 +187,7 @@ def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, ca
     monkeypatch.setenv("STUDY_PAPER", str(published))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
     numbers = ["00", "01", "02", "03", "04", "05"]
-    assert run.main(["paper", "--check"]) == 2 and "CLIP that judges" in capsys.readouterr().err  # 06 and 07 need more
+    assert run.main(["paper", "--check"]) == 2 and "CLIP that judges" in capsys.readouterr().out  # 06 and 07 need more
     assert run.main(["paper", *numbers, "--check"]) == 0
     printed = capsys.readouterr().out
     assert "MISSING" not in printed and "not measured: python -m tests.bench synthesis" in printed

@@ -72,7 +72,7 @@ def _estimate(path: Path, world: str, elsewhere: Mapping[str, float]) -> str:
     """What a notebook costs in a world: as it says itself, or else as measured in pocket, or else as its artifacts declare."""
     declared = dict(re.findall(r"(\w+): ([^;]+)", row(path, "Time"))).get(world, "").strip()
     if declared and not declared.startswith("see"):
-        return declared.split(",")[0]
+        return next((part for part in declared.split(", ") if re.search("second|minute|hour|day", part)), declared)
     if path.stem in elsewhere:
         return f"{elsewhere[path.stem]:.0f} s in {store.MEASURED}"
     return " + ".join(s.cost for s in store.ARTIFACTS.values() if s.notebook == path.name[:2]) + f" in {store.MEASURED}"

@@ -204,8 +204,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="what the notebooks need, what of it is here, and what they cost")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_intermixed_args(arguments)
-    if made.list and not made.world:
-        made.world = store.MEASURED
+    if made.list and (not made.world or made.world in notebooks()):
+        made.notebooks[:0], made.world = [made.world] if made.world else [], store.MEASURED
         print(f"world {made.world}; for another: python -m helpers.run WORLD --list")
     if not made.world:
         parser.print_help()

@@ -198,7 +198,7 @@ def load(name: str, w: World, **variant) -> Artifact:
     Which damage is noticed, and at what cost: helpers/manifest.py.
     """
     spec, path = _spec(name), folder(name, w, **variant)
-    command = f"python -m helpers.run {w.name} {spec.notebook}"
+    command = f"python -m helpers.run {w.name} {spec.notebook}" + (f" --seed {w.seed}" if w.seed else "")
     if not (path / manifest.NAME).exists():
         cost = f"   ({spec.cost})" if w.name == MEASURED else ""
         raise MissingArtifact(f"{name} for world {w.name!r} not found (looked in {path}). Run: {command}{cost}")

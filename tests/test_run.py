@@ -39,8 +39,9 @@ def test_list_names_every_notebook(capsys):
     assert len(lines) == len(run.notebooks()) and all(line.endswith("?") for line in lines)
     assert run.main(["--list"]) == 0
     assert capsys.readouterr().out.splitlines() == ["world pocket; for another: python -m helpers.run WORLD --list", *lines]
-    assert run.main(["pocket", "--list", "03", "05"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["03_retrieval", "05_analysis"]
+    for arguments in (["pocket", "--list", "03", "05"], ["--list", "03", "05"]):
+        assert run.main(arguments) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == ["03_retrieval", "05_analysis"]
 
 
 def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
@@ -51,6 +52,7 @@ def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
     assert " 12 s  Image" in lines[2] and "est." not in lines[2]
     assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[3] and "not measured" not in "".join(lines)
     assert "est. GPU-days for a million images" in run.listing("paper", ["02"])
+    assert "est. GPU-hours  Robustness" in run.listing("paper", ["07"])
     assert catalogue._estimate(run.notebooks()["02"], "smoke", {}) == "five minutes + seconds in pocket"
     (tmp_path / "smoke" / "00_timing.csv").write_text("something else")
     with pytest.raises(StudyError, match=r"00_timing\.csv.*delete it"):

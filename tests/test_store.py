@@ -49,6 +49,8 @@ def test_missing_artifact_names_the_next_command(runs):
         store.load("synthetic", W)
     with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run pocket 02   \(five minutes\)$"):
         store.load("synthetic", worlds.get("pocket"))
+    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02 --seed 3$"):
+        store.load("synthetic", worlds.get("smoke", seed=3))
     with pytest.raises(StudyError, match="Did you mean 'captions'"):
         store.load("caption", W)
 

@@ -6,7 +6,6 @@ Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Tra
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from helpers.errors import Need as Need
 from helpers.errors import NotKnown, StudyError, ask, unknown  # noqa: F401 - found here by everybody
+from helpers.settings import override
 
 
 @dataclass(frozen=True)
@@ -269,36 +269,27 @@ PAPER = World(
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}
 
 
-def _override(settings, changes: dict, path: str):
-    fields = {f.name for f in dataclasses.fields(settings)}
-    for key in changes:
-        if key not in fields:
-            raise unknown(f"setting of {path}", key, sorted(fields))
-    return dataclasses.replace(settings, **{
-        key: _override(getattr(settings, key), value, f"{path}.{key}") if isinstance(value, dict) else value
-        for key, value in changes.items()
-    })
-
-
 def get(name: str, **overrides) -> World:
     """The world called ``name``, with settings replaced: ``get("pocket", seed=1, finetune={"epochs": 5})``.
 
     What the user configured beside this file (paper.toml) counts as the world's own.
-    Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones.
+    Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones, and on a value that a setting cannot have.
     """
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
     base = backend(WORLDS[name]).configured(WORLDS[name])
-    world = _override(base, overrides, f"world {name!r}")
+    world, tasks = override(base, overrides, f"world {name!r}"), dict.fromkeys((*WORLDS[name].tasks, *base.tasks))
     for task in world.tasks:
-        if task not in (*WORLDS[name].tasks, *base.tasks):
-            raise unknown(f"task in world {name!r}", task, (*WORLDS[name].tasks, *base.tasks))
+        if task not in tasks:
+            raise unknown(f"task in world {name!r}", task, tasks)
+    if world.backend not in {w.backend for w in WORLDS.values()}:
+        raise unknown("backend", world.backend, sorted({w.backend for w in WORLDS.values()}))
     return world
 
 
 def adapt(world: World, **overrides) -> World:
     """``world`` with settings replaced, by the rules of ``get``: ``adapt(w, synthesis={"generator": "short"})``."""
-    return _override(world, overrides, f"world {world.name!r}")
+    return override(world, overrides, f"world {world.name!r}")
 
 
 def rng(world: World, *names: object) -> np.random.Generator:

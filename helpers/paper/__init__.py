@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.errors import equally_many
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
 from helpers.store import Artifact
@@ -55,6 +56,7 @@ def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | N
     """One image per caption and seed by Stable Diffusion, 512 reduced to 256 pixels; SDEdit with ``images`` ([P] section 5)."""
     from helpers.paper import generator
 
+    equally_many(captions=captions, seeds=seeds, images=images)
     return generator.draw(w, captions, seeds, images, strength)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import store
+from helpers.errors import equally_many
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import PUBLISHED, ProbeSets
 from helpers.store import Artifact
@@ -48,6 +49,7 @@ def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | N
     """One image per caption and seed, (n, side, side, 3) uint8; with ``images`` and ``strength`` (0..1] by SDEdit."""
     from helpers.pocket import generator, upstream
 
+    equally_many(captions=captions, seeds=seeds, images=images)
     pipe = generator.load(upstream.folder(w) / "generator", w.synthesis.generator)
     return generator.draw(pipe, captions, seeds, w.synthesis, images, strength)
 

@@ -194,7 +194,7 @@ def test_results_are_complete(study):
 @pytest.mark.parametrize("name", [n for n in COLUMNS if n[:2] in ("06", "07") and n != "07_prompts"])
 def test_tables_have_the_columns_of_every_world(study, name):
     made = pd.read_csv(study / "figures" / "paper" / f"{name}.csv")
-    own = made[~made["source"].str.startswith("published")]
+    own = made[~made["source"].str.startswith("published")].drop(columns="shifted", errors="ignore")  # sets this world does not have
     assert list(made) == COLUMNS[name] and len(own) and not own.isna().any().any()
 
 
@@ -256,7 +256,7 @@ def test_weights_are_part_of_an_artifacts_name(published, paper, tmp_path, monke
     ('langage_model = "x"', "Did you mean 'language_model'"), ("drawn = 'large'", "it wants int"), ("x =", "wants TOML"),
     ("[tasks.birds]\nnoun = 'bird'", "folder is missing"), ("[world]\nfinetune = { epoch = 1 }", "Did you mean 'epochs'"),
     ("[world]\ntasks = ['aircaft']", "Did you mean 'aircraft'"), ("judge = 3", "judge was given 3; it wants str"),
-    ("checkpoints = ['timm/resnet50']", "a family, a source and a name"),
+    ("checkpoints = ['timm/resnet50']", "wants a tuple of tuples"),
     ("checkpoints = [['superwised', 'synthetic', 'timm/resnet50']]", "Did you mean 'supervised'"),
     ("[world.robustness]\ncheckpoints = [['supervised', 'real', 'timm/resnet50']]", "unknown source of checkpoint 'timm/resnet50' 'real'"),
 ])

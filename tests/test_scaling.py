@@ -225,11 +225,12 @@ def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
     monkeypatch.setattr(pairs, "both", lambda w, path: (real, drawn))
     bench = pools.Benchmark("t", ("a", "b", "c"), "", "", (), (), None, real, real, real)
     monkeypatch.setattr(pairs.pools, "benchmark", lambda w, task: bench)
+    monkeypatch.setattr(worlds.backend(W), "shifted", lambda w, task: {"far": drawn})
     seen = {}
     monkeypatch.setattr(pairs.families, "train", lambda w, family, images, *_: images)
     monkeypatch.setattr(pairs.families, "logits", lambda model, images: seen.setdefault("train", []).append(model) or np.eye(3)[labels])
     for source in pairs.SOURCES:
-        assert pairs.run(W, tmp_path, source, 6, 0)[["source", "n", "top1"]].to_numpy().tolist() == [[source, 6, 1.0]]
-    texts = [split.facts["caption"].tolist() for split in seen["train"]]
+        assert pairs.run(W, tmp_path, source, 6, 0)[["source", "n", "top1", "shifted"]].to_numpy().tolist() == [[source, 6, 1.0, 1.0]]
+    texts = [split.facts["caption"].tolist() for split in seen["train"][::2]]
     assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) == 6
-    assert [split.images.mean() for split in seen["train"]] == [1, 2, 1.5]
+    assert [split.images.mean() for split in seen["train"][::2]] == [1, 2, 1.5]  # every other call asks about the shifted set

@@ -38,7 +38,7 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     """Weights, data sets, index, memory and disk: found or not; and the GPU-hours of each notebook from measured rates."""
     from helpers.paper import doctor
 
-    return doctor.needs(w), doctor.costs(w)
+    return doctor.check(w)
 
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:

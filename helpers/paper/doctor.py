@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,16 +17,34 @@ from helpers.worlds import Need, StudyError, World
 PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
 CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
+EVERY = "00 01 02 03 04 05 06 07"
 PIXEL = 3 + 2  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
 
+def check(w: World) -> tuple[list[Need], dict[str, str]]:
+    """What is needed and found, and what each notebook costs; without ``$STUDY_PAPER``, what an empty folder would lack.
+
+    Raises ``StudyError`` on a ``paper.toml`` that cannot be read.
+    """
+    given = os.environ.get("STUDY_PAPER", "")
+    if given and Path(given).is_dir():
+        return needs(w), costs(w)
+    first = Need("$STUDY_PAPER", EVERY, False, given or "not set", f"Make a folder for {config.FILE}, weights and data, and name it: "
+                 "export STUDY_PAPER=FOLDER. The default places below are in it.")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["STUDY_PAPER"] = empty
+        try:
+            rows, cost = needs(w), costs(w)
+        finally:
+            os.environ["STUDY_PAPER"] = given
+    place, shown = str(Path(empty).resolve()), "$STUDY_PAPER"
+    return [first, *(n._replace(where=n.where.replace(place, shown), get=n.get.replace(place, shown)) for n in rows)], cost
+
+
 def needs(w: World) -> list[Need]:
     """Everything that notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory of the device, disk."""
-    try:
-        s = config.settings()
-    except StudyError as e:
-        return [Need("$STUDY_PAPER", "00 01 02 03 04 05 06 07", False, os.environ.get("STUDY_PAPER") or "not set", str(e))]
+    s = config.settings()
     compared = {g: "00 05" if g in w.analysis.generators else "" for g in (*w.analysis.generators, *w.scaling.generators)
                 if g != w.synthesis.generator}
     models = [("language model", s.language_model, "01"),
@@ -101,8 +120,8 @@ def _size(name: str) -> float:
 
 def _memory(names: list[str]) -> Need:
     need, have = OVERHEAD * max(map(_size, names)), gpu.memory()
-    return Need("memory of the device", "00 01 02 05", have >= need, f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted",
-                "Take a GPU with more memory.")
+    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted" + ("" if gpu.device() == "cuda" else "; no GPU here")
+    return Need("memory of the device", "00 01 02 05", have >= need, where, "Take a GPU with more memory.")
 
 
 def _classes(w: World, task: str) -> int:
@@ -177,6 +196,8 @@ def costs(w: World) -> dict[str, str]:
 
 
 def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
+    if not items:
+        return f"{name}: not known before the data are there"
     if name not in rates.index:
         return f"{items:,.0f} x {name}, not measured: python -m tests.bench {name}"
     rate, device = rates.loc[name, ["per_second", "device"]]

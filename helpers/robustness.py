@@ -27,6 +27,7 @@ SUMMARY = {  # probe -> settings that its one number is the mean of, as a regula
     "context": "P2", "calibration": "ece", "ood": "(near|far)-entropy-auroc", "shape": "shape_bias", "background": "gap",
 }
 ATTACKED_AT_ONCE = 128
+PROMPT_HELPS = {"accuracy": "test accuracy", "corruption": "corruptions", "context": "uncommon attributes"}
 RELATIVE = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")  # accuracies, which a share of clean accuracy suits
 
 
@@ -222,27 +223,40 @@ def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
     return table.assign(value=table["value"] / table["value_clean"]).drop(columns="value_clean")
 
 
-def claims(results: pd.DataFrame) -> pd.DataFrame:
+def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
     """[R]'s claims against these models: ``claim, difference, low, high, holds``.
 
-    The difference is clone minus real, seed by seed, turned so that positive is better for the clone, with its 95 % interval
-    over seeds. A claim holds ("yes") or fails ("no") only where the interval excludes zero.
+    The difference is clone minus real (mixed minus real; with ``by_prompt``, the summary of the prompt ablation, captions minus
+    class names), seed by seed, turned so that positive is better for the first, with its 95 % interval over seeds. A claim
+    holds ("yes") or fails ("no") only where the interval excludes zero.
     """
-    from helpers import figures
-
     plain, shares = summary(results), summary(results, relative=True)
     rows = []
     for text, family, source, probe, sign, expected in _listed():
         table = shares if probe in RELATIVE else plain
-        table = table[(table["family"] == family) & (table["probe"] == probe)]
-        by_seed = table[table["n"] == table["n"].max()].pivot(index="seed", columns="source", values="value")
-        change = (sign * (by_seed[source] - by_seed["retrieved"])).dropna() if {source, "retrieved"} <= set(by_seed) else []
-        if len(change):
-            mean, low, high = figures.interval(change)
-            direction = 0 if low <= 0 <= high else np.sign(mean)
-            verdict = "no difference found" if not direction else "yes" if direction == expected else "no"
-            rows.append((text, mean, low, high, verdict if len(change) > 1 else "one pair decides nothing"))
+        change = _changes(table[(table["family"] == family) & (table["probe"] == probe)], source, "retrieved")
+        rows += _verdict(text, sign * change, expected)
+    for probe, name in PROMPT_HELPS.items() if by_prompt is not None else ():
+        change = _changes(by_prompt[by_prompt["probe"] == probe], arms.DEFAULT, "class names")
+        rows += _verdict(f"captions help more than class names on {name} ({PROMPTED})", change, 1)
     return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
+
+
+def _changes(table: pd.DataFrame, source: str, reference: str) -> pd.Series:
+    """``source`` minus ``reference`` by seed, at the largest number of images; empty where one of them is missing."""
+    by_seed = table[table["n"] == table["n"].max()].pivot(index="seed", columns="source", values="value")
+    return (by_seed[source] - by_seed[reference]).dropna() if {source, reference} <= set(by_seed) else pd.Series(dtype=float)
+
+
+def _verdict(text: str, change: pd.Series, expected: int) -> list[tuple]:
+    from helpers import figures
+
+    if not len(change):
+        return []
+    mean, low, high = figures.interval(change)
+    direction = 0 if low <= 0 <= high else np.sign(mean)
+    verdict = "no difference found" if not direction else "yes" if direction == expected else "no"
+    return [(text, mean, low, high, verdict if len(change) > 1 else "one pair decides nothing")]
 
 
 def _listed():

@@ -466,5 +466,13 @@ def test_claims_hold_only_where_the_interval_says_so(shift, holds, lags):
     assert (verdicts["low"] <= verdicts["difference"]).all() and len(verdicts) == 6
 
 
+def test_richer_prompts_are_judged_at_the_largest_size():
+    rows = [("supervised", kind, n, seed, "corruption", 0.3 + 0.01 * seed + gain * (kind == "language model") + 0.001 * (seed == n))
+            for kind in ("class names", "language model") for n, gain in ((1, -0.2), (2, 0.1)) for seed in range(3)]
+    asked = pd.DataFrame(rows, columns=[*robustness.MODEL, "probe", "value"])
+    verdict = robustness.claims(made_up(0), asked).set_index("claim").loc["captions help more than class names on corruptions (supervised)"]
+    assert verdict["difference"] == pytest.approx(0.1) and verdict["holds"] == "yes"
+
+
 def test_the_probed_task_can_put_cues_in_conflict():
     assert all(worlds.get(name).robustness.task in rendered.PAINT for name in ("smoke", "pocket", "workstation"))

@@ -23,7 +23,8 @@ from helpers.worlds import StudyError, World
 SOURCES = {"clip": "unadapted CLIP", "retrieved": "retrieved", "synthetic": "synthetic", "mixed": "mixed",
            "ground_truth": "ground truth"}
 COLOURS = {"clip": "#5c5c5c", "retrieved": "#0072b2", "synthetic": "#d55e00", "mixed": "#009e73", "ground_truth": "#b8860b"}
-CATEGORIES = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")  # not sources; dark and light
+CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
+PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")  # the same for categories in twos
 DPI = 150
 
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc={

@@ -17,6 +17,7 @@ from helpers import gpu, worlds
 from helpers.worlds import StudyError, World
 
 WEIGHTS = "open_clip_model.safetensors"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".tar")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,53 +41,113 @@ def load(w: World) -> Clip:
     return named(w.clip.model, w.clip.pretrained)
 
 
+def by_name(name: str) -> Clip:
+    """A finished CLIP: "MODEL/PRETRAINED" as open_clip knows them, "MODEL/FILE" with safetensors, or a folder (``load_folder``)."""
+    return load_folder(Path(name)) if Path(name).is_dir() else named(*_split(name))
+
+
+def place(name: str) -> Path:
+    """The file with the weights of ``by_name``; nothing is downloaded. Raises ``StudyError`` when it is not on this machine."""
+    return _in_folder(Path(name)) if Path(name).is_dir() else located(*_split(name))
+
+
+def _split(name: str) -> tuple[str, str]:
+    import open_clip
+
+    model, _, pretrained = name.partition("/")
+    if not model or not pretrained:
+        raise StudyError(f"CLIP {name!r} is unknown; valid: 'MODEL/PRETRAINED' as open_clip knows them, 'MODEL/FILE.safetensors', or a "
+                         f"folder with {WEIGHTS}.")
+    if model not in open_clip.list_models():
+        raise worlds.unknown("folder or CLIP model", name, open_clip.list_models())
+    return model, pretrained
+
+
 @functools.cache
 def named(model: str, pretrained: str) -> Clip:
     """A CLIP that open_clip knows by name, with weights that it knows by tag, or a file of weights; loaded once per process."""
     import open_clip
 
-    if model not in open_clip.list_models():
-        raise worlds.unknown("CLIP model", model, open_clip.list_models())
-    if pretrained not in open_clip.list_pretrained_tags_by_model(model) and not Path(pretrained).is_file():
-        raise worlds.unknown(f"weights of CLIP {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
     located(model, pretrained)
-    try:
-        made = open_clip.create_model(model, pretrained=pretrained)
-    except (OSError, RuntimeError) as e:
-        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}): they are damaged, or of "
-                         "another architecture.") from e
-    return _wrapped(made, open_clip.get_tokenizer(model))
+    return _wrapped(_created(model, pretrained, force_quick_gelu=quick_gelu(model, pretrained)), open_clip.get_tokenizer(model))
+
+
+def quick_gelu(model: str, pretrained: str) -> bool:
+    """Whether these weights were trained with QuickGELU. open_clip only warns where the architecture has another activation."""
+    import open_clip
+
+    return (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu", False)
 
 
 def located(model: str, pretrained: str) -> Path:
-    """The file with these weights: a checkpoint, or what the Hugging Face cache has of open_clip's tag; nothing is downloaded.
+    """The file with these weights: safetensors here, or what the Hugging Face cache has of open_clip's tag; nothing is downloaded.
 
-    Raises ``StudyError`` when it is not there, saying how to get it.
+    Raises ``StudyError`` on unknown names, on a pickle, and when it is not there, saying how to get it.
     """
     import open_clip
     from huggingface_hub import try_to_load_from_cache
 
-    repository = (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("hf_hub", "").strip("/")
-    names = (WEIGHTS, "open_clip_pytorch_model.bin") if repository else ()
-    found = [pretrained, *(f for f in (try_to_load_from_cache(repository, name) for name in names) if isinstance(f, str))]
-    files = [Path(f) for f in found if Path(f).is_file()]
-    if not files:
+    if model not in open_clip.list_models():
+        raise worlds.unknown("CLIP model", model, open_clip.list_models())
+    if Path(pretrained).is_file():
+        return safe(Path(pretrained))
+    if pretrained not in open_clip.list_pretrained_tags_by_model(model):
+        raise worlds.unknown(f"weights of CLIP {model}", pretrained, open_clip.list_pretrained_tags_by_model(model))
+    repository = open_clip.get_pretrained_cfg(model, pretrained).get("hf_hub", "").strip("/")
+    found = try_to_load_from_cache(repository, WEIGHTS) if repository else None
+    if not isinstance(found, str):
         raise StudyError(f"the weights {pretrained!r} of CLIP {model} are not on this machine. Fetch them once with a network: "
                          f"python -c \"import open_clip; open_clip.create_model('{model}', '{pretrained}')\"")
-    return files[0]
+    return Path(found)
+
+
+def safe(file: Path) -> Path:
+    """``file``, unless it is a pickle: loading one can run any code, so ``StudyError`` says how to convert it."""
+    if file.suffix in PICKLES:
+        raise StudyError(f"{file} is a pickle. Loading one can run any code, so it is refused. Convert it once where you trust it: "
+                         "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors'), and name that file.")
+    return file
+
+
+def _in_folder(folder: Path) -> Path:
+    if not (folder / WEIGHTS).exists():
+        raise StudyError(f"no CLIP in {folder}: {WEIGHTS} is missing. A shipped one: restore it from git, or run notebook 00. One of the "
+                         "hub: download a revision that has it. Your own: save it there with helpers.clip.save.")
+    return folder / WEIGHTS
 
 
 @functools.cache
 def load_folder(folder: Path) -> Clip:
-    """A CLIP saved by ``save``: ``config.json``, tokenizer files and weights. Raises ``StudyError`` when they are missing."""
-    if not (Path(folder) / WEIGHTS).exists():
-        raise StudyError(f"no CLIP in {folder}: {WEIGHTS} is missing. Restore it from git, or run notebook 00.")
-    config = json.loads((Path(folder) / "config.json").read_text())
-    return build(config, folder, Path(folder) / WEIGHTS)
+    """A CLIP with weights, configuration and tokenizer as ``save`` leaves them, or as open_clip's repositories on the hub have them.
+
+    Raises ``StudyError`` when they are missing or damaged.
+    """
+    weights, (config, pixels) = _in_folder(Path(folder)), _told(Path(folder))
+    return build(config, folder, weights, pixels)
 
 
-def build(config: dict, tokenizer_folder: Path, weights: Path | None = None) -> Clip:
-    """A CLIP from an open_clip configuration and a tokenizer saved by transformers; random where no weights are given."""
+def _told(folder: Path) -> tuple[dict, dict | None]:
+    hub = folder / "open_clip_config.json"
+    try:
+        told = json.loads((hub if hub.exists() else folder / "config.json").read_text())
+        return (told["model_cfg"], told["preprocess_cfg"]) if hub.exists() else (told, None)
+    except (OSError, ValueError, KeyError) as e:
+        raise StudyError(f"the configuration of the CLIP in {folder} cannot be read ({type(e).__name__}: {e}). It has config.json as "
+                         "helpers.clip.save leaves it, or open_clip_config.json as on the hub.") from e
+
+
+def build(config: dict, tokenizer_folder: Path, weights: Path | None = None, pixels: dict | None = None) -> Clip:
+    """A CLIP from an open_clip configuration and a tokenizer saved by transformers; random where no weights are given.
+
+    ``pixels`` says how they are scaled, in open_clip's words (``mean``, ``std``); without, as CLIP's.
+    """
+    import open_clip
+
+    made = _configured(config, weights, pixels)
+    return _wrapped(made, open_clip.tokenizer.HFTokenizer(str(tokenizer_folder), context_length=config["text_cfg"]["context_length"]))
+
+
+def _configured(config: dict, weights: Path | None = None, pixels: dict | None = None):
     import tempfile
 
     import open_clip
@@ -95,9 +156,30 @@ def build(config: dict, tokenizer_folder: Path, weights: Path | None = None) -> 
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
     with _quiet():
-        made = open_clip.create_model("miniature", pretrained=str(weights) if weights else None)
-    tokenizer = open_clip.tokenizer.HFTokenizer(str(tokenizer_folder), context_length=config["text_cfg"]["context_length"])
-    return _wrapped(made, tokenizer)
+        return _created("miniature", str(weights) if weights else None, force_preprocess_cfg=dict(pixels or {}))
+
+
+def _created(model: str, pretrained: str | None, **told):
+    import open_clip
+    from safetensors import SafetensorError
+
+    try:
+        return open_clip.create_model(model, pretrained=pretrained, **told)
+    except (OSError, RuntimeError, SafetensorError) as e:
+        raise StudyError(f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}): they are damaged, or of "
+                         "another architecture.") from e
+
+
+def untrained(w: World, image_size: int, context: int) -> Clip:
+    """The world's CLIP architecture with random weights, for pictures of ``image_size`` pixels and texts of ``context`` tokens."""
+    import open_clip
+
+    folder = Path(worlds.backend(w).clip_folder(w)) if w.clip.model == "upstream" else None
+    config = _told(folder)[0] if folder else open_clip.get_model_config(w.clip.model)
+    config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"] = image_size, context
+    if folder:
+        return build(config, folder)
+    return _wrapped(_configured(config), open_clip.get_tokenizer(w.clip.model, context_length=context))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterable
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 class Need(NamedTuple):
@@ -40,3 +46,28 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
     close = difflib.get_close_matches(str(given), valid, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(valid)}.")
+
+
+def equally_many(**given) -> None:
+    """Raise ``StudyError`` when arguments that go together, one entry each, are not equally many; None stands for left out."""
+    counts = {name: len(values) for name, values in given.items() if values is not None}
+    if len(set(counts.values())) > 1:
+        raise StudyError(f"{', '.join(f'{n} {name}' for name, n in counts.items())} were given; they go together one by one, so give "
+                         "equally many.")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk, or a file where a folder should be, into a ``StudyError`` that says what to do."""
+    try:
+        yield
+    except OSError as e:
+        advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
+        if e.errno in FULL:
+            raise StudyError(f"disk full while writing {path}. Free some space or move on: {advice}") from e
+        if e.errno not in REFUSED:
+            raise
+        in_the_way = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
+        blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and in_the_way
+        reason = f"{in_the_way[-1]} is a file, not a folder" if blocked else e.strerror
+        raise StudyError(f"cannot write {path}: {reason}. {advice}") from e

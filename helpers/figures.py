@@ -177,10 +177,33 @@ def power_law(ax, table: pd.DataFrame, low: int, high: int, k: float, b: float, 
     ax.yaxis.set_major_formatter("{x:.3g}"), ax.yaxis.set_minor_formatter("{x:.3g}")
 
 
+def published(ax, table: pd.DataFrame, group: str, y: str, what: str = "") -> None:
+    """Published points, ``n`` against ``y``, one grey dotted line per value of ``group``, with ticks at their ends; none for no rows."""
+    for marker, (name, part) in zip("*PXv", table.groupby(group), strict=False):
+        ax.plot(part["n"], part[y], marker + ":", color="0.5", mfc="white", ms=8, lw=1, label=f"PUBLISHED, ImageNet: {what}{name}")
+    if len(table):
+        size_axis(ax, [*ax.get_xticks(), table["n"].min(), table["n"].max()])
+
+
+def panels(count: int, width: float, height: float, sharey: bool = False):
+    """A figure with ``count`` panels in a row, ``width`` by ``height`` inches each: figure, array of axes."""
+    fig, axes = plt.subplots(1, count, figsize=(max(width * count, 6), height), layout="constrained", sharey=sharey, squeeze=False)
+    return fig, axes[0]
+
+
+def legend_of(axes) -> tuple[list, list]:
+    """Handles and labels of all panels, each label once: for a legend of the whole figure."""
+    every: dict = {}
+    for ax in np.ravel(axes):
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            every.setdefault(label, handle)
+    return list(every.values()), list(every)
+
+
 def size_axis(ax, sizes: Sequence[int]) -> None:
     """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
     ax.set_xscale("log", base=2)
-    ax.set_xticks(list(sizes), [f"{n:,}" for n in sizes])
+    ax.set_xticks(list(sizes), [f"{n:,.0f}" if n < 10**6 else f"{n / 10**6:,.0f} M" for n in sizes])
 
 
 def slopes(table: pd.DataFrame, columns: dict[str, str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import platform
@@ -34,7 +35,7 @@ def describe() -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
 
 
 def memory() -> int:
@@ -135,16 +136,19 @@ def _start_worker(cards=None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the main process, which then stops the workers
 
 
+PRELOADED = ["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"]
+
+
 @functools.cache
 def _forkserver():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
 def prepare_workers() -> None:
     """Start to import, in the background, what the worker processes are going to need; returns at once."""
-    if device() == "cpu" and not ray_address():
+    if device() == "cpu" and cores() > 1 and not ray_address():
         _forkserver()
         forkserver.ensure_running()
 
@@ -152,6 +156,10 @@ def prepare_workers() -> None:
 @functools.cache
 def _processes(count: int = 0) -> ProcessPoolExecutor:
     """A process per core; or, with ``count``, one for each of so many GPUs."""
+    _forkserver()
+    forkserver.ensure_running()
+    for name in PRELOADED:
+        importlib.import_module(name)  # needed soon, and for as long there is nothing to do but wait for the server's imports
     if not count:
         return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
     cards, names = _forkserver().Queue(), [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]
@@ -169,9 +177,9 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
-    there are; on GPUs that ``fn`` would use, one process for each, so that one shard or run is on one GPU; with one GPU, or
-    without ``parallel``, one after the other in this process. With ``parallel`` and a ``ray_address``, on Ray
-    (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
+    there are (one core needs no other process); on GPUs that ``fn`` would use, one process for each, so that one shard or run
+    is on one GPU; with one GPU, or without ``parallel``, one after the other in this process. With ``parallel`` and a
+    ``ray_address``, on Ray (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
@@ -181,7 +189,7 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
         yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
     count = gpus() if uses_gpu and device() == "cuda" else 0
-    if not parallel or count == 1:
+    if not parallel or count == 1 or (not count and cores() == 1):
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
     futures = {_processes(count).submit(fn, *job): i for i, job in enumerate(jobs)}

@@ -16,10 +16,9 @@ import pandas as pd
 from helpers import adapt, arms, families, gpu, pools, probes, store, worlds
 from helpers.adapt import Adapted
 from helpers.pools import Split
-from helpers.worlds import World, unknown
+from helpers.worlds import NotKnown, World, unknown
 
-FAMILIES = ("supervised", "self-supervised", "language-supervised")
-SOURCES = ("retrieved", "synthetic", "mixed")
+FAMILIES, SOURCES = families.FAMILIES, families.SOURCES
 ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
 PROMPTED = "supervised"  # and of its prompt ablation
 MODEL = ["family", "source", "n", "seed"]
@@ -32,8 +31,8 @@ RELATIVE = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context
 
 
 def task(w: World) -> str:
-    """The task that is probed. Raises ``StudyError`` when the world does not have it."""
-    if w.robustness.task not in w.tasks:
+    """The task that is probed. Raises ``StudyError`` when models are to be trained on it and the world does not have it."""
+    if w.robustness.task not in w.tasks and not w.robustness.checkpoints:
         raise unknown(f"task in world {w.name!r}", w.robustness.task, w.tasks)
     return w.robustness.task
 
@@ -49,7 +48,8 @@ def looked_at(w: World) -> dict[str, np.ndarray]:
     """Every set that goes through the models, at the size that the towers see: the probe sets, ``test`` and ``val``."""
     bench, side = pools.benchmark(w, task(w)), w.robustness.image_size
     splits = {**probe_sets(w).sets, "test": bench.test, "val": adapt.thinned(bench.val, w.robustness.validation)}
-    return {name: families.shrunk(np.array(split.images), side) for name, split in splits.items()}  # off the disk
+    return {name: families.shrunk(split.images if type(split.images) is np.ndarray else np.array(split.images), side)  # off the disk
+            for name, split in splits.items()}
 
 
 def common_size(w: World) -> int:
@@ -84,7 +84,7 @@ def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
 
 def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
     """Measure a finished model by its name (``families.load``): the columns of ``run``, with n = 0."""
-    rows = measure(w, families.load(name, pools.benchmark(w, task(w))), seed)
+    rows = measure(w, families.load(worlds.backend(w).checkpoint(w, name), pools.benchmark(w, task(w))), seed)
     return _tidy(rows, family, source, 0, seed)
 
 
@@ -157,10 +157,42 @@ def make(w: World) -> store.Artifact:
 
 def _build(path: Path, w: World) -> None:
     jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan(w)}
-    named = {f"runs/{i:04d}.parquet": (w, *model, i) for i, model in enumerate(w.robustness.checkpoints)}
+    named = {f"runs/{i:04d}.parquet": (w, *model, seed) for i, (*model, seed) in enumerate(finished(w))}
     probe_sets(w)  # before the workers want them
     files = store.fill(path, named or jobs, run_checkpoint if named else run, "models probed")
     store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
+
+
+def finished(w: World) -> list[tuple[str, str, str, int]]:
+    """Family, source, name and number of the checkpoints; the first clone of a family is compared with its first real model."""
+    given = [model[:2] for model in w.robustness.checkpoints]
+    return [(*model, given[:i].count(model[:2])) for i, model in enumerate(w.robustness.checkpoints)]
+
+
+def models(w: World, results: pd.DataFrame) -> str:
+    """What was probed, in a sentence."""
+    bench, n = pools.benchmark(w, task(w)), len(results.drop_duplicates(MODEL))
+    if w.robustness.checkpoints:
+        named = "; ".join(f"{family}, {labels(w)[source]}: {name}" for family, source, name in w.robustness.checkpoints)
+        return f"{n} finished checkpoints, probed on {bench.task} ({len(bench.classes)} classes). {named}."
+    return (f"{n} models of {bench.task} ({len(bench.classes)} classes), each trained on {results['n'].max()} images for "
+            f"{w.robustness.steps} updates, and smaller ones for two ablations.")
+
+
+def labels(w: World) -> dict[str, str]:
+    """What figures call the sources; a finished checkpoint's real images were not retrieved in this study."""
+    from helpers import figures
+
+    return {**figures.SOURCES, **({"retrieved": "real"} if w.robustness.checkpoints else {})}
+
+
+def ablations(w: World, results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The mixing ablation and the prompt ablation in the form of ``summary``. Raises ``NotKnown`` where no models are trained."""
+    if w.robustness.checkpoints:
+        raise NotKnown(f"world {w.name!r} probes finished checkpoints, so nothing is trained for an ablation of mixing or prompts. "
+                       "The rendered worlds do: python -m helpers.run pocket 07")
+    return (summary(results[(results["family"] == ABLATED)]),
+            summary(results[(results["family"] == PROMPTED) & results["source"].isin(kinds(w))]))
 
 
 def plan(w: World) -> list[tuple[str, str, int, int]]:
@@ -208,7 +240,8 @@ def claims(results: pd.DataFrame) -> pd.DataFrame:
         if len(change):
             mean, low, high = figures.interval(change)
             direction = 0 if low <= 0 <= high else np.sign(mean)
-            rows.append((text, mean, low, high, "no difference found" if not direction else "yes" if direction == expected else "no"))
+            verdict = "no difference found" if not direction else "yes" if direction == expected else "no"
+            rows.append((text, mean, low, high, verdict if len(change) > 1 else "one pair decides nothing"))
     return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
 
 

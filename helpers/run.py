@@ -5,41 +5,18 @@ from __future__ import annotations
 import argparse
 import ast
 import html
-import json
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from helpers import gpu, kernel, ray_engine, store, worlds
+from helpers.catalogue import TOP, chosen, figures_root, listing, notebooks, row, times
 from helpers.worlds import StudyError, unknown
-
-TOP = store.PACKAGE.parent
-NOTEBOOKS = TOP / "notebooks"
-
-
-def notebooks() -> dict[str, Path]:
-    """Number -> path of every notebook, in order."""
-    return {p.name[:2]: p for p in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-
-
-def chosen(names: Sequence[str]) -> list[Path]:
-    """The notebooks of these numbers or names, all without any. Raises ``StudyError`` on an unknown one."""
-    known = notebooks()
-    for name in names:
-        if name not in known and name.removesuffix(".ipynb") not in {p.stem for p in known.values()}:
-            raise unknown("notebook", name, [*known, *(p.stem for p in known.values())])
-    return [p for number, p in known.items() if not names or number in names or p.stem in {n.removesuffix(".ipynb") for n in names}]
-
-
-def title(path: Path) -> str:
-    """The question a notebook asks: its first heading."""
-    cells = json.loads(path.read_text())["cells"]
-    text = "".join(cells[0]["source"]).splitlines()[0]
-    return re.sub(r"^#\s*\d+\s*-\s*", "", text)
 
 
 def _parameters(paths: Sequence[Path], given: Mapping[str, str]) -> dict[Path, dict]:
@@ -58,6 +35,16 @@ def _parameters(paths: Sequence[Path], given: Mapping[str, str]) -> dict[Path, d
             for path, names in declared.items()}
 
 
+def _asked(world: str, seed: int | None, parameters: Mapping[str, object]) -> dict[str, object]:
+    """World, seed and other parameters in one. Raises ``StudyError`` where a parameter says otherwise than the command does."""
+    if parameters.get("world", world) != world:
+        raise StudyError(f"-p world={parameters['world']} was given for world {world!r}; the world is the first argument: "
+                         f"python -m helpers.run {parameters['world']}")
+    if seed is not None and str(parameters.get("seed", seed)) != str(seed):
+        raise StudyError(f"--seed {seed} and -p seed={parameters['seed']} contradict each other; give one of them.")
+    return {"world": world, **({} if seed is None else {"seed": seed}), **parameters}
+
+
 def _typed(name: str, text, default: str):
     default = ast.literal_eval(default)
     return text if isinstance(default, str) or not isinstance(text, str) else _literal(name, text, default)
@@ -69,7 +56,8 @@ def _literal(name: str, text: str, default):
     except (ValueError, SyntaxError):
         value = text
     if default is not None and not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
-        raise StudyError(f"parameter {name} was given {text!r}; it wants a {type(default).__name__}, like {default!r}.")
+        article = "an" if isinstance(default, int) and not isinstance(default, bool) else "a"
+        raise StudyError(f"parameter {name} was given {text!r}; it wants {article} {type(default).__name__}, like {default!r}.")
     return value
 
 
@@ -78,16 +66,16 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     """Execute notebooks in a world; returns their names and seconds.
 
     Executed copies and HTML pages go to ``.runs/<world>/``, times to ``figures/<world>/00_timing.csv``, and
-    ``figures/README.md`` is written anew. Raises ``StudyError`` with the message of the notebook that failed.
+    ``figures/README.md`` is written anew. Raises ``StudyError`` with the message of the notebook that failed, and
+    ``MissingArtifact`` at once when a notebook reads what neither was made nor is going to be.
     """
     worlds.get(world)
-    paths = chosen(names)
-    given = {"world": world, **({} if seed is None else {"seed": seed}), **(parameters or {})}
-    done = []
+    paths, done = chosen(names), []
     os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     _quiet_libraries()
-    values = _parameters(paths, given)
+    values = _parameters(paths, _asked(world, seed, parameters or {}))
+    _check_reads(world, values)
     with kernel.started(str(TOP)) as manager:
         for path in paths:
             start = time.monotonic()
@@ -99,25 +87,46 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     return done
 
 
+def _check_reads(world: str, values: Mapping[Path, Mapping]) -> None:
+    """Raise ``MissingArtifact`` for the first artifact that a notebook says it reads, and that is not there when its turn comes."""
+    coming = set()
+    for path, given in values.items():
+        for name in re.findall(r"`(\w+)`", row(path, "Reads")):
+            if name in store.ARTIFACTS and name not in coming:
+                store.load(name, worlds.get(world, seed=given.get("seed", 0)))
+        coming |= set(re.findall(r"`(\w+)`", row(path, "Writes")))
+
+
 def _execute(path: Path, copy: Path, values: Mapping[str, object], manager) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    copy.parent.mkdir(parents=True, exist_ok=True)
+    failure = None
     try:
         kernel.empty(manager)
-        papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=manager.kernel_name, km=manager, progress_bar=False,
-                                   log_output=True, request_save_on_cell_execute=False)
+        with store.writing(copy):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=manager.kernel_name, km=manager,
+                                       progress_bar=False, log_output=True, request_save_on_cell_execute=False)
     except PapermillExecutionError as e:
-        if e.ename in ("StudyError", "MissingArtifact"):
-            raise StudyError(f"{path.stem}: {e.evalue}") from None
-        raise
+        failure = _explained(path, e)
     except DeadKernelError as e:
-        raise StudyError(f"{path.stem}: the kernel was killed, most likely for want of memory. What was finished is kept: run the same "
-                         "command again to go on.") from e
-    finally:
-        _html(copy)
+        failure = StudyError(f"{path.stem}: the kernel was killed, most likely for want of memory. What was finished is kept: run the same "
+                             "command again to go on.")
+        failure.__cause__ = e
+    _html(copy)
+    if failure:
+        raise failure
+
+
+def _explained(path: Path, e) -> Exception:
+    """A notebook's error as one line where it is a ``StudyError`` or a checkpoint that failed; any other with its traceback."""
+    if e.ename in ("StudyError", "MissingArtifact", "NotKnown"):
+        return StudyError(f"{path.stem}: {e.evalue}")
+    if e.ename == "AssertionError" and re.search(r"^assert ", e.source, re.M):
+        return StudyError(f"{path.stem}: a checkpoint failed: {' '.join(e.evalue.split()) or e.source.strip()}")
+    return e
 
 
 def _quiet_libraries() -> None:
@@ -144,18 +153,13 @@ def _html(copy: Path) -> None:
     store.write(copy.with_suffix(".html"), page.encode())
 
 
-def _figures() -> Path:
-    return Path(os.environ.get("STUDY_FIGURES") or TOP / "figures")
-
-
 def _record(world: str, done: Sequence[tuple[str, float]]) -> None:
     """Merge the times of this run into ``00_timing.csv``."""
     import pandas as pd
 
-    path = _figures() / world / "00_timing.csv"
-    times = dict(zip(*pd.read_csv(path)[["notebook", "seconds"]].to_numpy().T, strict=True)) if path.exists() else {}
-    times |= {name: round(seconds, 1) for name, seconds in done}
-    store.write(path, pd.DataFrame(sorted(times.items()), columns=["notebook", "seconds"]).to_csv(index=False).encode())
+    path = figures_root() / world / "00_timing.csv"
+    merged = times(path) | {name: round(seconds, 1) for name, seconds in done}
+    store.write(path, pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"]).to_csv(index=False).encode())
 
 
 def write_gallery() -> Path:
@@ -163,22 +167,15 @@ def write_gallery() -> Path:
     from PIL import Image
 
     lines = ["# Figures", "", "Written by `python -m helpers.run`; every figure names its world, seed and device."]
-    for world in (n for n in worlds.WORLDS if (_figures() / n).is_dir()):
+    for world in (n for n in worlds.WORLDS if (figures_root() / n).is_dir()):
         lines += ["", f"## {world}"]
-        for png in sorted((_figures() / world).glob("*.png")):
-            alt = Image.open(png).text.get("Description", "")
+        for png in sorted((figures_root() / world).glob("*.png")):
+            try:
+                alt = Image.open(png).text.get("Description", "")
+            except (OSError, AttributeError) as e:
+                raise StudyError(f"cannot read {png}: {e}. Delete it; notebook {png.name[:2]} draws it again.") from e
             lines += ["", f"### {png.stem}", "", f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">', "", alt]
-    return store.write(_figures() / "README.md", ("\n".join(lines) + "\n").encode())
-
-
-def listing(world: str) -> str:
-    """Number, question and last measured time of every notebook in a world."""
-    import pandas as pd
-
-    path = _figures() / world / "00_timing.csv"
-    times = dict(zip(*pd.read_csv(path)[["notebook", "seconds"]].to_numpy().T, strict=True)) if path.exists() else {}
-    rows = [(p.stem, f"{times[p.stem]:.0f} s" if p.stem in times else "not measured", title(p)) for p in notebooks().values()]
-    return "\n".join(f"{name:24s} {cost:>13s}  {question}" for name, cost, question in rows)
+    return store.write(figures_root() / "README.md", ("\n".join(lines) + "\n").encode())
 
 
 def report(w: worlds.World, names: Sequence[str] = ()) -> tuple[str, list[str], bool]:
@@ -206,7 +203,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                              "needs pip install ray, and the store on a file system that all machines see; same results")
     parser.add_argument("--check", action="store_true", help="what the notebooks need, what of it is here, and what they cost")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
-    made = parser.parse_args(arguments)
+    made = parser.parse_intermixed_args(arguments)
+    if made.list and (not made.world or made.world in notebooks()):
+        made.notebooks[:0], made.world = [made.world] if made.world else [], store.MEASURED
+        print(f"world {made.world}; for another: python -m helpers.run WORLD --list")
     if not made.world:
         parser.print_help()
         raise SystemExit(2)
@@ -218,22 +218,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _arguments(arguments)
     try:
         worlds.get(options.world)
-        chosen(options.notebooks)
-        pairs = dict(_pair(p) for p in options.p)
+        paths, pairs = chosen(options.notebooks), dict(_pair(p) for p in options.p)
         if options.list:
-            print(listing(options.world))
+            print(listing(options.world, options.notebooks))
             return 0
-        _parameters(chosen(options.notebooks), pairs)
-        table, meant, complete = report(worlds.get(options.world), options.notebooks)
-        if options.check or not complete:
-            print(table, file=sys.stdout if complete else sys.stderr)
-        if not complete:
-            raise StudyError("not everything that these notebooks need is here, so nothing was started. Get what is MISSING above, look "
-                             f"again with: python -m helpers.run {options.world} --check   and start with the same command as now.")
+        values = _parameters(paths, _asked(options.world, options.seed, pairs))
+        w = worlds.get(options.world, seed=values[paths[0]].get("seed", 0))
+        meant = _ready(w, options.notebooks, options.check)
         if options.check:
             return 0
         if options.ray:
             ray_engine.check(options.ray)
+        _check_folders(store.root() / w.name, figures_root() / w.name)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -246,9 +242,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
-    print(f"{len(done)} notebooks in {sum(s for _, s in done):.0f} s; figures in {_figures() / options.world}, "
+    print(f"{len(done)} notebooks in {sum(s for _, s in done):.0f} s; figures in {figures_root() / options.world}, "
           f"executed copies in {store.root() / options.world}")
     return 0
+
+
+def _ready(w: worlds.World, names: Sequence[str], check: bool) -> list[str]:
+    """The numbers of the notebooks meant. Prints what they need on request, or if some of it is not here, which is a ``StudyError``."""
+    table, meant, complete = report(w, names)
+    if check or not complete:
+        print(table, file=sys.stdout if check else sys.stderr)
+    if not complete and check:
+        raise StudyError("not everything that these notebooks need is here; get what is MISSING above, then look again.")
+    if not complete:
+        raise StudyError("not everything that these notebooks need is here, so nothing was started. Get what is MISSING above, look "
+                         f"again with: python -m helpers.run {w.name} --check   and start with the same command as now.")
+    return meant
+
+
+def _check_folders(*folders: Path) -> None:
+    """Raise ``StudyError`` when nothing can be written to one of these folders, which are made."""
+    for folder in folders:
+        with store.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
 
 
 def _pair(text: str) -> tuple[str, str]:

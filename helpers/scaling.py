@@ -205,6 +205,15 @@ def intervention(w: World, made: store.Artifact) -> tuple[pd.DataFrame, pd.DataF
     return table, pd.DataFrame(rows, columns=["quantity", "difference", "low", "high"])
 
 
+def beside(table: pd.DataFrame, others: pd.DataFrame, family: str) -> pd.DataFrame:
+    """``table`` with the published points of a family below, marked: source "published real", "published synthetic" or "published mixed".
+
+    They have the same columns: one seed, on ImageNet's validation images; what the publication does not say stays empty.
+    """
+    rows = others[others["family"] == family].assign(source=lambda t: "published " + t["training"], seed=0, eval_set="ImageNet validation")
+    return pd.concat([table, rows.reindex(columns=table.columns)], ignore_index=True) if len(rows) else table
+
+
 def published() -> pd.DataFrame:
     """Exponents of the paper, per training set and evaluation set: measured in the pixels of its teaser figure, to 0.002.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import functools
 import hashlib
@@ -20,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import gpu
+from helpers import gpu, manifest
+from helpers.errors import writing
 from helpers.worlds import StudyError, World, backend, entropy, unknown
 
 PACKAGE = Path(__file__).parent
@@ -41,6 +41,7 @@ class Spec:
     code: tuple[str, ...] = ()
 
 
+MEASURED = "pocket"  # the world in which the costs below were measured
 _RENDERER = ("canvas", "blueprints", "aircraft", "objects", "scenes", "render", "benchmarks")
 _RENDERER_CODE = tuple(f"pocket/{name}.py" for name in _RENDERER)
 ARTIFACTS = {
@@ -64,7 +65,7 @@ ARTIFACTS = {
                     (*_RENDERER_CODE, "pocket/shifts.py")),
     "arms": Spec("06", "four minutes", ("seed", "synthesis", "clip", "scaling.sizes", "scaling.guidances", "scaling.prompts",
                  "scaling.generators"), ("finetuned", "shifted"), ("arms.py", "drawing.py", "clip.py", "pocket/wording.py")),
-    "paired": Spec("06", "two minutes", ("seed", "synthesis", "scaling.pairs", "robustness"), ("finetuned",),
+    "paired": Spec("06", "two minutes", ("seed", "synthesis", "scaling.pairs", "robustness"), ("finetuned", "shifted"),
                    ("pairs.py", "families.py", "adapt.py", "clip.py", "drawing.py")),
     "scaled": Spec("06", "two minutes", ("seed", "scaling"), ("arms",), ("scaling.py", "heads.py")),
     "rarity": Spec("06 -p intervention=True", "eight minutes", ("seed", "upstream", "synthesis", "clip", "scaling"),
@@ -162,14 +163,14 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
     one of several artifacts of a kind (``generator="short"``). Raises ``StudyError`` when nothing can be written.
     """
     path, start = folder(name, w, **variant), time.monotonic()
-    if (path / "manifest.json").exists():
+    if (path / manifest.NAME).exists():
         print(f"{name}: found {path.name}")
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         gpu.prepare_workers()
         with _alone(path):
-            if not (path / "manifest.json").exists():  # another process may have finished it meanwhile
+            if not (path / manifest.NAME).exists():  # another process may have finished it meanwhile
                 build(path)
                 _write_manifest(path)
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
@@ -188,22 +189,23 @@ def _alone(path: Path) -> Iterator[None]:
 def _write_manifest(path: Path) -> None:
     for leftover in path.rglob("*.tmp"):
         leftover.unlink()
-    files = sorted(f for f in path.rglob("*") if f.is_file() and f.name not in ("manifest.json", ".lock"))
-    rows = {str(f.relative_to(path)): [f.stat().st_size, hashlib.sha256(f.read_bytes()).hexdigest()] for f in files}
-    write(path / "manifest.json", rows)
+    write(path / manifest.NAME, manifest.listed(path))
 
 
 def load(name: str, w: World, **variant) -> Artifact:
-    """A finished artifact. Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged."""
+    """A finished artifact. Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged.
+
+    Which damage is noticed, and at what cost: helpers/manifest.py.
+    """
     spec, path = _spec(name), folder(name, w, **variant)
-    if not (path / "manifest.json").exists():
-        raise MissingArtifact(f"{name} for world {w.name!r} not found (looked in {path}). "
-                              f"Run: python -m helpers.run {w.name} {spec.notebook}   ({spec.cost} in pocket)")
-    for file, (size, _) in json.loads((path / "manifest.json").read_text()).items():
-        found = (path / file).stat().st_size if (path / file).exists() else 0
-        if found != size:
-            raise StudyError(f"{name} is damaged: {path / file} has {found} bytes instead of {size}. "
-                             f"Delete {path} and run: python -m helpers.run {w.name} {spec.notebook}")
+    command = f"python -m helpers.run {w.name} {spec.notebook}" + (f" --seed {w.seed}" if w.seed else "")
+    if not (path / manifest.NAME).exists():
+        cost = f"   ({spec.cost})" if w.name == MEASURED else ""
+        raise MissingArtifact(f"{name} for world {w.name!r} not found (looked in {path}). Run: {command}{cost}")
+    try:
+        manifest.verify(path)
+    except StudyError as e:
+        raise StudyError(f"{name} is damaged: {e} Delete {path} and run: {command}") from e
     return Artifact(name, path)
 
 
@@ -250,20 +252,6 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as e:
         raise StudyError(f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run again.") from e
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a ``StudyError`` that says what to do."""
-    try:
-        yield
-    except OSError as e:
-        advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StudyError(f"disk full while writing {path}. Free some space or move on: {advice}") from e
-        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StudyError(f"cannot write {path}: {e.strerror}. {advice}") from e
-        raise
 
 
 def free(path: Path) -> int:

@@ -6,7 +6,6 @@ Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Tra
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from helpers.errors import Need as Need
 from helpers.errors import NotKnown, StudyError, ask, unknown  # noqa: F401 - found here by everybody
+from helpers.settings import override
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ POCKET = World("pocket")
 SMOKE = World(
     "smoke", image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
-    upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
+    upstream=UpstreamSettings(clip_epochs=2, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
                               unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=60,
                               judge_images=800, judge_epochs=2),
     captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32),
@@ -258,8 +258,10 @@ PAPER = World(
                               mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3,
                             prompts=("class names", "class and parent", "templates", "alt text"),  # nobody wrote the others down
-                            generators=("1.1", "1.3", "1.5"), steps=10_000, batch=512, hidden=2_048),
-    robustness=RobustnessSettings(task="imagenet", image_size=224, validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
+                            generators=("1.1", "1.3", "1.5"), steps=10_000, batch=512, hidden=2_048,
+                            pairs=(31_250, 62_500, 125_000, 250_000)),  # our own sizes: the published ones start at 64 million
+    robustness=RobustnessSettings(task="imagenet", image_size=224, context=77, steps=10_000, batch=512, lr=5e-4, pgd_steps=20,
+                                  validation=2_000, probe_images=2_000, attacked=512, checkpoints=(
         ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"), ("supervised", "retrieved", "timm/resnet50.a1_in1k"),  # [R]
         ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"))),  # clones: files of weights, given by name
 )
@@ -267,36 +269,27 @@ PAPER = World(
 WORLDS = {w.name: w for w in (SMOKE, POCKET, WORKSTATION, PAPER)}
 
 
-def _override(settings, changes: dict, path: str):
-    fields = {f.name for f in dataclasses.fields(settings)}
-    for key in changes:
-        if key not in fields:
-            raise unknown(f"setting of {path}", key, sorted(fields))
-    return dataclasses.replace(settings, **{
-        key: _override(getattr(settings, key), value, f"{path}.{key}") if isinstance(value, dict) else value
-        for key, value in changes.items()
-    })
-
-
 def get(name: str, **overrides) -> World:
     """The world called ``name``, with settings replaced: ``get("pocket", seed=1, finetune={"epochs": 5})``.
 
     What the user configured beside this file (paper.toml) counts as the world's own.
-    Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones.
+    Raises ``StudyError`` on an unknown world, setting or task, naming the valid ones, and on a value that a setting cannot have.
     """
     if name not in WORLDS:
         raise unknown("world", name, WORLDS)
     base = backend(WORLDS[name]).configured(WORLDS[name])
-    world = _override(base, overrides, f"world {name!r}")
+    world, tasks = override(base, overrides, f"world {name!r}"), dict.fromkeys((*WORLDS[name].tasks, *base.tasks))
     for task in world.tasks:
-        if task not in (*WORLDS[name].tasks, *base.tasks):
-            raise unknown(f"task in world {name!r}", task, (*WORLDS[name].tasks, *base.tasks))
+        if task not in tasks:
+            raise unknown(f"task in world {name!r}", task, tasks)
+    if world.backend not in {w.backend for w in WORLDS.values()}:
+        raise unknown("backend", world.backend, sorted({w.backend for w in WORLDS.values()}))
     return world
 
 
 def adapt(world: World, **overrides) -> World:
     """``world`` with settings replaced, by the rules of ``get``: ``adapt(w, synthesis={"generator": "short"})``."""
-    return _override(world, overrides, f"world {world.name!r}")
+    return override(world, overrides, f"world {world.name!r}")
 
 
 def rng(world: World, *names: object) -> np.random.Generator:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import captions, gpu, sampling, worlds
+from helpers import captions, catalogue, gpu, sampling, worlds
 from helpers.pocket import language
 from helpers.pools import Benchmark
 from helpers.worlds import StudyError
@@ -113,6 +114,17 @@ def test_a_class_without_captions_is_listed_and_the_run_goes_on(in_process):
     in_process.setattr(worlds, "backend", lambda w: fake_backend(lambda w, p, rng: ["the same"] * len(p)))
     table = captions.make(W).table("aircraft.parquet")
     assert list(table["caption"]) == ["the same"] and captions.missing_classes(table, bench()) == ["737-800"]
+
+
+def test_the_checkpoint_lists_classes_without_captions(capsys):
+    cells = json.loads(catalogue.notebooks()["01"].read_text())["cells"]
+    code = next("".join(c["source"]) for c in cells if "checkpoint" in c["metadata"].get("tags", []))
+    one = pd.DataFrame({"class": ["A320"], "caption": ["an A320"]})
+    known = {"captions": captions, "worlds": types.SimpleNamespace(backend=lambda w: fake_backend(None)), "w": W}
+    exec(code, {**known, "tables": {"aircraft": one}})
+    assert "aircraft: classes without any caption: 737-800" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="some class of every task"):
+        exec(code, {**known, "tables": {"aircraft": one.iloc[:0]}})
 
 
 def test_error_only_when_no_class_got_a_caption(in_process):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers import clip, worlds
+from tests import tiny
 
 TEXTS = ["a red image", "a blue image", "an image of the sea"]
 
@@ -88,3 +89,42 @@ def test_unknown_names_are_answered_with_valid_ones():
         clip.load(wrong)
     with pytest.raises(worlds.StudyError, match="laion2b_s34b_b88k"):
         clip.load(worlds.adapt(wrong, clip={"model": "ViT-B-16", "pretrained": "laion3b"}))
+
+
+def test_weights_get_the_activation_they_were_trained_with():
+    assert clip.quick_gelu("ViT-L-14", "openai") and clip.quick_gelu("ViT-L-14-quickgelu", "openai")
+    assert not clip.quick_gelu("ViT-B-16", "laion2b_s34b_b88k") and not clip.quick_gelu("ViT-L-14", "weights.safetensors")
+
+
+def test_a_folder_as_the_hub_has_it_is_the_model_that_was_saved(tmp_path):
+    import json
+
+    folder = tiny.judge(tmp_path / "judge")
+    told = json.loads((folder / "open_clip_config.json").read_text())
+    told["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    with tiny.seeded(1):
+        same = clip.build(tiny.CLIP, folder)
+    made, images = clip.by_name(str(folder)), np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    assert made.mean == (0.1, 0.2, 0.3) and made.std == same.std and clip.place(str(folder)).name == clip.WEIGHTS
+    assert np.allclose(clip.embed_texts(made, TEXTS), clip.embed_texts(same, TEXTS), atol=1e-5)
+    x = clip.pixels(same, images)
+    with torch.inference_mode():
+        assert torch.equal(made.model.encode_image(x), same.model.encode_image(x))
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda top: (top / clip.WEIGHTS).unlink(), "is missing"), (lambda top: (top / clip.WEIGHTS).write_bytes(b"half"), "damaged"),
+    (lambda top: (top / "open_clip_config.json").write_text("{}"), "configuration"),
+])
+def test_a_damaged_folder_says_what_is_wrong(tmp_path, damage, words):
+    damage(tiny.judge(tmp_path / "judge"))
+    with pytest.raises(worlds.StudyError, match=words):
+        clip.by_name(str(tmp_path / "judge"))
+
+
+@pytest.mark.parametrize("name, words", [("ViT-L-14", "'MODEL/FILE.safetensors'"), ("weights/synclip", "unknown folder or CLIP model"),
+                                         ("ViT-L-14/weights.safetensors", "unknown weights of CLIP ViT-L-14")])
+def test_names_of_finished_clips(name, words):
+    with pytest.raises(worlds.StudyError, match=words):
+        clip.place(name)

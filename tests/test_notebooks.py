@@ -21,7 +21,7 @@ COLUMNS = {
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
     "06_loss_vs_size": ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set"],
     "06_fits": ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
-    "06_language_supervision": ["source", "n", "seed", "loss", "top1"],
+    "06_language_supervision": ["source", "n", "seed", "loss", "top1", "shifted"],
     "07_prompts": ["family", "source", "n", "seed", "probe", "value"],
     "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],

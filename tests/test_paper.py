@@ -1,5 +1,6 @@
-"""The paper world on tiny artifacts in the published formats: notebooks 00 to 05 without edits, benchmarks, and what is missing."""
+"""The paper world on tiny artifacts in the published formats: all notebooks without edits, benchmarks, and what is missing."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,12 +17,20 @@ from helpers import pools, run, store, worlds
 from helpers.paper import config, data
 from helpers.worlds import StudyError
 from tests import tiny
+from tests.test_notebooks import COLUMNS
 
 SETTINGS = """
 language_model = "weights/llama"
 clip = "weights/clip"
 drawn = 64
 kept = 32
+judge = "weights/judge"
+checkpoints = [
+    ["supervised", "retrieved", "timm/weights/resnet"],
+    ["supervised", "synthetic", "timm/test_resnet/weights/clone/model.safetensors"],
+    ["language-supervised", "retrieved", "open_clip/weights/judge"],
+    ["language-supervised", "synthetic", "open_clip/weights/clip"],
+]
 [generators]
 "1.1" = "weights/generator"
 "1.5" = "weights/generator"
@@ -37,6 +46,28 @@ clip = { top_share = 0.5 }
 retrieval = { k = 10 }
 finetune = { sizes = [4, 8], seeds = 2, lrs = [1e-3, 1e-4], batch = 8, epochs = 1, warmup = 0.1, evaluations = 1 }
 analysis = { size = 6, generators = ["1.1", "1.5"], strengths = [0.5], mix_synthetic = [0, 4] }
+[world.scaling]
+sizes = [2, 4, 8, 16]
+beyond = 0
+guidances = [1.0, 7.5]
+prompts = ["class names", "alt text"]
+generators = ["1.1", "1.5"]
+seeds = 2
+steps = 5
+batch = 4
+hidden = 8
+pairs = [4, 8]
+[world.robustness]
+image_size = 32
+context = 32
+steps = 2
+batch = 4
+seeds = 2
+probe_images = 6
+validation = 6
+attacked = 4
+epsilons = [1, 4]
+pgd_steps = 2
 """
 AIRCRAFT, FLORA = ("A320", "F-16/A"), ("rose", "tree")
 
@@ -89,9 +120,12 @@ def laion(folder, rows: int = 120, shard: int = 40) -> None:
 def published(tmp_path_factory):
     """A ``$STUDY_PAPER`` with tiny weights, two tasks and a pool."""
     top = tmp_path_factory.mktemp("paper")
-    for name in ("clip", "generator"):
+    for name in ("clip", "judge", "generator"):
         getattr(tiny, name)(top / "weights" / name)
+    tiny.classifier(top / "weights" / "resnet")
+    tiny.classifier(top / "weights" / "clone", seed=1)
     tiny.language_model(top / "weights" / "llama")
+    tiny.probe_folders(top / "benchmarks")
     fgvc_aircraft(top / "benchmarks")
     folders(top / "flora")
     laion(top / "laion")
@@ -105,14 +139,28 @@ def paper(published, monkeypatch):
     return worlds.get("paper")
 
 
+@contextlib.contextmanager
+def one_core():
+    """On one core the jobs run in the kernels: no worker processes that import everything a second time for seconds of work."""
+    every = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if every:
+        os.sched_setaffinity(0, {min(every)})
+    try:
+        yield
+    finally:
+        if every:
+            os.sched_setaffinity(0, every)
+
+
 @pytest.fixture(scope="session")
 def study(published, tmp_path_factory):
-    """Notebooks 00 to 05 in the paper world, by the command line of the real thing."""
+    """All notebooks in the paper world, by the command line of the real thing."""
     top = tmp_path_factory.mktemp("study")
     before = dict(os.environ)
     os.environ |= {"STUDY_PAPER": str(published), "STUDY_RUNS": str(top / "runs"), "STUDY_FIGURES": str(top / "figures")}
     try:
-        assert run.main(["paper", "00", "01", "02", "03", "04", "05"]) == 0
+        with one_core():
+            assert run.main(["paper"]) == 0
     finally:
         for name in ("STUDY_PAPER", "STUDY_RUNS", "STUDY_FIGURES"):
             os.environ.pop(name, None)
@@ -122,11 +170,14 @@ def study(published, tmp_path_factory):
 
 def test_all_notebooks_run_and_say_what_they_leave_out(study):
     figures = study / "figures" / "paper"
-    assert len(pd.read_csv(figures / "00_timing.csv")) == 6
-    for name in ("00_pool", "01_coverage", "02_clip_filter", "03_funnel", "04_accuracy_vs_size", "05_sdedit", "05_ablations"):
+    assert len(pd.read_csv(figures / "00_timing.csv")) == 8
+    for name in ("00_pool", "01_coverage", "02_clip_filter", "03_funnel", "04_accuracy_vs_size", "05_sdedit", "05_ablations",
+                 "06_arms", "06_shifted_sets", "06_recognizability_diversity", "06_per_class", "06_few_real", "07_probe_sets",
+                 "07_corruption_kinds", "07_ood", "07_attacks", "07_severity", "07_cues", "07_claims"):
         assert (figures / f"{name}.png").exists() and (figures / f"{name}.csv").exists(), name
-    assert not (figures / "03_precision.png").exists() and not (figures / "05_detail_fidelity.png").exists()
-    for number in ("00_upstream", "03_retrieval", "05_analysis"):
+    for name in ("03_precision", "05_detail_fidelity", "06_intervention", "07_mixing", "07_prompts"):
+        assert not (figures / f"{name}.png").exists(), name
+    for number in ("00_upstream", "03_retrieval", "05_analysis", "07_robustness"):
         cells = json.loads((study / "runs" / "paper" / f"{number}.ipynb").read_text())["cells"]
         printed = [line for c in cells for o in c.get("outputs", ()) for line in "".join(o.get("text", "")).splitlines()]
         assert any(line.startswith("left out: ") and "rendered worlds" in line for line in printed), number
@@ -140,22 +191,74 @@ def test_results_are_complete(study):
     assert {"captions-1.1", "captions-1.5", "alt-text", "templates", "retrieved", "decontaminated"} == set(arms)
 
 
+@pytest.mark.parametrize("name", [n for n in COLUMNS if n[:2] in ("06", "07") and n != "07_prompts"])
+def test_tables_have_the_columns_of_every_world(study, name):
+    made = pd.read_csv(study / "figures" / "paper" / f"{name}.csv")
+    own = made[~made["source"].str.startswith("published")]
+    assert list(made) == COLUMNS[name] and len(own) and not own.isna().any().any()
+
+
+def test_published_points_stand_beside_our_own_and_are_marked(study):
+    for name, sources, first in (("06_loss_vs_size", {"published synthetic"}, 10**6),
+                                 ("06_language_supervision", {f"published {s}" for s in ("real", "synthetic", "mixed")}, 64 * 10**6)):
+        made = pd.read_csv(study / "figures" / "paper" / f"{name}.csv")
+        theirs = made["source"].str.startswith("published")
+        assert set(made.loc[theirs, "source"]) == sources and theirs.sum() == 12 and made.loc[theirs, "n"].min() == first
+        assert "published points on ImageNet" in Image.open(study / "figures" / "paper" / f"{name}.png").text["Description"]
+        assert not theirs[: len(made) - 12].any() and {"retrieved", "synthetic", "mixed"} <= set(made.loc[~theirs, "source"])
+        if "eval_set" in made:
+            assert set(made.loc[theirs, "eval_set"]) == {"ImageNet validation"} and set(made.loc[~theirs, "eval_set"]) == {"test"}
+
+
+def test_finished_checkpoints_go_through_all_probes_that_are_there(study):
+    made, claims = (pd.read_csv(study / "figures" / "paper" / f"{name}.csv") for name in ("07_probes", "07_claims"))
+    assert set(zip(made["family"], made["source"], made["seed"], strict=True)) == {
+        (family, source, 0) for family in ("supervised", "language-supervised") for source in ("retrieved", "synthetic")}
+    settings = made.groupby("probe")["setting"].agg(set)
+    assert len(settings["corruption"]) == 25 and {s.split("-")[0] for s in settings["corruption_3d"]} == {"near_focus", "fog_3d"}
+    assert {s.split("-")[0] for s in settings["ood"]} == {"far"} and settings["context"] == {"P0", "P1", "P2"}  # there is no sun
+    assert {"renditions", "natural_adversarial", "shape", "background", "fgsm", "pgd"} <= set(settings.index)
+    assert len(claims) == 10 and set(claims["holds"]) == {"one pair decides nothing"}
+    by_model = made[(made["probe"] == "calibration") & (made["setting"] == "nll")]["value"]
+    assert by_model.nunique() == 4  # each has weights of its own
+
+
+def test_no_picture_is_described_as_one_of_the_miniature(study):
+    false = re.compile("render|miniature|pocket|A321|[Ss]torm|wheels on|sketch|unseen")
+    for png in sorted((study / "figures" / "paper").glob("*.png")):
+        alt = Image.open(png).text["Description"]
+        assert 60 <= len(alt) <= 300 and not false.search(alt), (png.stem, alt)
+
+
 def test_weights_are_part_of_an_artifacts_name(published, paper, tmp_path, monkeypatch):
     """Other weights give another artifact; the same weights elsewhere the same one."""
-    names = {n: store.key(n, paper) for n in ("captions", "synthetic", "embeddings", "retrieved")}
+    names = {n: store.key(n, paper) for n in ("captions", "synthetic", "embeddings", "retrieved", "scaled", "robust")}
     shutil.copytree(published, tmp_path / "moved")
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path / "moved"))
     assert {n: store.key(n, worlds.get("paper")) for n in names} == names
-    (tmp_path / "moved" / "weights" / "llama" / "more.safetensors").write_bytes(b"x")
-    config._listing.cache_clear()
-    changed = {n: store.key(n, worlds.get("paper")) for n in names}
-    assert [n for n in names if changed[n] != names[n]] == ["captions", "synthetic"]
+
+    def changed_by(change) -> list[str]:
+        before = {n: store.key(n, worlds.get("paper")) for n in names}
+        change(tmp_path / "moved")
+        config._listing.cache_clear()
+        after = {n: store.key(n, worlds.get("paper")) for n in names}
+        return [n for n in names if after[n] != before[n]]
+
+    for change, made_anew in (
+            (lambda top: (top / "weights/llama/more.json").write_text("x"), ["captions", "synthetic", "scaled", "robust"]),
+            (lambda top: (top / "weights/judge/more.json").write_text("x"), ["scaled", "robust"]),  # it is probed, too
+            (lambda top: (top / "weights/clone/model.safetensors").write_text("x"), ["robust"]),
+            (lambda top: (top / "benchmarks/sun").mkdir(), ["robust"])):
+        assert changed_by(change) == made_anew
 
 
 @pytest.mark.parametrize("text, words", [
     ('langage_model = "x"', "Did you mean 'language_model'"), ("drawn = 'large'", "it wants int"), ("x =", "wants TOML"),
     ("[tasks.birds]\nnoun = 'bird'", "folder is missing"), ("[world]\nfinetune = { epoch = 1 }", "Did you mean 'epochs'"),
-    ("[world]\ntasks = ['aircaft']", "Did you mean 'aircraft'"),
+    ("[world]\ntasks = ['aircaft']", "Did you mean 'aircraft'"), ("judge = 3", "judge was given 3; it wants str"),
+    ("checkpoints = ['timm/resnet50']", "a family, a source and a name"),
+    ("checkpoints = [['superwised', 'synthetic', 'timm/resnet50']]", "Did you mean 'supervised'"),
+    ("[world.robustness]\ncheckpoints = [['supervised', 'real', 'timm/resnet50']]", "unknown source of checkpoint 'timm/resnet50' 'real'"),
 ])
 def test_a_wrong_setting_is_one_line_with_the_way_out(tmp_path, monkeypatch, text, words):
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
@@ -183,18 +286,48 @@ def test_nothing_starts_while_something_is_missing(published, tmp_path, monkeypa
     assert "--check" in printed and "start" in printed.splitlines()[-2]
 
 
+@pytest.mark.parametrize("change, missing, words", [
+    (("weights/judge", "ViT-L-14/openai", 1), "CLIP that judges",
+     ("looked for ViT-L-14/openai", "open_clip.create_model('ViT-L-14', 'openai')", "as judge in paper.toml")),
+    (("timm/weights/resnet", "timm/resnet50.a1_in1k"), "probed checkpoint",
+     ("timm.create_model('resnet50.a1_in1k', pretrained=True)", "as checkpoints in paper.toml")),
+    (("clone/model.safetensors", "clone/gone.safetensors"), "probed checkpoint",
+     ("weights/clone/gone.safetensors, supervised on synthetic",)),
+    (("open_clip/weights/clip", "open_clip/weights/llama"), "probed checkpoint", ("open_clip_model.safetensors is missing",)),
+    (("timm/weights/resnet", "timm/weights/clip"), "probed checkpoint", ("it has model.safetensors and config.json",)),
+    (("timm/weights/resnet", "timm/resnett50"), "probed checkpoint", ("timm knows no model 'resnett50'",)),
+    (("open_clip/weights/clip", "openclip/weights/clip"), "probed checkpoint", ("valid: 'timm/NAME'",)),
+    (("clone/model.safetensors", "pickle.pth"), "probed checkpoint", ("pickle.pth is a pickle", "save_file")),
+])
+def test_judge_and_checkpoints_are_looked_for_before_anything_starts(published, tmp_path, monkeypatch, capsys, change, missing, words):
+    for part in ("benchmarks", "flora", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    (tmp_path / "weights").mkdir()
+    for part in (published / "weights").iterdir():
+        (tmp_path / "weights" / part.name).symlink_to(part)
+    (tmp_path / "weights" / "pickle.pth").write_bytes(b"nobody opens this")
+    assert change[0] in SETTINGS
+    (tmp_path / "paper.toml").write_text(SETTINGS.replace(*change))
+    for name, place in (("STUDY_PAPER", ""), ("HF_HUB_CACHE", "cache"), ("STUDY_RUNS", "runs")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    assert run.main(["paper"]) == 2
+    printed = capsys.readouterr().err
+    assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing] and all(word in printed for word in words), printed
+
+
 def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PAPER", str(published))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
-    numbers = ["00", "01", "02", "03", "04", "05"]
-    assert run.main(["paper", "--check"]) == 2 and "CLIP that judges" in capsys.readouterr().err  # 06 and 07 need more
-    assert run.main(["paper", *numbers, "--check"]) == 0
+    assert run.main(["paper", "--check"]) == 0
     printed = capsys.readouterr().out
     assert "MISSING" not in printed and "not measured: python -m tests.bench synthesis" in printed
-    assert printed.rstrip().endswith("can start: python -m helpers.run paper 00 01 02 03 04 05")
+    assert re.search(r"found +CLIP that judges +for 06 .*weights/judge/open_clip_model.safetensors", printed)
+    assert re.search(r"found +probe sets +for 07 +45 of 51 in .*; without sun ", printed) and "cost    07: " in printed
+    assert printed.count("probed checkpoint") == 4
+    assert printed.rstrip().endswith("can start: python -m helpers.run paper 00 01 02 03 04 05 06 07")
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "00_throughput.csv").write_text("bench,per_second,device\nsynthesis,0.5,a GPU\n")
-    run.main(["paper", *numbers, "--check"])
+    run.main(["paper", "--check"])
     assert "device-hours (64 x synthesis at 0.5 a second on a GPU)" in capsys.readouterr().out
 
 

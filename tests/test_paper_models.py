@@ -277,9 +277,12 @@ def test_drawing_and_writing_go_on_where_memory_is_short(paper, folders, prompts
 
 def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for what, name in (("language model", "meta-llama/Llama-2-7b-hf"), ("generator", str(tmp_path / "nowhere"))):
-        with pytest.raises(StudyError, match=rf"{what} '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml"):
-            weights.folder(what, name)
+    with pytest.raises(StudyError, match=r"language model '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml"):
+        weights.folder("language model", "meta-llama/Llama-2-7b-hf")
+    for what, key in (("language model", "language_model"), ("generator 1.5", r"\[generators\]")):
+        with pytest.raises(StudyError, match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\.toml") as e:
+            weights.folder(what, str(tmp_path / "nowhere"))
+        assert "licence" not in str(e.value) and "download" not in str(e.value)
     with pytest.raises(StudyError, match=r"unknown generator '1.4'\. .*Valid: .*1\.5"):
         paper.draw(worlds.adapt(W, synthesis={"generator": "1.4"}), TEXTS, SEEDS)
     with pytest.raises(StudyError, match="drawn must be a multiple of 8 pixels"):

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from helpers import families, paper, pocket, probes, robustness, worlds
+from helpers import clip, families, paper, pocket, probes, robustness, worlds
 from helpers.pocket import corruptions, upstream
 from helpers.pocket import probes as rendered
 from helpers.pocket.render import TASKS
 from helpers.pools import Benchmark, Split
 from helpers.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES
 from helpers.worlds import StudyError
+from tests import tiny
 
 W = worlds.get("smoke", robustness={"steps": 25, "batch": 12, "validation": 20})
 
@@ -337,8 +339,8 @@ def test_checkpoints_by_name(toy, tmp_path):
     import timm
 
     made = timm.create_model("test_resnet", num_classes=2)
-    torch.save(made.state_dict(), tmp_path / "weights.pt")
-    model = families.load(f"timm/test_resnet/{tmp_path / 'weights.pt'}", toy)
+    save_file(made.state_dict(), tmp_path / "weights.safetensors")
+    model = families.load(f"timm/test_resnet/{tmp_path / 'weights.safetensors'}", toy)
     images = toy.test.images[:3]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.clip.mean, model.clip.std))
     x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -346,6 +348,38 @@ def test_checkpoints_by_name(toy, tmp_path):
     assert np.abs(families.logits(model, images) - made.eval()(x).detach().numpy()).max() < 0.05
     rows = robustness.attack(W, model, toy.test, 0)
     assert rows["pgd", "4"] <= rows["fgsm", "4"]
+
+
+def test_checkpoints_of_other_classes_damaged_ones_and_pickles_are_refused(toy, tmp_path):
+    folder = tiny.classifier(tmp_path / "three", classes=3)
+    with pytest.raises(StudyError, match="tells 3 classes apart, the probed benchmark has 2"):
+        families.load(f"timm/{folder}", toy)
+    with pytest.raises(StudyError, match="of another architecture, or not of 2 classes"):
+        families.load(f"timm/test_resnet/{folder / families.WEIGHTS}", toy)
+    (folder / families.WEIGHTS).write_bytes(b"half")
+    with pytest.raises(StudyError, match="damaged"):
+        families.load(f"timm/{folder}", toy)
+    torch.save({"any": "thing"}, tmp_path / "weights.pt")
+    for name in (f"timm/test_resnet/{tmp_path / 'weights.pt'}", f"open_clip/ViT-B-32/{tmp_path / 'weights.pt'}"):
+        with pytest.raises(StudyError, match="is a pickle"):
+            families.load(name, toy)
+
+
+def test_the_untrained_tower_of_a_published_clip_comes_from_its_name(toy):
+    w = worlds.get("paper", clip={"model": "ViT-S-32-alt"}, robustness={"image_size": 64, "context": 16})
+    made = families.untrained(w, 0)
+    assert made.image_size == 64 and made.tokenizer(["a cat"]).shape == (1, 16)
+    assert families.logits_of(families.text_classifier(made, toy))(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_the_untrained_tower_of_a_folder_has_its_architecture_and_other_weights(tmp_path, monkeypatch):
+    tiny.judge(tmp_path / "clip")
+    (tmp_path / "paper.toml").write_text('clip = "clip"\n[world.robustness]\nimage_size = 16\ncontext = 20')
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    w = worlds.get("paper")
+    made, again, finished = families.untrained(w, 0), families.untrained(w, 0), clip.load(w)
+    states = [m.model.visual.conv1.weight for m in (made, again, finished)]
+    assert made.image_size == 16 and torch.equal(*states[:2]) and states[0].shape == states[2].shape and not torch.equal(*states[1:])
 
 
 @pytest.fixture
@@ -396,8 +430,8 @@ def test_published_probe_sets_from_folders(folders, capsys):
 def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp_path):
     import timm
 
-    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "weights.pt")
-    table = robustness.run_checkpoint(folders, "supervised", "retrieved", f"timm/test_resnet/{tmp_path / 'weights.pt'}", 0)
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "weights.safetensors")
+    table = robustness.run_checkpoint(folders, "supervised", "retrieved", "timm/test_resnet/weights.safetensors", 0)
     assert {"accuracy", "calibration", "renditions", "corruption", "background", "context", "ood", "fgsm", "pgd"} <= set(table["probe"])
     assert list(table)[:4] == robustness.MODEL and np.isfinite(table["value"]).all()
 

@@ -1,10 +1,11 @@
 """The runner and its errors: unknown world, notebook, parameter, task, class; listing; gallery; one line with the way out."""
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import figures, pools, run, store, worlds
+from helpers import catalogue, figures, pools, run, store, worlds
 from helpers.worlds import StudyError
 
 
@@ -19,7 +20,13 @@ def status(capsys, *arguments):
     (["pocket", "03_retreival"], "Did you mean '03_retrieval'"),
     (["pocket", "03", "-p", "wrold=paper"], "Did you mean 'world'"),
     (["pocket", "03", "-p", "seed"], "name=value"),
-    (["pocket", "03", "-p", "seed=many"], "wants a int"),
+    (["pocket", "03", "-p", "seed=many"], "wants an int"),
+    (["pocket", "03", "-p", "seed=-1"], "no negative number"),
+    (["pocket", "01", "-p", "world=smoke"], "the world is the first argument: python -m helpers.run smoke"),
+    (["pocket", "01", "-p", "seed=1", "--seed", "2"], "--seed 2 and -p seed=1 contradict"),
+    (["smoke", "-p", "seed=1", "09"], "unknown notebook '09'"),
+    (["smoke", "--list", "nosuch"], "unknown notebook 'nosuch'"),
+    (["pokcet", "--list"], "Did you mean 'pocket'"),
 ])
 def test_bad_input_is_one_line_with_the_way_out(capsys, arguments, words):
     code, message = status(capsys, *arguments)
@@ -30,6 +37,26 @@ def test_list_names_every_notebook(capsys):
     assert run.main(["pocket", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(run.notebooks()) and all(line.endswith("?") for line in lines)
+    assert run.main(["--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["world pocket; for another: python -m helpers.run WORLD --list", *lines]
+    for arguments in (["pocket", "--list", "03", "05"], ["--list", "03", "05"]):
+        assert run.main(arguments) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == ["03_retrieval", "05_analysis"]
+
+
+def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
+    store.write(tmp_path / "smoke" / "00_timing.csv", b"notebook,seconds\n02_image_synthesis,12.3\n")
+    shipped = catalogue.times(catalogue.TOP / "figures" / "pocket" / "00_timing.csv")
+    lines = run.listing("smoke").splitlines()
+    assert " 12 s  Image" in lines[2] and "est." not in lines[2]
+    assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[3] and "not measured" not in "".join(lines)
+    assert "est. GPU-days for a million images" in run.listing("paper", ["02"])
+    assert "est. GPU-hours  Robustness" in run.listing("paper", ["07"])
+    assert catalogue._estimate(run.notebooks()["02"], "smoke", {}) == "five minutes + seconds in pocket"
+    (tmp_path / "smoke" / "00_timing.csv").write_text("something else")
+    with pytest.raises(StudyError, match=r"00_timing\.csv.*delete it"):
+        run.listing("smoke")
 
 
 def test_parameters_take_the_types_of_their_defaults():
@@ -42,17 +69,116 @@ def test_parameters_take_the_types_of_their_defaults():
 def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
-    code, message = status(capsys, "smoke", "02")
-    assert code == 1 and "python -m helpers.run smoke 01" in message and len(message.splitlines()) == 1
-    assert (tmp_path / "runs" / "smoke" / "02_image_synthesis.html").exists()
+    code, message = status(capsys, "smoke", "05")  # says so before anything is rendered
+    assert code == 1 and "finetuned" in message and "python -m helpers.run smoke 04" in message and len(message.splitlines()) == 1
+    assert not (tmp_path / "runs" / "smoke" / "store").exists()
+    monkeypatch.setattr(run, "_execute", lambda path, *_: pytest.fail(f"started with {path.stem}"))
+    code, message = status(capsys, "smoke", "02", "04")
+    assert code == 1 and "python -m helpers.run smoke 01" in message
+    run._check_reads("smoke", {run.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")})  # each finds what one before makes
+
+
+ERRORS = "from helpers.worlds import NotKnown, StudyError"
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Makes 00_tiny the only notebook, with some code in its last cell; runs and figures in a temporary folder."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setattr(catalogue, "NOTEBOOKS", tmp_path)
+
+    def make(code):
+        cells = [nbformat.v4.new_markdown_cell("# 00 - Tiny: does it run?"),
+                 nbformat.v4.new_code_cell("world = 'pocket'\nseed = 0", metadata={"tags": ["parameters"]}),
+                 nbformat.v4.new_code_cell(ERRORS), nbformat.v4.new_code_cell(code)]
+        spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}), tmp_path / "00_tiny.ipynb")
+
+    return make
+
+
+@pytest.mark.parametrize("code, words", [
+    ("raise StudyError('lower sizes')", "error: 00_tiny: lower sizes"),
+    ("raise NotKnown('nobody knows')", "error: 00_tiny: nobody knows"),
+    ("lost = {'A320': 2}\nassert not lost, f'some are\\nlost: {lost}'", "error: 00_tiny: a checkpoint failed: some are lost: {'A320': 2}"),
+])
+def test_a_notebooks_error_is_one_line(notebook, capsys, tmp_path, code, words):
+    notebook(code)
+    assert status(capsys, "smoke") == (1, words)
+    assert (tmp_path / "runs" / "smoke" / "00_tiny.html").exists()
+
+
+def test_an_unexpected_error_keeps_its_traceback(notebook):
+    from papermill.exceptions import PapermillExecutionError
+
+    notebook("def inner():\n    return [][1]\ninner()")
+    with pytest.raises(PapermillExecutionError, match=r"inner\(\)(.|\n)*IndexError"):
+        run.main(["smoke"])
+
+
+@pytest.mark.parametrize("variable", ["STUDY_RUNS", "STUDY_FIGURES"])
+def test_folders_that_cannot_be(notebook, capsys, tmp_path, monkeypatch, variable):
+    notebook("1 + 1")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv(variable, str(folder))
+        code, message = status(capsys, "smoke")
+        assert code == 2 and f"{tmp_path / 'file'} is a file, not a folder" in message and "Set STUDY_RUNS" in message
+    with pytest.raises(StudyError, match="cannot write .*not a folder"):  # as when a disk turns read-only on the way
+        run.execute("smoke")
+
+
+def test_check_starts_nothing_and_says_nothing_of_starting(capsys, monkeypatch):
+    monkeypatch.delenv("STUDY_PAPER", raising=False)
+    assert run.main(["paper", "--check", "00"]) == 2
+    printed = capsys.readouterr()
+    assert "MISSING" in printed.out and "start" not in printed.err and len(printed.err.splitlines()) == 1
+    assert run.main(["smoke", "--check", "00"]) == 0 and not capsys.readouterr().err
+
+
+def test_a_broken_figure_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
+    store.write(tmp_path / "smoke" / "03_funnel.png", b"no picture")
+    with pytest.raises(StudyError, match=r"03_funnel\.png.*notebook 03 draws it again"):
+        run.write_gallery()
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"task": 1}, "setting of world"), ({"finetune": {"epoch": 3}}, "Did you mean 'epochs'"), ({"tasks": ("boats",)}, "aircraft"),
+    ({"task": 1}, "setting of world"), ({"finetune": {"epoch": 3}}, "Did you mean 'epochs'"),
+    ({"tasks": ("boats",)}, "Valid: aircraft, flowers, cars.$"),
+    ({"finetune": {"epochs": -5}}, "epochs of world 'pocket'.finetune was given -5; it wants at least 1, like 6"),
+    ({"finetune": {"epochs": 0}}, "at least 1"), ({"finetune": {"epochs": "x"}}, "wants an int"),
+    ({"finetune": {"epochs": True}}, "an int"),
+    ({"seed": "1"}, "wants an int"), ({"seed": {}}, "wants an int"), ({"seed": -1}, "no negative number"),
+    ({"finetune": 5}, r"wants a mapping of settings, as in finetune=\{"), ({"tasks": ()}, "at least one"),
+    ({"tasks": "aircraft"}, r"given 'aircraft'; it wants a tuple of str, like \('aircraft'"), ({"tasks": ["cars"]}, "tuple of str"),
+    ({"finetune": {"lrs": (1e-3, float("nan"))}}, "tuple of float"), ({"finetune": {"sizes": (0, 30)}}, "at least 1"),
+    ({"captions": {"mix": (0.5, 0.5)}}, r"tuple \(float, float, float\)"), ({"captions": {"per_class_of": (("cars", "8"),)}}, "tuple"),
+    ({"synthesis": {"guidance": -1.0}}, "no negative number"), ({"backend": "paper2"}, "Did you mean 'paper'"),
 ])
-def test_unknown_settings(changes, words):
+def test_bad_settings(changes, words):
     with pytest.raises(StudyError, match=words):
         worlds.get("pocket", **changes)
+
+
+def test_settings_take_all_that_fits():
+    w = worlds.get("pocket", seed=3, synthesis={"guidance": 3}, finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
+                   retrieval={"decontaminate": ()}, analysis={"mix_synthetic": (0, 7)}, robustness={"epsilons": (0.25, 1)})
+    assert (w.seed, w.synthesis.guidance, w.finetune.synthetic_beyond, w.retrieval.decontaminate) == (3, 3, 0, ())
+    for name in ("smoke", "workstation", "paper"):  # what the worlds themselves say passes
+        w = worlds.WORLDS[name]
+        parts = {part: vars(getattr(w, part)) for part in ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")}
+        assert worlds.adapt(worlds.POCKET, **parts).finetune == w.finetune
+
+
+@pytest.mark.parametrize("world", ["smoke", "paper"])
+def test_captions_and_seeds_go_together(world):
+    w = worlds.get(world)
+    with pytest.raises(StudyError, match="1 captions, 2 seeds were given"):
+        worlds.backend(w).draw(w, ["a"], [1, 2])
+    with pytest.raises(StudyError, match="2 captions, 2 seeds, 1 images"):
+        worlds.backend(w).draw(w, ["a", "b"], [1, 2], np.zeros((1, 8, 8, 3), np.uint8), 0.5)
 
 
 def test_unknown_class_and_task():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import gpu, store, worlds
+from helpers import gpu, manifest, store, worlds
 from helpers.worlds import StudyError
 
 W = worlds.get("smoke")
@@ -33,6 +33,10 @@ def build(path):
     store.fill(path, {f"{i:02d}.npy": (i,) for i in range(12)}, numbers, "parts", parallel=False)
 
 
+def one_file(path):
+    store.write(path / "05.npy", np.arange(50))
+
+
 def test_made_once_then_found(runs, capsys):
     made = store.make("captions", W, build)
     assert len(made.files("*.npy")) == 12 and np.array_equal(made.array("03.npy"), np.random.default_rng(3).normal(size=50))
@@ -41,8 +45,12 @@ def test_made_once_then_found(runs, capsys):
 
 
 def test_missing_artifact_names_the_next_command(runs):
-    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02"):
+    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02$"):  # pocket's cost is no other world's
         store.load("synthetic", W)
+    with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run pocket 02   \(five minutes\)$"):
+        store.load("synthetic", worlds.get("pocket"))
+    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02 --seed 3$"):
+        store.load("synthetic", worlds.get("smoke", seed=3))
     with pytest.raises(StudyError, match="Did you mean 'captions'"):
         store.load("caption", W)
 
@@ -103,6 +111,49 @@ def test_damaged_artifact_says_which_file(runs):
         store.load("captions", W)
 
 
+def test_other_bytes_of_the_same_size_are_noticed(runs, monkeypatch):
+    made = store.make("captions", W, one_file)
+    file, clock = made.path / "05.npy", made.path / "manifest.json"
+    before = file.read_bytes()
+    file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    os.utime(file, ns=(0, 0))  # small files are read whatever their time
+    with pytest.raises(StudyError, match=r"05\.npy holds other bytes.*Delete .* and run: python -m helpers.run smoke 01"):
+        store.load("captions", W)
+    monkeypatch.setattr(manifest, "SMALL", 0)
+    store.load("captions", W)  # large ones only if they are younger than the manifest
+    os.utime(file, ns=(0, clock.stat().st_mtime_ns + 10**9))
+    with pytest.raises(StudyError, match=r"05\.npy holds other bytes"):
+        store.load("captions", W)
+    file.write_bytes(before)
+    os.utime(file, ns=(0, clock.stat().st_mtime_ns + 2 * 10**9))
+    os.utime(clock, ns=(0, 1))
+    store.load("captions", W)
+    assert clock.stat().st_mtime_ns > 1, "found unharmed, and not read again"
+
+
+@pytest.mark.parametrize("text", ["", '{"05.npy": [5', "null", "[]", "{}", '{"05.npy": 5}', '{"05.npy": ["x", "y"]}', "\x80"])
+def test_a_damaged_manifest_is_one_line(runs, text):
+    made = store.make("captions", W, one_file)
+    (made.path / "manifest.json").write_text(text, encoding="latin-1")
+    for use in (lambda: store.load("captions", W), lambda: store.make("captions", W, one_file)):
+        with pytest.raises(StudyError, match=r"captions is damaged: .*manifest\.json .*Delete .* and run: python -m helpers.run smoke 01"):
+            use()
+
+
+def test_a_file_where_a_folder_should_be(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for path, words in (("file/x.json", "file is a file, not a folder"), ("file/below/x.json", "file is a file, not a folder"),
+                        ("folder.json", "Is a directory")):
+        with pytest.raises(StudyError, match=f"cannot write .*{words}.*Set STUDY_RUNS"):
+            store.write(tmp_path / path, {"a": 1})
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "file"))
+    with pytest.raises(store.MissingArtifact):
+        store.load("captions", W)
+    with pytest.raises(StudyError, match="file is a file, not a folder"):
+        store.make("captions", W, build)
+
+
 def test_truncated_parquet(tmp_path):
     path = store.write(tmp_path / "t.parquet", pd.DataFrame({"a": [1, 2]}))
     path.write_bytes(path.read_bytes()[:-20])
@@ -134,11 +185,23 @@ def die(i: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_processes_return_every_result():
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Worker processes, also where the tests have one core."""
+    monkeypatch.setattr(gpu, "cores", lambda: 2)
+
+
+def test_processes_return_every_result(two_cores):
     assert dict(gpu.starmap(square, [(i,) for i in range(20)])) == {i: i * i for i in range(20)}
+    assert os.getpid() not in dict(gpu.starmap(os.getpid, [()] * 4)).values()
 
 
-def test_a_dead_worker_is_explained():
+def test_one_core_needs_no_other_process(monkeypatch):
+    monkeypatch.setattr(gpu, "cores", lambda: 1)
+    assert dict(gpu.starmap(os.getpid, [()] * 2)) == {0: os.getpid(), 1: os.getpid()}
+
+
+def test_a_dead_worker_is_explained(two_cores):
     with pytest.raises(StudyError, match="run the same command again"):
         list(gpu.starmap(die, [(0,)]))
     assert dict(gpu.starmap(square, [(3,)])) == {0: 9}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import clip, drawing, gpu, pools, store, synthesis, worlds
+from helpers import analysis, clip, drawing, finetune, gpu, pools, store, synthesis, worlds
 from helpers.pocket import diffusion, generator, upstream
 from helpers.pools import Benchmark
 from helpers.worlds import StudyError
@@ -95,6 +95,18 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
     assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [int(s) % 251 for s in kept.facts["seed"]]
     folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
     assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
+
+
+def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
+    w, named = worlds.adapt(W, seed=1), captions().query("label == 0")  # a seed of its own: stages keep sets in memory
+    store.make("captions", w, lambda path: store.write(path / "aircraft.parquet", named))
+    made = pools.training_set(synthesis.make(w), "aircraft")
+    assert set(made.facts["class"]) == {"A320"} and len(made) == 3
+    chosen = finetune.subset(w, "aircraft", "synthetic", "keep", 2, 0)
+    assert list(chosen.labels) == [0, 0]
+    few = analysis.few_of_each(made, 1)
+    bench = in_process.benchmark(w, "aircraft")
+    assert len(few) == 1 and list(analysis.examples(made, bench, CLASSES, 3)) == ["A320"]
 
 
 def test_captions_are_missed_with_the_command_that_writes_them(in_process):

@@ -1,4 +1,4 @@
-"""Tiny language models, generators and CLIPs in the formats that the published ones come in; each takes seconds to make."""
+"""Tiny models and folders of images in the formats that the published ones come in; each takes seconds to make."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import contextlib
 import json
 import random
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
 
 LINES = [f"{name}{where} => a photo of {a} {name}{end}" for name in ("house", "boat", "A320 aircraft", "rose", "tree", "Audi A4 car")
          for a in ("a", "one small", "an old") for where, end in (("", ""), (", sea", " by the sea"), (", in", " in a field"))]
@@ -138,10 +142,69 @@ CLIP = {"embed_dim": 32, "vision_cfg": {"image_size": 32, "patch_size": 8, "widt
         "text_cfg": {"context_length": 77, "vocab_size": 514, "width": 32, "heads": 2, "layers": 2}}
 
 
-def clip(folder: Path) -> Path:
+def clip(folder: Path, seed: int = 0) -> Path:
     """A tiny open_clip model as ``helpers.clip.save`` leaves it: ``config.json``, tokenizer, safetensors."""
     from helpers import clip as clips
 
-    with seeded():
+    with seeded(seed):
         clips.save(clips.build(CLIP, clip_tokenizer(folder)), folder, CLIP)
     return folder
+
+
+def judge(folder: Path) -> Path:
+    """Another tiny open_clip model as a repository on the hub has it: ``open_clip_config.json``, tokenizer, safetensors."""
+    import torch
+    from open_clip.push_to_hf_hub import save_for_hf
+
+    from helpers import clip as clips
+
+    with seeded(1):
+        made = clips.build(CLIP, clip_tokenizer(folder))
+    save_for_hf(made.model.to(memory_format=torch.contiguous_format), made.tokenizer, CLIP, str(folder), safe_serialization=True)
+    return folder
+
+
+def classifier(folder: Path, classes: int = 3, seed: int = 0) -> Path:
+    """A tiny timm model as a repository on the hub has it: ``config.json`` and safetensors."""
+    import timm
+
+    with seeded(seed):
+        made = timm.create_model("test_resnet", num_classes=classes, pretrained_cfg_overlay={"input_size": (3, 32, 32)})
+    timm.models.save_for_hf(made, folder, safe_serialization=True)
+    return folder
+
+
+WNIDS = {"n01": ("cat", "animal"), "n02": ("dog", "animal"), "n03": ("truck", "car")}  # folder -> class, category
+KINDS = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg_compression", "near_focus", "fog_3d")
+
+
+def probe_folders(base: Path, side: int = 32) -> Path:
+    """ImageNet of three classes and the published probe sets in their layouts, without ``sun`` and one of 3DCC's corruptions."""
+    rng = np.random.default_rng(0)
+
+    def put(place: str, *names: str) -> None:
+        (base / place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            Image.fromarray(rng.integers(0, 255, (side, side + 8, 3), dtype=np.uint8)).save(base / place / name)
+
+    for k, wnid in enumerate(WNIDS):
+        put(f"imagenet/train/{wnid}", *(f"{wnid}_{i}.JPEG" for i in range(8)))
+        put(f"imagenet/val/{wnid}", *(f"ILSVRC2012_val_{k}{i:07d}.JPEG" for i in range(4)))
+        for kind in KINDS:
+            for severity in range(1, 6):
+                put(f"imagenet-c/{kind}/{severity}/{wnid}", f"ILSVRC2012_val_{k}{0:07d}.JPEG")
+    for wnid in ("n01", "n03"):
+        put(f"imagenet-r/{wnid}", "art_0.jpg", "tattoo_1.jpg"), put(f"imagenet-a/{wnid}", "0.001_fox_0.9.jpg")
+    for kind in ("original", "mixed_same", "mixed_rand"):
+        put(f"imagenet-9/{kind}/val/00_dog", "fg_n01_a.JPEG", "fg_n02_b.JPEG"), put(f"imagenet-9/{kind}/val/01_vehicle", "fg_n03_a.JPEG")
+    (base / "imagenet-9" / "in_to_in9.json").write_text(json.dumps({"0": 0, "1": 0, "2": 1}))
+    for uncommon in range(3):
+        put(f"focus/{uncommon}/animal", "a.jpg"), put(f"focus/{uncommon}/car", "b.jpg")
+    put("cue-conflict/animal", *(f"animal{i}-car{i}.png" for i in range(3))), put("cue-conflict/car", "car1-animal2.png", "car1-car3.png")
+    put("inaturalist/images", *(f"{i}.jpg" for i in range(4)))
+    categories = pd.DataFrame([(wnid, category) for wnid, (_, category) in WNIDS.items()], columns=["wnid", "category"])
+    for place in ("focus", "cue-conflict"):
+        categories.to_csv(base / place / "categories.csv", index=False)
+    names = pd.DataFrame([(wnid, name) for wnid, (name, _) in WNIDS.items()], columns=["wnid", "name"])
+    names.to_csv(base / "imagenet" / "classes.csv", index=False)
+    return base

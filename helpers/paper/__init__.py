@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers.errors import equally_many
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import ProbeSets
 from helpers.store import Artifact
@@ -55,6 +56,7 @@ def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | N
     """One image per caption and seed by Stable Diffusion, 512 reduced to 256 pixels; SDEdit with ``images`` ([P] section 5)."""
     from helpers.paper import generator
 
+    equally_many(captions=captions, seeds=seeds, images=images)
     return generator.draw(w, captions, seeds, images, strength)
 
 
@@ -129,13 +131,20 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return probes.probe_sets(w)
 
 
+def checkpoint(w: World, name: str) -> str:
+    """The name of a finished model (``families.load``), with a path in it that is relative to ``$STUDY_PAPER`` made absolute."""
+    from helpers.paper import config
+
+    return config.checkpoint(name)
+
+
 def quality(w: World) -> dict:
     """Raises ``NotKnown``: the published models come with their own papers."""
     raise NotKnown(f"world {w.name!r} does not measure its upstream models. {_RENDERED} 00")
 
 
 def clip_folder(w: World) -> Path:
-    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (helpers.clip.save)."""
+    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (``helpers.clip.load_folder``)."""
     from helpers.paper import config
 
     return Path(config.settings().clip)

@@ -2,15 +2,22 @@
 
 Every key is optional; without the file everything has the published name and lies in the folder itself. Relative paths are
 relative to the folder. A name of weights is a folder or file here if there is one, else a name on the Hugging Face hub (or,
-for ``clip``, a tag of open_clip), which must be in the local cache: nothing is downloaded by surprise.
+for ``clip``, a tag of open_clip), which must be in the local cache: nothing is downloaded by surprise. Weights are safetensors.
 
     language_model = "meta-llama/Llama-2-7b-hf"    # hub name, or folder as transformers saves it
-    clip = "laion2b_s34b_b88k"                     # open_clip tag, checkpoint file, or folder as helpers.clip.save leaves it
+    clip = "laion2b_s34b_b88k"                     # open_clip tag, file, or folder as on the hub or as helpers.clip.save leaves it
     drawn = 512                                    # pixels: what the generator draws ...
     kept = 256                                     # ... and what is kept of it
     laion = "laion"                                # img2dataset shards: 00000.parquet beside 00000.tar
     index = "http://localhost:1234/knn-service"    # or a folder of clip-retrieval; without: built from the shards
-    benchmarks = "benchmarks"                      # torchvision's layouts
+    benchmarks = "benchmarks"                      # torchvision's layouts; the probe sets of notebook 07 as in helpers/paper/probes.py
+    judge = "ViT-L-14/openai"                      # CLIP that judges images in notebook 06: MODEL/TAG of open_clip, MODEL/FILE, or FOLDER
+    checkpoints = [                                # finished models that notebook 07 probes: family, source of its images, name
+        ["supervised", "retrieved", "timm/resnet50.a1_in1k"],                       # retrieved: real images; a name that timm knows,
+        ["supervised", "synthetic", "timm/resnet50/weights/clone.safetensors"],     # its architecture with a file, or timm/FOLDER
+        ["language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"],    # the same for open_clip
+        ["language-supervised", "synthetic", "open_clip/weights/synclip"],          # a folder as the hub has it
+    ]
     [generators]                                   # name -> hub name, or folder as diffusers saves it
     "1.5" = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     [tasks.birds]                                  # your own task: birds/train/<class>/*.jpg, test/, and val/ if there is one
@@ -33,7 +40,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import worlds
+from helpers import families, worlds
 from helpers.worlds import StudyError, World, unknown
 
 FILE = "paper.toml"
@@ -64,6 +71,8 @@ class Config:
     laion: Path = Path("laion")
     index: str | None = None
     benchmarks: Path = Path("benchmarks")
+    judge: str = "ViT-L-14/openai"  # not the CLIP that is adapted and that filters, and trained on other data
+    checkpoints: tuple[tuple[str, str, str], ...] = ()  # none: those of RobustnessSettings
     tasks: Mapping[str, Task] = field(default_factory=dict)
     world: Mapping[str, object] = field(default_factory=dict)  # settings of helpers/worlds.py to replace
 
@@ -96,7 +105,7 @@ def _read(folder: Path, changed: int | None) -> Config:
     tasks = {name: _task(folder, name, _checked(Task, table, f"key of [tasks.{name}] in {file}")) for name, table in made.tasks.items()}
     return dataclasses.replace(
         made, tasks=tasks, laion=folder / made.laion, benchmarks=folder / made.benchmarks, clip=_here(folder, made.clip),
-        language_model=_here(folder, made.language_model), index=made.index and _here(folder, made.index),
+        judge=placed(folder, made.judge), language_model=_here(folder, made.language_model), index=made.index and _here(folder, made.index),
         generators={name: _here(folder, path) for name, path in {**GENERATORS, **made.generators}.items()})
 
 
@@ -108,6 +117,18 @@ def _task(folder: Path, name: str, task: Task) -> Task:
 def _here(folder: Path, name: str) -> str:
     """A path in the folder where there is one of this name, else the name: that of something on a hub, or a service."""
     return str(folder / name) if (folder / name).exists() else name
+
+
+def placed(folder: Path, name: str) -> str:
+    """``name`` of a model, with its path made absolute where it is "FOLDER" or "MODEL/FILE" and that is there."""
+    model, _, file = name.partition("/")
+    return f"{model}/{folder / file}" if file and (folder / file).is_file() else _here(folder, name)
+
+
+def checkpoint(name: str) -> str:
+    """The same for "LIBRARY/" and such a name, relative to ``$STUDY_PAPER``."""
+    library, slash, rest = name.partition("/")
+    return library + slash + placed(root(), rest) if rest else name
 
 
 def _checked(kind: type, given: object, what: str):
@@ -146,7 +167,9 @@ def configured(w: World) -> World:
     s = settings()
     pretrained = {"model": "upstream", "pretrained": identity(s.clip)} if Path(s.clip).is_dir() else {"pretrained": s.clip}
     w = worlds.adapt(w, tasks=(*w.tasks, *(t for t in s.tasks if t not in w.tasks)), clip=pretrained)
+    w = worlds.adapt(w, **({"robustness": {"checkpoints": s.checkpoints}} if s.checkpoints else {}))
     w = worlds.adapt(w, **s.world)
+    families.checked(w.robustness.checkpoints)
     for task in w.tasks:
         if task not in (*worlds.WORLDS[w.name].tasks, *s.tasks):
             raise unknown(f"task in [world] of {root() / FILE}", task, (*worlds.WORLDS[w.name].tasks, *s.tasks))
@@ -155,11 +178,16 @@ def configured(w: World) -> World:
 
 def outside(w: World) -> dict[str, dict]:
     """Artifact -> what lies outside the store that it is made of: weights by name or by the files in their folder, shards."""
+    from helpers.paper import probes
+
     s = settings()
-    drawing = {"generators": {n: identity(s.generators[n]) for n in (w.synthesis.generator, *w.analysis.generators) if n in s.generators},
-               "drawn": s.drawn, "kept": s.kept}
+    used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
+    drawing = {"generators": {n: identity(s.generators[n]) for n in used if n in s.generators}, "drawn": s.drawn, "kept": s.kept}
     made = {"captions": {"language_model": identity(s.language_model)}, "pool": {"shards": identity(str(s.laion))},
             **dict.fromkeys(("synthetic", "samples", "analysed", "arms", "paired", "prompted"), drawing),
+            "scaled": {"judge": identity(s.judge)},
+            "robust": {"checkpoints": [identity(checkpoint(name)) for *_, name in w.robustness.checkpoints],
+                       "sets": probes.present(s.benchmarks)},
             "benchmarks": {n: _told(t) for n, t in s.tasks.items()}}
     return made | ({"embeddings": {"index": s.index}} if s.index else {})
 
@@ -170,8 +198,16 @@ def _told(task: Task) -> str:
 
 
 def identity(name: str) -> str:
-    """A name on a hub as it is; a folder as a hash of the names and sizes of its files, wherever it lies."""
-    return _listing(name, Path(name).stat().st_mtime_ns) if Path(name).is_dir() else name
+    """A name on a hub as it is; a folder as a hash of the names and sizes of its files, a file as name and size, wherever they lie.
+
+    The same for "MODEL/FILE", "LIBRARY/FOLDER" and "LIBRARY/MODEL/FILE".
+    """
+    for before, path in (("", name), *((name[: i + 1], name[i + 1 :]) for i, letter in enumerate(name) if letter == "/")):
+        if Path(path).is_absolute() and Path(path).is_dir():
+            return before + _listing(path, Path(path).stat().st_mtime_ns)
+        if Path(path).is_absolute() and Path(path).is_file():
+            return f"{before}{Path(path).name}, {Path(path).stat().st_size} bytes"
+    return name
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import clip, families, gpu, store
-from helpers.paper import config, data, judging, weights
+from helpers import arms, clip, families, gpu, store
+from helpers.paper import config, data, probes, weights
 from helpers.worlds import Need, StudyError, World
 
 PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
 CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
+IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 PIXEL = 3 + 2  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -25,27 +26,41 @@ def needs(w: World) -> list[Need]:
         s = config.settings()
     except StudyError as e:
         return [Need("$STUDY_PAPER", "00 01 02 03 04 05 06 07", False, os.environ.get("STUDY_PAPER") or "not set", str(e))]
-    compared = [g for g in w.analysis.generators if g != w.synthesis.generator]
+    compared = {g: "00 05" if g in w.analysis.generators else "" for g in (*w.analysis.generators, *w.scaling.generators)
+                if g != w.synthesis.generator}
     models = [("language model", s.language_model, "01"),
-              (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05"),
-              *((f"generator {g}", _generator(s, g), "00 05") for g in compared)]
+              (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05 06"),
+              *((f"generator {g}", _generator(s, g), f"{used} 06" if g in w.scaling.generators else used) for g, used in compared.items())]
     rows = [_found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name))) for what, name, numbers in models]
-    rows.append(_found("CLIP", "00 02 03 04 05", s.clip, lambda: _clip(w, s.clip)))
-    rows += [_found(f"benchmark {t}", "00 01 02 03 04 05", str(s.benchmarks), lambda t=t: _benchmark(w, t)) for t in w.tasks]
+    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
+    rows += [_found(f"benchmark {t}", "00 01 02 03 04 05 06", str(s.benchmarks), lambda t=t: _benchmark(w, t)) for t in w.tasks]
     rows.append(_found("pool", "00 01 03", str(s.laion), lambda: f"{len(data.open_pool(w)):,} pairs in {s.laion}"))
     if s.index:
         rows.append(_index(s.index))
-    rows.append(_found("CLIP that judges", "06", "/".join(judging.JUDGE), lambda: str(clip.located(*judging.JUDGE))))
+    rows.append(_found("CLIP that judges", "06", s.judge, lambda: str(clip.place(s.judge)), "judge"))
     rows.append(_found("probed benchmark", "07", str(s.benchmarks), lambda: _benchmark(w, w.robustness.task)))
-    rows += [_found("probed checkpoint", "07", n, lambda n=n: str(families.located(n))) for *_, n in w.robustness.checkpoints]
-    return [*rows, _memory([name for _, name, _ in models]), _disk(w)]
+    rows += [_found("probed checkpoint", "07", f"{name}, {family} on {source}", lambda name=name: _checkpoint(name), "checkpoints")
+             for family, source, name in w.robustness.checkpoints]
+    return [*rows, _probe_sets(s.benchmarks), _memory([name for _, name, _ in models]), _disk(w)]
 
 
-def _found(what: str, numbers: str, looked: str, find: Callable[[], str]) -> Need:
+def _found(what: str, numbers: str, looked: str, find: Callable[[], str], key: str = "") -> Need:
     try:
         return Need(what, numbers, True, find())
     except StudyError as e:
-        return Need(what, numbers, False, f"looked for {looked}", str(e))
+        other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
+        return Need(what, numbers, False, f"looked for {looked}", f"{e}{other}")
+
+
+def _checkpoint(name: str) -> str:
+    return str(families.located(config.checkpoint(name)))
+
+
+def _probe_sets(base: Path) -> Need:
+    here, every = probes.present(base), dict.fromkeys(place.split("/")[0] for place in probes.PLACES.values())
+    lacking = [top for top in every if not any(probes.PLACES[name].split("/")[0] == top for name in here)]
+    without = f"; without {', '.join(lacking)} (layouts: helpers/paper/probes.py)" if lacking else ""
+    return Need("probe sets", "07", True, f"{len(here)} of {len(probes.PLACES)} in {base}{without}")
 
 
 def _generator(s: config.Config, name: str) -> str:
@@ -107,9 +122,15 @@ def _drawn(w: World) -> int:
     return math.ceil(arms * w.analysis.size / w.clip.top_share) + len(w.analysis.strengths) * w.analysis.size
 
 
+def _arms(w: World) -> int:
+    """Images drawn by notebook 06: every arm at its largest size, and the pairs."""
+    return len(arms.drawn(w)) * w.scaling.sizes[-1] + w.scaling.pairs[-1]
+
+
 def _disk(w: World) -> Need:
-    need, have = (_captions(w) + _drawn(w)) * config.settings().kept ** 2 * PIXEL, store.free(store.root())
-    return Need("disk for what is drawn", "02 05", have >= need, f"{have / 1e9:,.0f} GB free for {store.root()}, {need / 1e9:,.1f} wanted",
+    need, have = (_captions(w) + _drawn(w) + _arms(w)) * config.settings().kept ** 2 * PIXEL, store.free(store.root())
+    where = f"{have / 1e9:,.0f} GB free for {store.root()}, {need / 1e9:,.1f} wanted"
+    return Need("disk for what is drawn", "02 05 06", have >= need, where,
                 "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in paper.toml.")
 
 
@@ -125,15 +146,32 @@ def _trained(w: World) -> tuple[int, int]:
     return sweep, arms
 
 
+def _scaled(w: World) -> tuple[int, int]:
+    """Images that notebook 06 embeds, mirrored and judged ones counted, and images that its CLIPs on pairs are trained on."""
+    s = w.scaling
+    return 3 * (len(arms.drawn(w)) + 3) * s.sizes[-1], len(s.pairs) * 3 * w.robustness.seeds * w.robustness.steps * w.robustness.batch
+
+
+def _probed(w: World) -> tuple[int, int]:
+    """Images that notebook 07 passes through its checkpoints, and those on which attacks take a gradient."""
+    s, sets, n = w.robustness, len(probes.present(config.settings().benchmarks)), len(w.robustness.checkpoints)
+    try:
+        tested = len(data.benchmark(w, s.task).test)
+    except StudyError:
+        tested = IMAGENET_TEST
+    return n * (s.probe_images * sets + s.validation + tested), n * s.attacked * len(s.epsilons) * (s.pgd_steps + 2)
+
+
 def costs(w: World) -> dict[str, str]:
     """Notebook -> device-hours, from the rates in ``00_throughput.csv`` (``bench, per_second, device``), which benchmarks write."""
     try:
         pool = len(data.open_pool(w))
     except StudyError:
         pool = 0
-    (sweep, arms), drawn = _trained(w), _drawn(w)
+    (sweep, ablated), drawn, (seen, paired), (probed, attacked) = _trained(w), _drawn(w), _scaled(w), _probed(w)
     work = {"01": [("caption", _captions(w) * 4 / 3)], "02": [("synthesis", _captions(w))], "03": [("embed", 2 * pool)],
-            "04": [("finetune", sweep)], "05": [("synthesis", drawn), ("finetune", arms)]}
+            "04": [("finetune", sweep)], "05": [("synthesis", drawn), ("finetune", ablated)],
+            "06": [("synthesis", _arms(w)), ("embed", seen), ("finetune", paired)], "07": [("embed", probed), ("finetune", attacked)]}
     rates = measured(w)
     return {"00": "minutes", **{number: "; ".join(_cost(rates, name, items) for name, items in parts) for number, parts in work.items()}}
 

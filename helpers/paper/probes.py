@@ -31,6 +31,12 @@ from helpers.worlds import StudyError, World
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CORRUPTIONS = {kind: {"jpeg": "jpeg_compression"}.get(kind, kind) for kind in (*IMAGE_SPACE, *DEPTH_AWARE)}
+PLAIN = {"original": "imagenet/val", "renditions": "imagenet-r", "natural_adversarial": "imagenet-a",
+         **{f"{kind}-{s}": f"imagenet-c/{name}/{s}" for kind, name in CORRUPTIONS.items() for s in SEVERITIES}}
+GROUPED = {"mixed_same": "imagenet-9/mixed_same/val", "mixed_rand": "imagenet-9/mixed_rand/val",
+           **{f"context_{k}": f"focus/{k}" for k in range(3)}}
+UNKNOWN = {"ood_near": "sun", "ood_far": "inaturalist"}
+PLACES = {**PLAIN, **GROUPED, **UNKNOWN, "cue_conflict": "cue-conflict"}  # probe set -> folder
 
 
 def read(path: Path, side: int) -> np.ndarray:
@@ -61,28 +67,31 @@ def labelled(path: Path, names: Sequence[str], side: int, most: int) -> Split:
                  pd.DataFrame({"file": [f.name for f, _ in chosen], "class": [name for _, name in chosen]}))
 
 
+def present(base: Path) -> list[str]:
+    """The names of the probe sets whose folders are under ``base``."""
+    return [name for name, place in PLACES.items() if (base / place).is_dir()]
+
+
 def probe_sets(w: World) -> ProbeSets:
     """The probe sets that are there; at most ``robustness.probe_images`` evenly spread images of each."""
     most, side, base = w.robustness.probe_images, w.image_size, config.settings().benchmarks
-    wnids = list(data.imagenet(base / "imagenet")[0])
-    plain = {"original": "imagenet/val", "renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
-    plain |= {f"{kind}-{s}": f"imagenet-c/{name}/{s}" for kind, name in CORRUPTIONS.items() for s in SEVERITIES}
-    sets = {name: labelled(base / place, wnids, side, most) for name, place in plain.items() if (base / place).is_dir()}
-    among = {name: np.unique(sets[name].labels) for name in ("renditions", "natural_adversarial") if name in sets}
+    wnids, here = list(data.imagenet(base / "imagenet")[0]), set(present(base))
+    sets = {name: labelled(base / place, wnids, side, most) for name, place in PLAIN.items() if name in here}
+    among = {name: np.array([i for i, wnid in enumerate(wnids) if (base / PLAIN[name] / wnid).is_dir()])
+             for name in ("renditions", "natural_adversarial") if name in sets}
     groupings: dict[str, np.ndarray] = {}
-    for name, place in {"mixed_same": "imagenet-9/mixed_same/val", "mixed_rand": "imagenet-9/mixed_rand/val",
-                        **{f"context_{k}": f"focus/{k}" for k in range(3)}}.items():
-        if (base / place).is_dir():
+    for name, place in GROUPED.items():
+        if name in here:
             categories, groupings[name] = grouping(base / place.split("/")[0], wnids, sorted(d.name for d in (base / place).iterdir()))
             sets[name] = labelled(base / place, categories, side, most)
-    for name, place in {"ood_near": "sun", "ood_far": "inaturalist"}.items():
-        if (base / place).is_dir():
+    for name, place in UNKNOWN.items():
+        if name in here:
             chosen = [files(base / place)[i] for i in np.unique(np.linspace(0, len(files(base / place)) - 1, most).round().astype(int))]
             sets[name] = Split(np.stack([read(f, side) for f in chosen]), np.full(len(chosen), -1))
     groups = pd.DataFrame(index=wnids)
     if (base / "cue-conflict").is_dir():
         sets["cue_conflict"], groups = cue_conflict(base / "cue-conflict", wnids, side, most)
-    missing = sorted({*plain, "mixed_same", "mixed_rand", "context_0", "ood_near", "ood_far", "cue_conflict"} - set(sets))
+    missing = dict.fromkeys(re.sub(r"/[\d]$", "", place) for name, place in PLACES.items() if name not in sets)
     print(f"probe sets: {len(sets)} read" + (f", left out as their folders are not there: {', '.join(missing)}" if missing else ""))
     return ProbeSets(sets, groups, among, groupings)
 

@@ -21,6 +21,11 @@ def folder(what: str, name: str) -> Path:
     try:
         found = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as e:
+        if name.startswith(("/", "~", ".")) or name.count("/") > 1:
+            key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
+            raise StudyError(f"{what} {name!r} is a path, but there is no such folder. It is named under {key} in paper.toml (in "
+                             "$STUDY_PAPER): put the weights there or name the folder they are in. Or take a world that needs nothing: "
+                             "pocket.") from e
         raise StudyError(f"{what} {name!r} is not on this machine: neither a folder nor in the Hugging Face cache. Accept its licence on "
                          f"its page, log in (hf auth login), and run: hf download {name}   If you have it elsewhere, put its folder into "
                          "paper.toml. Or take a world that needs nothing: pocket.") from e

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import store
+from helpers.errors import equally_many
 from helpers.pools import Benchmark, Pool, Split
 from helpers.probes import PUBLISHED, ProbeSets
 from helpers.store import Artifact
@@ -48,6 +49,7 @@ def draw(w: World, captions: list[str], seeds: list[int], images: np.ndarray | N
     """One image per caption and seed, (n, side, side, 3) uint8; with ``images`` and ``strength`` (0..1] by SDEdit."""
     from helpers.pocket import generator, upstream
 
+    equally_many(captions=captions, seeds=seeds, images=images)
     pipe = generator.load(upstream.folder(w) / "generator", w.synthesis.generator)
     return generator.draw(pipe, captions, seeds, w.synthesis, images, strength)
 
@@ -119,6 +121,11 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     from helpers.pocket import probes
 
     return probes.probe_sets(w, task)
+
+
+def checkpoint(w: World, name: str) -> str:
+    """``name``: that of a finished model (``families.load``)."""
+    return name
 
 
 def quality(w: World) -> dict:

@@ -23,6 +23,8 @@ from helpers.worlds import StudyError, World
 SOURCES = {"clip": "unadapted CLIP", "retrieved": "retrieved", "synthetic": "synthetic", "mixed": "mixed",
            "ground_truth": "ground truth"}
 COLOURS = {"clip": "#5c5c5c", "retrieved": "#0072b2", "synthetic": "#d55e00", "mixed": "#009e73", "ground_truth": "#b8860b"}
+CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
+PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")  # the same for categories in twos
 DPI = 150
 
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc={
@@ -92,7 +94,26 @@ def grid(rows: Sequence[tuple[str, np.ndarray]], columns: Sequence[str] = (), ti
     return fig
 
 
-def with_inset(image: np.ndarray, box: tuple[float, float, float, float], side: int = 192) -> np.ndarray:
+def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) -> tuple[float, float, float, float]:
+    """Where the main gear stands in a side view of an aircraft: a box (x0, y0, x1, y1 as shares) for ``with_inset``.
+
+    ``gear``: from the first to the last wheel, as shares of the side from the middle, with the nose to the left. Aircraft face
+    either way and stand a little aside; so, of the stretches as long as the gear that are near its place in one of the two
+    directions, the one in which the line of the wheels is darkest is put into the middle of a box of ``width``.
+    """
+    n, (first, last) = len(image), gear
+    line = image[round(0.7 * n) : round(0.82 * n)].mean(2)
+    dark = np.maximum(np.median(line, 1, keepdims=True) - line, 0).sum(0)
+    span = max(1, round((last - first) * n))
+    found = np.convolve(dark, np.ones(span), "valid")
+    middle = (np.arange(len(found)) + span / 2) / n - 0.5
+    near = np.abs(np.abs(middle) - abs(first + last) / 2) <= 0.07  # as far aside as the renderer puts them
+    pixels, middle = round(width * n), 0.5 + middle[near][found[near].argmax()]  # whole pixels, so that all boxes are of one size
+    left = int(np.clip(round(middle * n - pixels / 2), 0, n - pixels))
+    return left / n, 0.62, (left + pixels) / n, 0.84
+
+
+def with_inset(image: np.ndarray, box: tuple[float, float, float, float], side: int = 448) -> np.ndarray:
     """An image enlarged to ``side`` pixels, with the part in ``box`` (x0, y0, x1, y1 as shares) enlarged below it."""
     from PIL import Image
 
@@ -101,7 +122,7 @@ def with_inset(image: np.ndarray, box: tuple[float, float, float, float], side: 
     height = round(side * (y1 - y0) / max(x1 - x0, 1))
     whole = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
     part = np.asarray(Image.fromarray(image[y0:y1, x0:x1]).resize((side, height), Image.Resampling.NEAREST))
-    return np.concatenate([whole, np.full((4, side, 3), 255, np.uint8), part])
+    return np.concatenate([whole, np.full((side // 48, side, 3), 255, np.uint8), part])
 
 
 def interval(values) -> tuple[float, float, float]:

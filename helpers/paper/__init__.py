@@ -100,6 +100,11 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     return judging.features(images)
 
 
+def main_gear(w: World, name: str) -> tuple[float, float] | None:
+    """None: nobody has measured where wheels stand in photographs."""
+    return None
+
+
 def intervention(w: World) -> Artifact:
     """Raises ``NotKnown``: nobody trains Stable Diffusion anew on a pool with a class thinned out."""
     raise NotKnown(f"world {w.name!r} cannot train its generator again on another pool. {_RENDERED} 06 -p intervention=True")

@@ -94,6 +94,16 @@ def judge_features(w: World, images: np.ndarray) -> np.ndarray:
     return judges.embed(upstream.folder(w), "variant", images)
 
 
+def main_gear(w: World, name: str) -> tuple[float, float] | None:
+    """Where the main wheels of an aircraft begin and end, as shares of the picture's side from its middle, nose to the left."""
+    from helpers.pocket.aircraft import WHEEL, axle_positions
+    from helpers.pocket.canvas import UNIT
+    from helpers.pocket.render import subject
+
+    places = [x for leg in axle_positions(subject("aircraft", name)) for x in leg]
+    return (min(places) - WHEEL) / UNIT, (max(places) + WHEEL) / UNIT
+
+
 def intervention(w: World) -> Artifact:
     """Generators trained on pools in which classes were made rare, and what they draw (helpers/pocket/rarity.py); minutes."""
     from helpers.pocket import rarity

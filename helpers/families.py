@@ -7,7 +7,7 @@ small tower. Only what the tower learns from differs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
+from helpers.lazy import Lazy
 from helpers.pools import Benchmark, Split
 from helpers.worlds import StudyError, World, unknown
 
@@ -212,7 +213,15 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def logits(model: Adapted, images: np.ndarray) -> np.ndarray:
     """Logits (n, classes) float32 of uint8 images (n, side, side, 3)."""
-    return clip.embed_images(model.clip, images) @ model.weight.cpu().numpy().T + model.bias.cpu().numpy()
+    return logits_by_set(model, {"": images})[""]
+
+
+def logits_by_set(model: Adapted, sets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The logits of several sets of images of one size: small ones fill batches together, as if they were one."""
+    embedded = clip.embed_images(model.clip, Lazy(*sets.values()))
+    parts = np.split(embedded, np.cumsum([len(images) for images in sets.values()])[:-1])
+    weight, bias = model.weight.cpu().numpy().T, model.bias.cpu().numpy()
+    return {name: part @ weight + bias for name, part in zip(sets, parts, strict=True)}
 
 
 def logits_of(model: Adapted) -> Callable:

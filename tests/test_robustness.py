@@ -111,7 +111,8 @@ def line():
 @pytest.mark.parametrize("eps", [0.002, 0.02, 0.3])
 def test_attacks_find_the_known_optimum_of_a_linear_model(eps):
     logits_of, x, y, optimum = line()
-    assert torch.equal(probes.fgsm(logits_of, x, y, eps), optimum(eps))
+    twice = probes.fgsm(logits_of, x, y, (eps, 2 * eps))
+    assert torch.equal(twice[0], optimum(eps)) and torch.equal(twice[1], optimum(2 * eps))
     found = probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(1))
     assert torch.allclose(logits_of(found), logits_of(optimum(eps)), atol=1e-5)
     assert not torch.allclose(logits_of(found), logits_of(x), atol=1e-3)
@@ -129,7 +130,7 @@ def test_pgd_is_at_least_as_strong_as_fgsm_where_the_loss_bends():
     y = logits_of(x).argmax(1)
     for eps in (0.01, 0.03):
         fgsm, pgd = (probes.accuracy(logits_of(a).numpy(), y.numpy()) for a in (
-            probes.fgsm(logits_of, x, y, eps), probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(0))))
+            probes.fgsm(logits_of, x, y, [eps])[0], probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(0))))
         assert pgd <= fgsm < 1
     assert torch.equal(probes.pgd(logits_of, x, y, 0.0, 3, torch.Generator()), x)
 

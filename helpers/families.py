@@ -6,6 +6,7 @@ small tower. Only what the tower learns from differs.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -225,9 +226,30 @@ def logits_by_set(model: Adapted, sets: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def logits_of(model: Adapted) -> Callable:
-    """The same as a differentiable function of pixels (n, 3, s, s) in 0..1, with the model's own normalisation inside."""
+    """The same as a differentiable function of pixels (n, 3, s, s) in 0..1, with the model's own resizing and normalisation inside."""
     def function(x):
+        x = resized(x, model.clip.image_size)
         embedded = model.clip.model.encode_image(clip.pixels(model.clip, 255 * x.permute(0, 2, 3, 1)), normalize=True)
         return embedded @ model.weight.T + model.bias
 
     return function
+
+
+def resized(x, side: int):
+    """Square pictures (n, 3, s, s) in 0..1 at another size: ``interpolate``, bicubic and antialiased, as two products of matrices.
+
+    The same up to rounding; its gradient, which attacks want again and again, costs a tenth.
+    """
+    if x.shape[-1] == side:
+        return x
+    weights = _weights(x.shape[-1], side).to(x.device)
+    return (weights @ (x @ weights.T)).clamp(0, 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(old: int, new: int):
+    import torch
+
+    with torch.inference_mode(False):  # used in gradients later, whoever asks first
+        eye = torch.eye(old)[None, None]
+        return torch.nn.functional.interpolate(eye, (new, old), mode="bicubic", antialias=True)[0, 0]

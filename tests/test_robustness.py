@@ -325,6 +325,16 @@ def test_a_kind_of_prompt_is_a_source(monkeypatch):
     assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
 
 
+@pytest.mark.parametrize("old, new", [(64, 32), (20, 32), (32, 32)])
+def test_pictures_are_resized_as_by_interpolate(old, new):
+    x = torch.rand(2, 3, old, old, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    wanted = torch.nn.functional.interpolate(x, (new, new), mode="bicubic", antialias=True).clamp(0, 1) if old != new else x
+    found = families.resized(x, new)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    gradients = [torch.autograd.grad(made.square().sum(), x)[0] for made in (found, wanted)]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
 def test_shrunk_images_look_to_a_tower_like_the_full_ones(toy):
     images = np.repeat(np.repeat(toy.test.images, 2, 1), 2, 2)
     model = families.train(W, "supervised", toy.train, toy.train, toy, 0)

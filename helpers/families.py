@@ -126,14 +126,33 @@ def _self_supervised(w: World, made: Clip, images: Split, real: Split, bench: Be
 
 
 def _language_supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
-    ids, loss = made.tokenizer(list(images.facts["caption"])).to(gpu.device()), clip.contrastive_loss()
+    ids, loss = made.tokenizer(list(images.facts["caption"])), clip.contrastive_loss()
 
     def loss_of(x, rows, generator):
-        image, text, scale = made.model(adapt.augmented(x, generator, CROP), ids[rows])
-        return loss(image.float(), text.float(), scale.float())
+        image = made.model.encode_image(adapt.augmented(x, generator, CROP), normalize=True)
+        return loss(image.float(), text_embeddings(made, ids[rows]).float(), made.model.logit_scale.exp().float())
 
     _fit(w, made, images, list(made.model.parameters()), loss_of, seed)
     return text_classifier(made, bench)
+
+
+def text_embeddings(made: Clip, ids):
+    """Unit embeddings (n, d) of token ids (n, context) by a causal text tower, the same as ``encode_text`` up to rounding.
+
+    What follows a text's end is left out, as nothing before it can see it: texts go through the tower in two halves, the
+    shorter ones and the longer ones, each cut where its longest ends. Most captions are half as long as the longest.
+    """
+    import torch
+
+    model, ends, parts = made.model, ids.argmax(1), []
+    order = ends.argsort(stable=True)
+    for half in order.chunk(2):
+        width = int(ends[half].max()) + 1
+        part = ids[half, :width].to(gpu.device())
+        x = model.token_embedding(part) + model.positional_embedding[:width]
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:width, :width]))
+        parts.append(x[torch.arange(len(half)), ends[half]] @ model.text_projection)
+    return torch.nn.functional.normalize(torch.cat(parts)[order.argsort()], dim=-1)
 
 
 def linear_classifier(made: Clip, train: Split, bench: Benchmark, validation: int) -> Adapted:

@@ -325,6 +325,19 @@ def test_a_kind_of_prompt_is_a_source(monkeypatch):
     assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
 
 
+def test_texts_are_embedded_as_by_the_tower_itself(toy):
+    made = families.untrained(W, 0)
+    captions = ["a rose", "a photo of a corn poppy in a meadow at sunset with a bee", "", "a photo of a balloon flower", "sea"]
+    ids = made.tokenizer(captions)
+    wanted = made.model.encode_text(ids, normalize=True)
+    assert torch.allclose(families.text_embeddings(made, ids), wanted, atol=1e-6)
+    assert torch.allclose(families.text_embeddings(made, ids[:1]), wanted[:1], atol=1e-6)
+    other, weight = wanted.detach().roll(1, 0), made.model.token_embedding.weight
+    both = (families.text_embeddings(made, ids), wanted)
+    gradients = [torch.autograd.grad((found @ other.T).square().sum(), weight)[0] for found in both]
+    assert torch.allclose(*gradients, atol=1e-5) and gradients[1].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("old, new", [(64, 32), (20, 32), (32, 32)])
 def test_pictures_are_resized_as_by_interpolate(old, new):
     x = torch.rand(2, 3, old, old, generator=torch.Generator().manual_seed(0)).requires_grad_(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import platform
@@ -150,10 +151,13 @@ def _start_worker(cards=None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the main process, which then stops the workers
 
 
+PRELOADED = ["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"]
+
+
 @functools.cache
 def _forkserver():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -167,6 +171,10 @@ def prepare_workers() -> None:
 @functools.cache
 def _processes(count: int = 0) -> ProcessPoolExecutor:
     """A process per core; or, with ``count``, one for each of so many GPUs."""
+    _forkserver()
+    forkserver.ensure_running()
+    for name in PRELOADED:
+        importlib.import_module(name)  # needed soon, and for as long there is nothing to do but wait for the server's imports
     if not count:
         return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
     cards, names = _forkserver().Queue(), [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]

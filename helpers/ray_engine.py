@@ -42,6 +42,7 @@ def connect(address: str):
     A connection that this process has already is kept. Raises ``StudyError`` when Ray is not installed, cannot be started,
     or there is none at ``address``.
     """
+    _show_token(address)
     ray = _imported(address)
     if ray.is_initialized():
         return ray
@@ -58,6 +59,13 @@ def connect(address: str):
         raise StudyError(f"Ray {address!r} could not be {'started' if address == 'local' else 'joined'}: "
                          f"{_first_line(e)} {VALID}") from e
     return ray
+
+
+def _show_token(address: str) -> None:
+    """Newer clusters ask for the token that ``ray start`` left; Ray sends it when told so, and one that asks for none does not mind."""
+    kept = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or (Path.home() / ".ray" / "auth_token").exists()
+    if kept and address != "local":
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _imported(address: str):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import gpu, ray_engine, store, worlds
+from helpers import gpu, kernel, ray_engine, store, worlds
 from helpers.worlds import StudyError, unknown
 
 TOP = store.PACKAGE.parent
@@ -84,41 +84,40 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     paths = chosen(names)
     given = {"world": world, **({} if seed is None else {"seed": seed}), **(parameters or {})}
     done = []
-    for path, values in _parameters(paths, given).items():
-        start = time.monotonic()
-        _execute(path, store.root() / world / path.name, values)
-        done.append((path.stem, time.monotonic() - start))
-        print(f"{path.stem}: {done[-1][1]:.0f} s", flush=True)
-        _record(world, done)
-        write_gallery()
-    return done
-
-
-def _execute(path: Path, copy: Path, values: Mapping[str, object]) -> None:
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
-
-    copy.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     _quiet_libraries()
+    values = _parameters(paths, given)
+    with kernel.started(str(TOP)) as manager:
+        for path in paths:
+            start = time.monotonic()
+            _execute(path, store.root() / world / path.name, values[path], manager)
+            done.append((path.stem, time.monotonic() - start))
+            print(f"{path.stem}: {done[-1][1]:.0f} s", flush=True)
+            _record(world, done)
+            write_gallery()
+    return done
+
+
+def _execute(path: Path, copy: Path, values: Mapping[str, object], manager) -> None:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=_kernel(), cwd=str(TOP), progress_bar=False,
-                                   log_output=True, request_save_on_cell_execute=False,
-                                   extra_arguments=["--IPKernelApp.log_level=50"],
-                                   config=Config(KernelManager={"shutdown_wait_time": _seconds_to_stop()}))
+        kernel.empty(manager)
+        papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=manager.kernel_name, km=manager, progress_bar=False,
+                                   log_output=True, request_save_on_cell_execute=False)
     except PapermillExecutionError as e:
         if e.ename in ("StudyError", "MissingArtifact"):
             raise StudyError(f"{path.stem}: {e.evalue}") from None
         raise
+    except DeadKernelError as e:
+        raise StudyError(f"{path.stem}: the kernel was killed, most likely for want of memory. What was finished is kept: run the same "
+                         "command again to go on.") from e
     finally:
         _html(copy)
-
-
-def _seconds_to_stop() -> float:
-    """A kernel with a Ray has much to stop; another has nothing, but would wait for a helper of multiprocessing that ignores it."""
-    return 30.0 if gpu.ray_address() else 1.0
 
 
 def _quiet_libraries() -> None:
@@ -134,18 +133,6 @@ class _Printed(logging.Handler):
         text = record.getMessage().strip()
         if re.match(r"^(?!\d\d_)[\w. ]+: .*\d", text) and not text.startswith(("Input Notebook", "Output Notebook")):
             print("\n".join(f"   {line}" for line in text.splitlines()), flush=True)
-
-
-def _kernel() -> str:
-    """A kernel of this interpreter, whatever other kernels are installed under the name python3."""
-    from ipykernel.kernelspec import install
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    found = KernelSpecManager().get_all_specs().get("python3")
-    if found and os.path.realpath(found["spec"]["argv"][0]) in (os.path.realpath(sys.executable), "python"):
-        return "python3"
-    install(kernel_name="study", prefix=sys.prefix, display_name="Study")
-    return "study"
 
 
 def _html(copy: Path) -> None:

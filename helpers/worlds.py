@@ -210,7 +210,7 @@ POCKET = World("pocket")
 SMOKE = World(
     "smoke", image_size=32,
     pool=PoolSettings(rows=1_500, shard_rows=500, benchmark_per_class=8, upstream="train"),
-    upstream=UpstreamSettings(clip_epochs=3, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
+    upstream=UpstreamSettings(clip_epochs=2, clip_batch=64, autoencoder_steps=40, autoencoder_channels=(8, 16, 16),
                               unet_channels=(16, 32, 32), generator_steps=30, generator_batch=16, language_steps=60,
                               judge_images=800, judge_epochs=2),
     captions=CaptionSettings(per_class=5, max_new_tokens=24, batch=32),

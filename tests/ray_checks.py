@@ -189,5 +189,6 @@ def test_another_process_joins_by_address_and_brings_the_package(on_ray, tmp_pat
     code = f"from helpers import gpu, ray_engine; ray_engine.check({address!r}); jobs = [(\"__import__('helpers').__file__\",)]; " \
            "print(dict(gpu.starmap(eval, jobs))[0])"
     environment = {**os.environ, "STUDY_RAY": address, "PYTHONPATH": os.pathsep.join([str(run.TOP), *sys.path])}
+    environment.pop("RAY_AUTH_MODE", None)  # set by the Ray of this process; another has to find the token by itself
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "py_modules" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr

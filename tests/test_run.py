@@ -42,9 +42,9 @@ def test_parameters_take_the_types_of_their_defaults():
 def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
-    code, message = status(capsys, "smoke", "05")
-    assert code == 1 and "python -m helpers.run smoke 04" in message and len(message.splitlines()) == 1
-    assert (tmp_path / "runs" / "smoke" / "05_analysis.html").exists()
+    code, message = status(capsys, "smoke", "02")
+    assert code == 1 and "python -m helpers.run smoke 01" in message and len(message.splitlines()) == 1
+    assert (tmp_path / "runs" / "smoke" / "02_image_synthesis.html").exists()
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -1,0 +1,42 @@
+"""The kernel that the runner's notebooks share: nothing of one is left for the next, and a killed one is told."""
+
+import nbformat
+import pytest
+
+from helpers import kernel, run, worlds
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory):
+    with kernel.started(str(run.TOP)) as manager:
+        yield manager
+
+
+def asked(manager, code):
+    """What the code prints in the kernel."""
+    client, printed = manager.blocking_client(), []
+    client.start_channels()
+    client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text", "")))
+    client.stop_channels()
+    return "".join(printed)
+
+
+def test_a_notebook_finds_nothing_of_the_one_before(manager):
+    asked(manager, "import sys, numpy; from helpers import worlds; worlds.WORLDS['mine'] = left = 1")
+    assert "left" in asked(manager, "print(dir())")
+    kernel.empty(manager)
+    assert "left" not in asked(manager, "print(dir())")
+    found = asked(manager, "import sys; print('numpy' in sys.modules, 'helpers.worlds' in sys.modules); "
+                           "from helpers import worlds; print('mine' in worlds.WORLDS)")
+    assert found.split() == ["True", "False", "False"]
+    assert asked(manager, "import multiprocessing.spawn as s; print('name' in s.get_preparation_data('one'))") == "True\n"
+
+
+def test_a_killed_kernel_is_told_in_one_line(manager, tmp_path):
+    path = tmp_path / "00_killed.ipynb"
+    cells = [nbformat.v4.new_code_cell("world = 'smoke'"), nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    with pytest.raises(worlds.StudyError, match="00_killed: the kernel was killed.*same command"):
+        run._execute(path, tmp_path / "copy.ipynb", {}, manager)
+    with pytest.raises(worlds.StudyError, match="does not answer"):
+        kernel.empty(manager)

@@ -6,7 +6,9 @@ small tower. Only what the tower learns from differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
+from helpers.lazy import Lazy
 from helpers.pools import Benchmark, Split
 from helpers.worlds import StudyError, World, unknown
 
@@ -123,14 +126,33 @@ def _self_supervised(w: World, made: Clip, images: Split, real: Split, bench: Be
 
 
 def _language_supervised(w: World, made: Clip, images: Split, real: Split, bench: Benchmark, seed: int) -> Adapted:
-    ids, loss = made.tokenizer(list(images.facts["caption"])).to(gpu.device()), clip.contrastive_loss()
+    ids, loss = made.tokenizer(list(images.facts["caption"])), clip.contrastive_loss()
 
     def loss_of(x, rows, generator):
-        image, text, scale = made.model(adapt.augmented(x, generator, CROP), ids[rows])
-        return loss(image.float(), text.float(), scale.float())
+        image = made.model.encode_image(adapt.augmented(x, generator, CROP), normalize=True)
+        return loss(image.float(), text_embeddings(made, ids[rows]).float(), made.model.logit_scale.exp().float())
 
     _fit(w, made, images, list(made.model.parameters()), loss_of, seed)
     return text_classifier(made, bench)
+
+
+def text_embeddings(made: Clip, ids):
+    """Unit embeddings (n, d) of token ids (n, context) by a causal text tower, the same as ``encode_text`` up to rounding.
+
+    What follows a text's end is left out, as nothing before it can see it: texts go through the tower in two halves, the
+    shorter ones and the longer ones, each cut where its longest ends. Most captions are half as long as the longest.
+    """
+    import torch
+
+    model, ends, parts = made.model, ids.argmax(1), []
+    order = ends.argsort(stable=True)
+    for half in order.chunk(2):
+        width = int(ends[half].max()) + 1
+        part = ids[half, :width].to(gpu.device())
+        x = model.token_embedding(part) + model.positional_embedding[:width]
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:width, :width]))
+        parts.append(x[torch.arange(len(half)), ends[half]] @ model.text_projection)
+    return torch.nn.functional.normalize(torch.cat(parts)[order.argsort()], dim=-1)
 
 
 def linear_classifier(made: Clip, train: Split, bench: Benchmark, validation: int) -> Adapted:
@@ -252,13 +274,42 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def logits(model: Adapted, images: np.ndarray) -> np.ndarray:
     """Logits (n, classes) float32 of uint8 images (n, side, side, 3)."""
-    return clip.embed_images(model.clip, images) @ model.weight.cpu().numpy().T + model.bias.cpu().numpy()
+    return logits_by_set(model, {"": images})[""]
+
+
+def logits_by_set(model: Adapted, sets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The logits of several sets of images of one size: small ones fill batches together, as if they were one."""
+    embedded = clip.embed_images(model.clip, Lazy(*sets.values()))
+    parts = np.split(embedded, np.cumsum([len(images) for images in sets.values()])[:-1])
+    weight, bias = model.weight.cpu().numpy().T, model.bias.cpu().numpy()
+    return {name: part @ weight + bias for name, part in zip(sets, parts, strict=True)}
 
 
 def logits_of(model: Adapted) -> Callable:
-    """The same as a differentiable function of pixels (n, 3, s, s) in 0..1, with the model's own normalisation inside."""
+    """The same as a differentiable function of pixels (n, 3, s, s) in 0..1, with the model's own resizing and normalisation inside."""
     def function(x):
+        x = resized(x, model.clip.image_size)
         embedded = model.clip.model.encode_image(clip.pixels(model.clip, 255 * x.permute(0, 2, 3, 1)), normalize=True)
         return embedded @ model.weight.T + model.bias
 
     return function
+
+
+def resized(x, side: int):
+    """Square pictures (n, 3, s, s) in 0..1 at another size: ``interpolate``, bicubic and antialiased, as two products of matrices.
+
+    The same up to rounding; its gradient, which attacks want again and again, costs a tenth.
+    """
+    if x.shape[-1] == side:
+        return x
+    weights = _weights(x.shape[-1], side).to(x.device)
+    return (weights @ (x @ weights.T)).clamp(0, 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(old: int, new: int):
+    import torch
+
+    with torch.inference_mode(False):  # used in gradients later, whoever asks first
+        eye = torch.eye(old)[None, None]
+        return torch.nn.functional.interpolate(eye, (new, old), mode="bicubic", antialias=True)[0, 0]

@@ -8,6 +8,7 @@ import importlib
 import multiprocessing
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -124,15 +125,29 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
+def single_threaded() -> None:
+    """One thread for whatever this process computes: torch, and the BLAS under NumPy and SciPy.
+
+    A BLAS splits a product among its threads and rounds otherwise at the seams, so that with one thread per core the last
+    digits would depend on the number of cores.
+    """
+    import threadpoolctl
+
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # of what is loaded later
+    threadpoolctl.threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def _start_worker(cards=None) -> None:
     import signal
 
     if cards is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = cards.get()  # before this process asks for a GPU: it will see this one only
 
-    import torch
+    import torch  # noqa: F401 - before its threads are counted
 
-    torch.set_num_threads(1)
+    single_threaded()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the main process, which then stops the workers
 
 

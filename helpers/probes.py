@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,9 +155,10 @@ def ood_metrics(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
             "fpr95": float(false[np.argmax(true >= 0.95)])}
 
 
-def fgsm(logits_of: Callable, x, y, eps: float):
-    """One step of size ``eps`` along the sign of the gradient; pixels ``x`` (n, 3, s, s) and the result in 0..1."""
-    return (x + eps * _gradient(logits_of, x, y)[0].sign()).clamp(0, 1)
+def fgsm(logits_of: Callable, x, y, radii: Sequence[float]) -> list:
+    """One step along the sign of the gradient, for each size in ``radii``; pixels ``x`` (n, 3, s, s) and the results in 0..1."""
+    direction = _gradient(logits_of, x, y)[0].sign()
+    return [(x + eps * direction).clamp(0, 1) for eps in radii]
 
 
 def pgd(logits_of: Callable, x, y, eps: float, steps: int, generator):
@@ -167,23 +168,26 @@ def pgd(logits_of: Callable, x, y, eps: float, steps: int, generator):
     if steps < 1 or eps < 0:
         raise StudyError(f"PGD was given {steps} steps and eps {eps}; it wants at least one step and eps >= 0.")
     noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
+    low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     at = (x + eps * noise).clamp(0, 1)
     worst, highest = at, torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps + 1):
-        gradient, loss = _gradient(logits_of, at, y)
+        gradient, loss = _gradient(logits_of, at, y, step < steps)
         worst = torch.where((loss >= highest)[:, None, None, None], at, worst)
         highest = torch.maximum(loss, highest)
         if step < steps:
-            at = (at + 2.5 * eps / steps * gradient.sign()).clamp(x - eps, x + eps).clamp(0, 1)
+            at = (at + 2.5 * eps / steps * gradient.sign()).clamp(low, high)
     return worst
 
 
-def _gradient(logits_of: Callable, x, y):
+def _gradient(logits_of: Callable, x, y, wanted: bool = True):
+    """Gradient at ``x``, where it is wanted, and each image's loss."""
     import torch
 
-    x = x.detach().requires_grad_(True)
-    loss = torch.nn.functional.cross_entropy(logits_of(x).float(), y, reduction="none")
-    return torch.autograd.grad(loss.sum(), x)[0], loss.detach()
+    with torch.set_grad_enabled(wanted):
+        x = x.detach().requires_grad_(wanted)
+        loss = torch.nn.functional.cross_entropy(logits_of(x).float(), y, reduction="none")
+        return torch.autograd.grad(loss.sum(), x)[0] if wanted else None, loss.detach()
 
 
 def shape_bias(answers: np.ndarray, facts: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:

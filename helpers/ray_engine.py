@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -99,7 +98,7 @@ def starmap(fn: Callable, jobs: Sequence[tuple], address: str, uses_gpu: bool = 
     """Yield ``(i, fn(*jobs[i]))`` as results come in, computed by Ray tasks; what ``gpu.starmap`` does for one machine.
 
     A task gets what it would have here: one GPU if ``fn`` would use it and this process has one, otherwise one core and
-    single-threaded torch. It is started again when its process or machine dies; those still open are stopped when the
+    a single thread. It is started again when its process or machine dies; those still open are stopped when the
     caller stops. An error of ``fn`` is raised as it is. On GPUs Ray gives every task a fresh process, which loads its
     models anew. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
     """
@@ -154,6 +153,6 @@ def _task(environment: dict[str, str], store_seen: bool, fn: Callable, *job):
     if store_seen and not Path(environment["STUDY_RUNS"]).is_dir():
         raise StudyError(f"machine {socket.gethostname()} does not see the store {environment['STUDY_RUNS']}. Set STUDY_RUNS to a "
                          "folder on a file system that all machines share.")
-    if "OMP_NUM_THREADS" in environment and "torch" in sys.modules:  # a torch not loaded yet will look there itself
-        sys.modules["torch"].set_num_threads(1)
+    if "OMP_NUM_THREADS" in environment:
+        gpu.single_threaded()
     return fn(*job)

@@ -7,6 +7,7 @@ seeds. Here these are equal (helpers/families.py), and every number comes once p
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from helpers.pools import Split
 from helpers.worlds import NotKnown, World, unknown
 
 FAMILIES, SOURCES = families.FAMILIES, families.SOURCES
+COST = ("language-supervised", "self-supervised", "supervised")  # to train, most first
 ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
 PROMPTED = "supervised"  # and of its prompt ablation
 MODEL = ["family", "source", "n", "seed"]
@@ -136,18 +138,18 @@ def attack(w: World, model: Adapted, split: Split, seed: int) -> dict[tuple[str,
     """Accuracy under FGSM and PGD: ("fgsm" or "pgd", L-inf radius in 255ths) -> 0..1; radius "0" is the same images clean."""
     import torch
 
-    some, f = adapt.thinned(split, w.robustness.attacked), families.logits_of(model)
+    some, f, radii = adapt.thinned(split, w.robustness.attacked), families.logits_of(model), w.robustness.epsilons
     generator = torch.Generator().manual_seed(worlds.entropy(w.seed, "attack", seed) % 2**63)
-    rows: dict[tuple[str, str], float] = dict.fromkeys([(a, f"{e:g}") for a in ("fgsm", "pgd") for e in (0, *w.robustness.epsilons)], 0.0)
+    rows: dict[tuple[str, str], float] = dict.fromkeys([(a, f"{e:g}") for a in ("fgsm", "pgd") for e in (0, *radii)], 0.0)
     for start in range(0, len(some), ATTACKED_AT_ONCE):
         part = some.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(some))))
         x = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device()).permute(0, 3, 1, 2).float() / 255
         y = torch.from_numpy(part.labels).to(gpu.device())
-        for attack_name, eps in rows:
-            at = x if eps == "0" else probes.fgsm(f, x, y, float(eps) / 255) if attack_name == "fgsm" else probes.pgd(
-                f, x, y, float(eps) / 255, w.robustness.pgd_steps, generator)
+        steps = probes.fgsm(f, x, y, [e / 255 for e in radii])
+        walks = (probes.pgd(f, x, y, e / 255, w.robustness.pgd_steps, generator) for e in radii)
+        for key, at in zip(rows, itertools.chain([x], steps, [x], walks), strict=True):
             with torch.inference_mode():
-                rows[attack_name, eps] += float((f(at).argmax(1) == y).sum()) / len(some)
+                rows[key] += float((f(at).argmax(1) == y).sum()) / len(some)
     return rows
 
 
@@ -160,7 +162,9 @@ def _build(path: Path, w: World) -> None:
     jobs = {f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job) for job in plan(w)}
     named = {f"runs/{i:04d}.parquet": (w, *model, seed) for i, (*model, seed) in enumerate(finished(w))}
     probe_sets(w)  # before the workers want them
-    files = store.fill(path, named or jobs, run_checkpoint if named else run, "models probed")
+    longest_first = dict(sorted(jobs.items(), key=lambda job: COST.index(job[1][1])))  # so that no core waits long at the end
+    store.fill(path, named or longest_first, run_checkpoint if named else run, "models probed")
+    files = [path / file for file in named or jobs]
     store.write(path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True))
 
 
@@ -202,7 +206,7 @@ def plan(w: World) -> list[tuple[str, str, int, int]]:
         return []
     worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
     n, seeds = common_size(w), range(w.robustness.seeds)
-    models = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")  # longest first
+    models = [(family, source, n, seed) for family in ("self-supervised", "language-supervised", "supervised")
               for source in SOURCES for seed in seeds]
     models += [(PROMPTED, kind, k, seed) for k in w.robustness.prompted for kind in kinds(w) for seed in seeds]
     return models + [(ABLATED, source, k, seed) for k in w.robustness.mixing_sizes if k < n for source in SOURCES for seed in seeds]

@@ -113,7 +113,8 @@ def line():
 @pytest.mark.parametrize("eps", [0.002, 0.02, 0.3])
 def test_attacks_find_the_known_optimum_of_a_linear_model(eps):
     logits_of, x, y, optimum = line()
-    assert torch.equal(probes.fgsm(logits_of, x, y, eps), optimum(eps))
+    twice = probes.fgsm(logits_of, x, y, (eps, 2 * eps))
+    assert torch.equal(twice[0], optimum(eps)) and torch.equal(twice[1], optimum(2 * eps))
     found = probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(1))
     assert torch.allclose(logits_of(found), logits_of(optimum(eps)), atol=1e-5)
     assert not torch.allclose(logits_of(found), logits_of(x), atol=1e-3)
@@ -131,7 +132,7 @@ def test_pgd_is_at_least_as_strong_as_fgsm_where_the_loss_bends():
     y = logits_of(x).argmax(1)
     for eps in (0.01, 0.03):
         fgsm, pgd = (probes.accuracy(logits_of(a).numpy(), y.numpy()) for a in (
-            probes.fgsm(logits_of, x, y, eps), probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(0))))
+            probes.fgsm(logits_of, x, y, [eps])[0], probes.pgd(logits_of, x, y, eps, 20, torch.Generator().manual_seed(0))))
         assert pgd <= fgsm < 1
     assert torch.equal(probes.pgd(logits_of, x, y, 0.0, 3, torch.Generator()), x)
 
@@ -324,6 +325,29 @@ def test_a_kind_of_prompt_is_a_source(monkeypatch):
     monkeypatch.setattr(robustness.arms, "prompted", prompted)
     assert len(robustness.training_images(W, "templates", 4, 0)) == 4 and seen == ["templates"]
     assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
+
+
+def test_texts_are_embedded_as_by_the_tower_itself(toy):
+    made = families.untrained(W, 0)
+    captions = ["a rose", "a photo of a corn poppy in a meadow at sunset with a bee", "", "a photo of a balloon flower", "sea"]
+    ids = made.tokenizer(captions)
+    wanted = made.model.encode_text(ids, normalize=True)
+    assert torch.allclose(families.text_embeddings(made, ids), wanted, atol=1e-6)
+    assert torch.allclose(families.text_embeddings(made, ids[:1]), wanted[:1], atol=1e-6)
+    other, weight = wanted.detach().roll(1, 0), made.model.token_embedding.weight
+    both = (families.text_embeddings(made, ids), wanted)
+    gradients = [torch.autograd.grad((found @ other.T).square().sum(), weight)[0] for found in both]
+    assert torch.allclose(*gradients, atol=1e-5) and gradients[1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("old, new", [(64, 32), (20, 32), (32, 32)])
+def test_pictures_are_resized_as_by_interpolate(old, new):
+    x = torch.rand(2, 3, old, old, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    wanted = torch.nn.functional.interpolate(x, (new, new), mode="bicubic", antialias=True).clamp(0, 1) if old != new else x
+    found = families.resized(x, new)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    gradients = [torch.autograd.grad(made.square().sum(), x)[0] for made in (found, wanted)]
+    assert torch.allclose(*gradients, atol=1e-5)
 
 
 def test_shrunk_images_look_to_a_tower_like_the_full_ones(toy):

@@ -201,6 +201,24 @@ def test_one_core_needs_no_other_process(monkeypatch):
     assert dict(gpu.starmap(os.getpid, [()] * 2)) == {0: os.getpid(), 1: os.getpid()}
 
 
+PRODUCT = """
+import hashlib, sys
+import numpy as np, threadpoolctl
+from helpers import gpu
+
+threadpoolctl.threadpool_limits(int(sys.argv[1]))
+x = np.random.default_rng(0).normal(size=(1_400, 142)).astype(np.float32)
+gpu._start_worker()
+print(hashlib.sha256(x[:, :128] @ x[:128, 128:]).hexdigest())
+"""
+
+
+def test_what_a_worker_computes_does_not_depend_on_the_number_of_cores():
+    """A BLAS takes a thread per core, unless told otherwise, and rounds otherwise at the seams between them."""
+    found = {subprocess.run([sys.executable, "-c", PRODUCT, cores], check=True, capture_output=True, text=True).stdout for cores in "134"}
+    assert len(found) == 1
+
+
 def test_a_dead_worker_is_explained(two_cores):
     with pytest.raises(StudyError, match="run the same command again"):
         list(gpu.starmap(die, [(0,)]))

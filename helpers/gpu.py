@@ -149,15 +149,20 @@ def prepare_workers() -> None:
         forkserver.ensure_running()
 
 
+def cards(count: int) -> list[str]:
+    """The names of ``count`` GPUs, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    return ([c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c] or list(map(str, range(count))))[:count]
+
+
 @functools.cache
-def _processes(count: int = 0) -> ProcessPoolExecutor:
-    """A process per core; or, with ``count``, one for each of so many GPUs."""
+def _processes(count: int = 0, each: int = 1) -> ProcessPoolExecutor:
+    """A process per core; or, with ``count``, so many, for ``each`` GPUs apiece."""
     if not count:
         return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
-    cards, names = _forkserver().Queue(), [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]
-    for card in names or map(str, range(count)):
-        cards.put(card)
-    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(cards,))
+    names, free = cards(count * each), _forkserver().Queue()
+    for i in range(count):
+        free.put(",".join(names[i * each : (i + 1) * each]))
+    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(free,))
 
 
 def ray_address() -> str:
@@ -165,13 +170,15 @@ def ray_address() -> str:
     return os.environ.get("STUDY_RAY", "")
 
 
-def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True) -> Iterator[tuple[int, object]]:
+def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True,
+            ranks: int = 1) -> Iterator[tuple[int, object]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
     there are; on GPUs that ``fn`` would use, one process for each, so that one shard or run is on one GPU; with one GPU, or
     without ``parallel``, one after the other in this process. With ``parallel`` and a ``ray_address``, on Ray
-    (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
+    (helpers/ray_engine.py). With ``ranks`` above 1 so many processes do each job together (helpers/ranks.py), on a GPU each.
+    ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
@@ -180,11 +187,16 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
 
         yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
-    count = gpus() if uses_gpu and device() == "cuda" else 0
+    count = gpus() // ranks if uses_gpu and device() == "cuda" else 0
+    if ranks > 1:
+        from helpers import ranks as together
+
+        fn, count = functools.partial(together.run, ranks, fn), max(count, 1)
     if not parallel or count == 1:
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
-    futures = {_processes(count).submit(fn, *job): i for i, job in enumerate(jobs)}
+    workers = _processes(count, ranks)
+    futures = {workers.submit(fn, *job): i for i, job in enumerate(jobs)}
     try:
         for future in as_completed(futures):
             yield futures.pop(future), future.result()

@@ -208,14 +208,15 @@ def load(name: str, w: World, **variant) -> Artifact:
 
 
 def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parallel: bool = True,
-         uses_gpu: bool = True) -> list[Path]:
+         uses_gpu: bool = True, ranks: int = 1) -> list[Path]:
     """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
 
     Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With ``parallel`` the work is
-    spread over processes (``fn`` must be importable); what is written does not depend on their number or order.
+    spread over processes (``fn`` must be importable); what is written does not depend on their number or order. With
+    ``ranks`` above 1 so many processes do each job together; ``fn`` is then a training that minds ``ranks.place``.
     """
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
-    results = gpu.starmap(fn, list(missing.values()), parallel, uses_gpu)
+    results = gpu.starmap(fn, list(missing.values()), parallel, uses_gpu, ranks)
     files = list(missing)
     for i, value in progress(results, label, total=len(files)):
         write(path / files[i], value)

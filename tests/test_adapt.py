@@ -166,7 +166,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_clip, bench, monkey
     for fn in (encode, short_of_memory):
         monkeypatch.setattr(made.model, "encode_image", fn)
         weight.grad = bias.grad = None
-        part = adapt._backward(made, weight, bias, x, wanted, 1_000, "fp32")
+        part = adapt._backward(made, weight, bias, x, wanted, 1_000, "fp32", 10)
         gradients.append(weight.grad.clone())
     assert part == 2 and sizes == [10, 5, 2, 2, 2, 2, 2] and torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 

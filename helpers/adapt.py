@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from helpers.clip import Clip
 from helpers.pools import Benchmark, Split
 from helpers.worlds import FinetuneSettings, StudyError
 
-PENALTIES = tuple(10.0**e for e in (-5, -4, -3, -2))  # strengths of the probe's l2 penalty, chosen on validation
+PENALTIES = FinetuneSettings().probe_penalties
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,19 +265,20 @@ def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -
     """
     train, val = thinned(bench.train, s.probe_images), thinned(bench.val, s.probe_images)
     x, y = clips.embed_images(clip, train.images), clips.embed_images(clip, val.images)
-    final, best = chosen_probe(x, train.labels, y, val.labels, len(bench.classes), s.probe_on)
+    final, best = chosen_probe(x, train.labels, y, val.labels, len(bench.classes), s.probe_on, s.probe_penalties)
     return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
 
 
-def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train"):
+def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train",
+                 penalties: Sequence[float] = PENALTIES):
     """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``; ``x`` and ``val`` are features."""
-    best, solution = (-1.0, PENALTIES[-1]), None
-    for penalty in sorted(PENALTIES, reverse=True):
-        solution = linear_probe(x, labels, classes, penalty, solution)
+    best, solution, found = (-1.0, 0.0), None, {}
+    for penalty in sorted(penalties, reverse=True):
+        found[penalty] = solution = linear_probe(x, labels, classes, penalty, solution)
         best = max(best, (accuracy_of(val, *solution, wanted), penalty))
-    if fit_on == "both":
-        x, labels = np.concatenate([x, val]), np.concatenate([labels, wanted])
-    return linear_probe(x, labels, classes, best[1], solution), best
+    if fit_on == "train":
+        return found[best[1]], best
+    return linear_probe(np.concatenate([x, val]), np.concatenate([labels, wanted]), classes, best[1], solution), best
 
 
 def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:

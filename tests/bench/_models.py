@@ -31,12 +31,13 @@ def seconds(fn: Callable) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(rounds: int) -> float:
-    """FLOP per second of a large matrix product, in the type that published models are loaded in; the best of some rounds."""
+def ceiling(rounds: int, kind: str = "") -> float:
+    """FLOP per second of a large matrix product, in the type that published models are loaded in or ``kind``; the best round."""
     import torch
 
     side, repeats = (8_192, 50) if gpu.device() == "cuda" else (1_024, 10)
-    a, b = (torch.randn(side, side, device=gpu.device(), dtype=gpu.precision()) for _ in range(2))
+    dtype = getattr(torch, kind) if kind else gpu.precision()
+    a, b = (torch.randn(side, side, device=gpu.device(), dtype=dtype) for _ in range(2))
 
     def multiply():
         for _ in range(repeats):

@@ -81,9 +81,28 @@ def sent(x):
 @functools.lru_cache(maxsize=1)
 def compiled(module):
     """``module`` through torch.compile on a GPU, as it is elsewhere. The first call takes a minute or two."""
+    return inductor(module) if device() == "cuda" else module
+
+
+def inductor(module) -> Callable:
+    """``module`` through torch.compile; as it is, after a line that says why, where its code cannot be compiled."""
     import torch
 
-    return torch.compile(module) if device() == "cuda" else module
+    ways = [torch.compile(module), module]
+
+    def call(*args, **kwargs):
+        try:
+            return ways[0](*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as e:
+            if len(ways) == 1:
+                raise
+            reason = str(e).strip().splitlines()[0]
+            print(f"{type(module).__name__}: goes on without torch.compile, slower, to the same results ({reason}). It needs a C++ "
+                  "compiler such as g++, or one named in $CC and $CXX.")
+            del ways[0]
+        return call(*args, **kwargs)
+
+    return call
 
 
 _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once per process

@@ -153,7 +153,7 @@ def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str, ba
         except torch.OutOfMemoryError:
             if part == 1:
                 raise
-        part = max(1, min(part, len(x)) // 2)
+        part, logits, loss = max(1, min(part, len(x)) // 2), None, None  # what they were computed from is let go with them
         for parameter in (*made.model.visual.parameters(), weight, bias):
             parameter.grad = None
 

@@ -50,11 +50,22 @@ def ceiling(rounds: int, kind: str = "") -> float:
 
 def flops(method: Method) -> float:
     """Floating-point operations per item, a multiplication and an addition being two."""
+    return counted(lambda: method.run(method.counted)) / method.counted
+
+
+def counted(run: Callable) -> int:
+    """Floating-point operations of ``run()``; the fused attention of inference, which hides its own, is taken apart for it."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        method.run(method.counted)
-    return counter.get_total_flops() / method.counted
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            run()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops()
 
 
 def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helpers import adapt, gpu
-from tests.bench._models import ceiling, seconds
+from tests.bench._models import ceiling, counted, seconds
 
 CLASSES, SIBLINGS, WIDTH, EPOCHS = 100, 5, 512, 200
 
@@ -85,15 +85,6 @@ def objective(x: np.ndarray, y: np.ndarray, solution: tuple, penalty: float) -> 
     return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y]).mean() + penalty / 2 * np.square(weight).sum())
 
 
-def flops(run: Callable) -> int:
-    """Floating-point operations of ``run()``."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
-
-
 def main(rows: int | None, rounds: int) -> None:
     """Fit all on the same features; print seconds, how many times as fast as AdamW at the same task, and test accuracy."""
     n = rows or (10_000 if gpu.device() == "cuda" else 3_000)
@@ -115,7 +106,7 @@ def main(rows: int | None, rounds: int) -> None:
         tops.append(ceiling(1, "float32"))
         for row in table.values():
             row.measure()
-    report(table, n, statistics.median(tops), flops(lambda: adamw(x[train], y[train], epochs=2)) * EPOCHS // 2,
+    report(table, n, statistics.median(tops), counted(lambda: adamw(x[train], y[train], epochs=2)) * EPOCHS // 2,
            lambda solution: adapt.accuracy_of(x[test], *solution, y[test]),
            lambda solution: objective(x[train], y[train], solution, penalty), rounds)
 
@@ -123,7 +114,7 @@ def main(rows: int | None, rounds: int) -> None:
 def report(table: dict[str, Row], n: int, top: float, per_run: int, accuracy: Callable, value: Callable, rounds: int) -> None:
     """Print the table; ``top`` is the ceiling in FLOP/s, ``per_run`` what one run of AdamW computes, ``value`` the objective."""
     runs = {label: (len(adapt.PENALTIES) if "chosen" in label else 1) for label in table}
-    work = {label: per_run * runs[label] if label.startswith("AdamW") else flops(row.run) for label, row in table.items()}
+    work = {label: per_run * runs[label] if label.startswith("AdamW") else counted(row.run) for label, row in table.items()}
     middle = {label: statistics.median(row.spent) for label, row in table.items()}
     first, lowest = next(iter(middle.values())), min(value(row.solution) for row in table.values())
     print(f"\n{gpu.describe()}, {rounds} rounds, {n // 3:,} images to train on, {CLASSES} classes, {WIDTH} numbers; ceiling: "

@@ -16,6 +16,7 @@ import numpy as np
 from helpers import clip as clips
 from helpers import gpu, ranks, store
 from helpers.clip import Clip
+from helpers.linear import linear_probe, linear_probes
 from helpers.pools import Benchmark, Split
 from helpers.worlds import FinetuneSettings, StudyError
 
@@ -232,31 +233,6 @@ def accuracy_of(features: np.ndarray, weight, bias, labels: np.ndarray) -> float
     return float(((features @ w.T + b).argmax(1) == labels).mean())
 
 
-def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, start=None):
-    """Multinomial logistic regression by L-BFGS: weight (classes, d) and bias (classes,) float32 arrays.
-
-    Minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2; scikit-learn's ``C`` is 1 / (n * penalty). ``start`` is an
-    earlier solution to go on from.
-    """
-    import torch
-
-    x, y = torch.from_numpy(features).float().to(gpu.device()), torch.from_numpy(labels).to(gpu.device())
-    start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
-    w, b = (torch.tensor(part, device=gpu.device()) for part in start)
-    w.requires_grad_(True), b.requires_grad_(True)
-    solver = torch.optim.LBFGS([w, b], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10,
-                               line_search_fn="strong_wolfe")
-
-    def loss():
-        solver.zero_grad()
-        value = torch.nn.functional.cross_entropy(x @ w.T + b, y) + penalty / 2 * w.square().sum()
-        value.backward()
-        return value
-
-    solver.step(loss)
-    return w.detach().cpu().numpy(), b.detach().cpu().numpy()
-
-
 def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -> dict:
     """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C], or
     on train alone [P], as ``probe_on`` says.
@@ -272,13 +248,13 @@ def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -
 def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train",
                  penalties: Sequence[float] = PENALTIES):
     """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``; ``x`` and ``val`` are features."""
-    best, solution, found = (-1.0, 0.0), None, {}
-    for penalty in sorted(penalties, reverse=True):
-        found[penalty] = solution = linear_probe(x, labels, classes, penalty, solution)
+    descending, best = sorted(penalties, reverse=True), (-1.0, 0.0)
+    found = dict(zip(descending, linear_probes(x, labels, classes, descending), strict=True))
+    for penalty, solution in found.items():
         best = max(best, (accuracy_of(val, *solution, wanted), penalty))
     if fit_on == "train":
         return found[best[1]], best
-    return linear_probe(np.concatenate([x, val]), np.concatenate([labels, wanted]), classes, best[1], solution), best
+    return linear_probe(np.concatenate([x, val]), np.concatenate([labels, wanted]), classes, best[1], found[best[1]]), best
 
 
 def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:

@@ -15,6 +15,7 @@ import numpy as np
 from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
+from helpers.linear import linear_probes
 from helpers.pools import Benchmark, Split
 from helpers.worlds import StudyError, World, unknown
 
@@ -138,10 +139,9 @@ def linear_classifier(made: Clip, train: Split, bench: Benchmark, validation: in
     """A frozen tower with logistic regression on ``train``; of the penalties the one with the best validation likelihood."""
     import torch
 
-    val, solution, best = adapt.thinned(bench.val, validation), None, (np.inf, None)
+    val, best = adapt.thinned(bench.val, validation), (np.inf, None)
     x, y = clip.embed_images(made, train.images), clip.embed_images(made, val.images)
-    for penalty in sorted(adapt.PENALTIES, reverse=True):
-        solution = adapt.linear_probe(x, train.labels, len(bench.classes), penalty, solution)
+    for solution in linear_probes(x, train.labels, len(bench.classes), sorted(adapt.PENALTIES, reverse=True)):
         best = min(best, (probes.nll(y @ solution[0].T + solution[1], val.labels), solution), key=lambda pair: pair[0])
     return Adapted(made, *(torch.from_numpy(part).to(gpu.device()) for part in best[1]))
 

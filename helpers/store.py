@@ -57,7 +57,7 @@ ARTIFACTS = {
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
-                      ("finetune.py", "adapt.py", "clip.py")),
+                      ("finetune.py", "adapt.py", "linear.py", "clip.py")),
     "fidelity": Spec("05", "seconds", ("analysis.judged",), ("finetuned",), ("analysis.py", "pocket/judges.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",), ("analysis.py", "copies.py")),
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
@@ -74,9 +74,9 @@ ARTIFACTS = {
     "prompted": Spec("07", "half a minute", ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
                      ("finetuned",), ("arms.py", "drawing.py")),
     "robust": Spec("07", "five minutes", ("seed", "robustness"), ("finetuned", "probes", "prompted"),
-                   ("robustness.py", "families.py", "probes.py", "adapt.py", "clip.py")),
+                   ("robustness.py", "families.py", "probes.py", "adapt.py", "linear.py", "clip.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
-                    ("pocket/calibration.py", "adapt.py", "clip.py")),
+                    ("pocket/calibration.py", "adapt.py", "linear.py", "clip.py")),
 }
 
 

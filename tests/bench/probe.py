@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from helpers import adapt, gpu
+from helpers import adapt, gpu, linear
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES, SIBLINGS, WIDTH, EPOCHS = 100, 5, 512, 200
@@ -98,7 +98,7 @@ def main(rows: int | None, rounds: int) -> None:
     published, given, chosen = "AdamW as published", "AdamW, our objective, penalty given", "AdamW, our objective, penalty chosen"
     table = {published: Row(lambda: adamw(x[train], y[train])),
              given: Row(lambda: adamw(x[train], y[train], penalty), published),
-             "the study's, penalty given": Row(lambda: adapt.linear_probe(x[train], y[train], CLASSES, penalty), given),
+             "the study's, penalty given": Row(lambda: linear.linear_probe(x[train], y[train], CLASSES, penalty), given),
              chosen: Row(lambda: best(lambda p: adamw(x[train], y[train], p))[-1], published),
              "the study's, penalty chosen": Row(lambda: adapt.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)[0], chosen)}
     tops = []

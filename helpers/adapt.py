@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from helpers import clip as clips
-from helpers import gpu, store
+from helpers import gpu, ranks, store
 from helpers.clip import Clip
+from helpers.linear import linear_probe, linear_probes
 from helpers.pools import Benchmark, Split
 from helpers.worlds import FinetuneSettings, StudyError
 
-PENALTIES = tuple(10.0**e for e in (-5, -4, -3, -2))  # strengths of the probe's l2 penalty, chosen on validation
+PENALTIES = FinetuneSettings().probe_penalties
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +49,27 @@ def rate(step: int, steps: int, lr: float, warmup: float) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
-def random_crops(images, generator, low: float = 0.9):
-    """Random crops of ``low`` to 1 of the area, resized back: float (n, 3, s, s) in and out (open_clip's augmentation [L])."""
+def crop_windows(n: int, generator, low: float = 0.9):
+    """Windows of ``low`` to 1 of the area somewhere in an image, as affine maps (n, 2, 3) of its coordinates."""
     import torch
 
-    n = len(images)
     side = (low + (1 - low) * torch.rand(n, generator=generator)).sqrt()
     shift = (2 * torch.rand(n, 2, generator=generator) - 1) * (1 - side)[:, None]
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = side
     theta[:, :, 2] = shift
+    return theta
+
+
+def random_crops(images, generator, low: float = 0.9):
+    """Random crops of ``low`` to 1 of the area, resized back: float (n, 3, s, s) in and out (open_clip's augmentation [L])."""
+    return cropped(images, crop_windows(len(images), generator, low))
+
+
+def cropped(images, theta):
+    """The windows ``theta`` (n, 2, 3) of images, resized to their size: float (n, 3, s, s) in and out."""
+    import torch
+
     where = torch.nn.functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
     return torch.nn.functional.grid_sample(images, where, padding_mode="reflection", align_corners=False)
 
@@ -76,7 +89,8 @@ def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s
 
     Returns the adapted model, and ``{"val": accuracy, "step": step kept, "steps": all}``. The head starts as the mean text
     embedding per class times exp(logit scale), bias 0 [C]; normalisation layers keep their statistics. A long run keeps its
-    state in the file ``resume`` and, killed, goes on from there to the same result.
+    state in the file ``resume`` and, killed, goes on from there to the same result. Several ranks (helpers/ranks.py) share
+    every batch.
     """
     import torch
 
@@ -90,6 +104,9 @@ def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=s.betas, weight_decay=s.weight_decay)
     generator, order, part = torch.Generator().manual_seed(seed % 2**63), np.zeros(0, np.int64), s.at_once
     kept, first, saved = {"val": -1.0}, 0, time.monotonic()
+    rank, together = ranks.place()
+    if batch < together:
+        raise StudyError(f"{together} ranks cannot share a batch of {batch} images ({bench.task}); give at most --ranks {batch}.")
     if resume and resume.exists():
         first, order, kept = _resumed(resume, made, weight, bias, optimiser, generator)
     with ThreadPoolExecutor(1) as reader:
@@ -97,29 +114,33 @@ def finetune(clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s
         for step in range(first, steps):
             while len(order) < batch:
                 order = np.concatenate([order, torch.randperm(len(train), generator=generator).numpy()])
-            rows, order = order[:batch], order[batch:]
+            rows, order = order[rank:batch:together], order[batch:]
             images = ahead.result() if ahead else train.images[rows]
-            ahead = reader.submit(train.images.__getitem__, order[:batch]) if len(order) >= batch else None  # while this step is made
+            ahead = reader.submit(train.images.__getitem__, order[rank:batch:together]) if len(order) >= batch else None  # meanwhile
             optimiser.param_groups[0]["lr"] = rate(step, steps, lr, s.warmup)
+            windows = crop_windows(batch, generator)[rank::together]
             with gpu.autocast(s.precision):
-                x = random_crops(clips.pixels(made, images), generator)
-            part = _backward(made, weight, bias, x, torch.from_numpy(train.labels[rows]).to(gpu.device()), part, s.precision)
+                x = cropped(clips.pixels(made, images), windows)
+            wanted = torch.from_numpy(train.labels[rows]).to(gpu.device())
+            part = _backward(made, weight, bias, x, wanted, part, s.precision, batch)
+            ranks.add_up([p.grad for p in parameters if p.grad is not None])
             torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm)
             optimiser.step()
             optimiser.zero_grad()
             if (step + 1) in _checkpoints(steps, s.evaluations):
                 kept = _better(kept, Adapted(made, weight, bias), bench, step + 1, s)
-            if resume and time.monotonic() - saved > 60 * s.checkpoint_minutes:
+            if resume and rank == 0 and time.monotonic() - saved > 60 * s.checkpoint_minutes:
                 _keep(resume, made, weight, bias, optimiser, generator, {"step": step + 1, "order": torch.from_numpy(order), "kept": kept})
                 saved = time.monotonic()
     _restore(made, weight, bias, kept.pop("state"))
     if resume:
+        ranks.meet()  # all have read the file
         resume.unlink(missing_ok=True)
     return Adapted(made, weight.detach(), bias.detach()), {**kept, "steps": steps}
 
 
-def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str) -> int:
-    """Gradients of the mean cross-entropy of a batch, summed over parts of ``part`` images; returns the part that fits."""
+def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str, batch: int) -> int:
+    """Gradients of the cross-entropy summed over images / ``batch``, ``part`` images at a time; returns the part that fits."""
     import torch
 
     while True:
@@ -128,12 +149,12 @@ def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str) ->
                 with gpu.autocast(precision):
                     logits = made.model.encode_image(x[i : i + part], normalize=True) @ weight.T + bias
                 loss = torch.nn.functional.cross_entropy(logits.float(), wanted[i : i + part])
-                (loss * (len(logits) / len(x))).backward()
+                (loss * (len(logits) / batch)).backward()
             return part
         except torch.OutOfMemoryError:
             if part == 1:
                 raise
-        part = max(1, min(part, len(x)) // 2)
+        part, logits, loss = max(1, min(part, len(x)) // 2), None, None  # what they were computed from is let go with them
         for parameter in (*made.model.visual.parameters(), weight, bias):
             parameter.grad = None
 
@@ -154,7 +175,8 @@ def _resumed(file: Path, made: Clip, weight, bias, optimiser, generator) -> tupl
     _restore(made, weight, bias, (state["visual"], *state["head"]))
     optimiser.load_state_dict(state["optimiser"])
     generator.set_state(state["generator"])
-    print(f"finetuning: goes on at step {state['step']}")
+    if ranks.place()[0] == 0:
+        print(f"finetuning: goes on at step {state['step']}")
     return state["step"], state["order"].numpy(), state["kept"]
 
 
@@ -164,11 +186,24 @@ def _checkpoints(steps: int, evaluations: int) -> set[int]:
 
 def _better(kept: dict, model: Adapted, bench: Benchmark, step: int, s: FinetuneSettings) -> dict:
     val = thinned(bench.val, s.validation)
-    accuracy = zero_shot(model, val)
+    accuracy = _validated(model, val)
     if accuracy <= kept["val"]:
         return kept
     state = {k: v.clone() for k, v in model.clip.model.visual.state_dict().items()}
     return {"val": accuracy, "step": step, "state": (state, model.weight.detach().clone(), model.bias.detach().clone())}
+
+
+def _validated(model: Adapted, val: Split) -> float:
+    """``zero_shot``, each rank having looked at its part."""
+    import torch
+
+    rank, together = ranks.place()
+    if together == 1:
+        return zero_shot(model, val)
+    mine = val.take(range(rank, len(val), together))
+    right = torch.tensor([zero_shot(model, mine) * len(mine) if len(mine) else 0.0], dtype=torch.float64, device=gpu.device())
+    ranks.add_up([right])
+    return round(right.item()) / len(val)
 
 
 def _restore(made: Clip, weight, bias, state: tuple) -> None:
@@ -198,31 +233,6 @@ def accuracy_of(features: np.ndarray, weight, bias, labels: np.ndarray) -> float
     return float(((features @ w.T + b).argmax(1) == labels).mean())
 
 
-def linear_probe(features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, start=None):
-    """Multinomial logistic regression by L-BFGS: weight (classes, d) and bias (classes,) float32 arrays.
-
-    Minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2; scikit-learn's ``C`` is 1 / (n * penalty). ``start`` is an
-    earlier solution to go on from.
-    """
-    import torch
-
-    x, y = torch.from_numpy(features).float().to(gpu.device()), torch.from_numpy(labels).to(gpu.device())
-    start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
-    w, b = (torch.tensor(part, device=gpu.device()) for part in start)
-    w.requires_grad_(True), b.requires_grad_(True)
-    solver = torch.optim.LBFGS([w, b], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-9, history_size=10,
-                               line_search_fn="strong_wolfe")
-
-    def loss():
-        solver.zero_grad()
-        value = torch.nn.functional.cross_entropy(x @ w.T + b, y) + penalty / 2 * w.square().sum()
-        value.backward()
-        return value
-
-    solver.step(loss)
-    return w.detach().cpu().numpy(), b.detach().cpu().numpy()
-
-
 def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -> dict:
     """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C], or
     on train alone [P], as ``probe_on`` says.
@@ -231,23 +241,26 @@ def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -
     """
     train, val = thinned(bench.train, s.probe_images), thinned(bench.val, s.probe_images)
     x, y = clips.embed_images(clip, train.images), clips.embed_images(clip, val.images)
-    final, best = chosen_probe(x, train.labels, y, val.labels, len(bench.classes), s.probe_on)
+    final, best = chosen_probe(x, train.labels, y, val.labels, len(bench.classes), s.probe_on, s.probe_penalties)
     return {"val": best[0], "test": accuracy_of(test, *final, bench.test.labels), "penalty": best[1]}
 
 
-def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train"):
+def chosen_probe(x: np.ndarray, labels: np.ndarray, val: np.ndarray, wanted: np.ndarray, classes: int, fit_on: str = "train",
+                 penalties: Sequence[float] = PENALTIES):
     """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``; ``x`` and ``val`` are features."""
-    best, solution = (-1.0, PENALTIES[-1]), None
-    for penalty in sorted(PENALTIES, reverse=True):
-        solution = linear_probe(x, labels, classes, penalty, solution)
+    descending, best = sorted(penalties, reverse=True), (-1.0, 0.0)
+    found = dict(zip(descending, linear_probes(x, labels, classes, descending), strict=True))
+    for penalty, solution in found.items():
         best = max(best, (accuracy_of(val, *solution, wanted), penalty))
-    if fit_on == "both":
-        x, labels = np.concatenate([x, val]), np.concatenate([labels, wanted])
-    return linear_probe(x, labels, classes, best[1], solution), best
+    if fit_on == "train":
+        return found[best[1]], best
+    return linear_probe(np.concatenate([x, val]), np.concatenate([labels, wanted]), classes, best[1], found[best[1]]), best
 
 
 def measure(model: Adapted, bench: Benchmark, s: FinetuneSettings) -> dict:
-    """Test accuracy of an adapted model: ``zero_shot`` and ``linear_probe``, 0..1."""
+    """Test accuracy of an adapted model: ``zero_shot`` and ``linear_probe``, 0..1; nothing on ranks that are not the first."""
+    if ranks.place()[0]:
+        return {}
     test = clips.embed_images(model.clip, bench.test.images)
     return {"zero_shot": accuracy_of(test, model.weight, model.bias, bench.test.labels),
             "linear_probe": probe(model.clip, bench, s, test)["test"]}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, clip, copies, drawing, pools, store, worlds
+from helpers import adapt, clip, copies, drawing, pools, ranks, store, worlds
 from helpers.pools import Benchmark, Lazy, Split
 from helpers.worlds import NotKnown, World
 
@@ -108,7 +108,7 @@ def others(w: World) -> list[str]:
 
 
 def _collect(path: Path, jobs: dict, fn, name: str, label: str) -> None:
-    files = store.fill(path, jobs, fn, label)
+    files = store.fill(path, jobs, fn, label, ranks=ranks.asked())
     store.write(path / name, pd.DataFrame([json.loads(f.read_text()) for f in files]))
 
 

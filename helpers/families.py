@@ -7,7 +7,6 @@ small tower. Only what the tower learns from differs.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from helpers import adapt, clip, gpu, probes, worlds
 from helpers.adapt import Adapted
 from helpers.clip import Clip
 from helpers.lazy import Lazy
+from helpers.linear import linear_probes
 from helpers.pools import Benchmark, Split
 from helpers.worlds import StudyError, World, unknown
 
@@ -159,10 +159,9 @@ def linear_classifier(made: Clip, train: Split, bench: Benchmark, validation: in
     """A frozen tower with logistic regression on ``train``; of the penalties the one with the best validation likelihood."""
     import torch
 
-    val, solution, best = adapt.thinned(bench.val, validation), None, (np.inf, None)
+    val, best = adapt.thinned(bench.val, validation), (np.inf, None)
     x, y = clip.embed_images(made, train.images), clip.embed_images(made, val.images)
-    for penalty in sorted(adapt.PENALTIES, reverse=True):
-        solution = adapt.linear_probe(x, train.labels, len(bench.classes), penalty, solution)
+    for solution in linear_probes(x, train.labels, len(bench.classes), sorted(adapt.PENALTIES, reverse=True)):
         best = min(best, (probes.nll(y @ solution[0].T + solution[1], val.labels), solution), key=lambda pair: pair[0])
     return Adapted(made, *(torch.from_numpy(part).to(gpu.device()) for part in best[1]))
 

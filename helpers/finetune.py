@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, clip, pools, store, worlds
+from helpers import adapt, clip, pools, ranks, store, worlds
 from helpers.pools import Split
 from helpers.worlds import StudyError, World
 
@@ -60,14 +60,14 @@ def _build(path: Path, w: World) -> None:
             for seed in range(w.finetune.seeds):
                 jobs[f"runs/{task}-{source}-{n:06d}-{seed}.json"] = (w, task, source, keep, n, seed, rates[task, source], True)
     longest_first = dict(sorted(jobs.items(), key=lambda job: -job[1][4]))
-    table = pd.concat([base, _fill(path, longest_first, run, "runs of the size sweep")], ignore_index=True)
+    table = pd.concat([base, _fill(path, longest_first, run, "runs of the size sweep", ranks.asked())], ignore_index=True)
     store.write(path / "results.parquet", tidy(table))
 
 
-def _fill(path: Path, jobs: dict, fn, label: str) -> pd.DataFrame:
+def _fill(path: Path, jobs: dict, fn, label: str, together: int = 1) -> pd.DataFrame:
     import json
 
-    return pd.DataFrame([json.loads(f.read_text()) for f in store.fill(path, jobs, fn, label)])
+    return pd.DataFrame([json.loads(f.read_text()) for f in store.fill(path, jobs, fn, label, ranks=together)])
 
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def select_variants(path: Path, w: World) -> pd.DataFrame:
         for keep in usable:
             offered[task, keep] = rows[keep]
             jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (w, task, "retrieved", keep, n, 0, middle, False)
-    made = _fill(path, jobs, run, "runs on retrieval variants")
+    made = _fill(path, jobs, run, "runs on retrieval variants", ranks.asked())
     made["available"] = [offered[key] for key in zip(made["task"], made["keep"], strict=True)]
     made["chosen"] = made.index.isin(made.groupby("task")["val"].idxmax())
     store.write(path / "variants.parquet", made)
@@ -126,7 +126,7 @@ def select_rates(path: Path, w: World, variants: pd.DataFrame) -> dict[tuple[str
         for source, keep in both.items():
             for lr in w.finetune.lrs:
                 jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, task, source, keep, n, 0, lr, False)
-    made = _fill(path, jobs, run, "runs on learning rates")
+    made = _fill(path, jobs, run, "runs on learning rates", ranks.asked())
     made["chosen"] = made.index.isin(made.groupby(["task", "source"])["val"].idxmax())
     store.write(path / "lrs.parquet", made)
     return made[made["chosen"]].set_index(["task", "source"])["lr"].to_dict()

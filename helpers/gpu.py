@@ -83,9 +83,28 @@ def sent(x):
 @functools.lru_cache(maxsize=1)
 def compiled(module):
     """``module`` through torch.compile on a GPU, as it is elsewhere. The first call takes a minute or two."""
+    return inductor(module) if device() == "cuda" else module
+
+
+def inductor(module) -> Callable:
+    """``module`` through torch.compile; as it is, after a line that says why, where its code cannot be compiled."""
     import torch
 
-    return torch.compile(module) if device() == "cuda" else module
+    ways = [torch.compile(module), module]
+
+    def call(*args, **kwargs):
+        try:
+            return ways[0](*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as e:
+            if len(ways) == 1:
+                raise
+            reason = str(e).strip().splitlines()[0]
+            print(f"{type(module).__name__}: goes on without torch.compile, slower, to the same results ({reason}). It needs a C++ "
+                  "compiler such as g++, or one named in $CC and $CXX.")
+            del ways[0]
+        return call(*args, **kwargs)
+
+    return call
 
 
 _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once per process
@@ -168,19 +187,24 @@ def prepare_workers() -> None:
         forkserver.ensure_running()
 
 
+def cards(count: int) -> list[str]:
+    """The names of ``count`` GPUs, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    return ([c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c] or list(map(str, range(count))))[:count]
+
+
 @functools.cache
-def _processes(count: int = 0) -> ProcessPoolExecutor:
-    """A process per core; or, with ``count``, one for each of so many GPUs."""
+def _processes(count: int = 0, each: int = 1) -> ProcessPoolExecutor:
+    """A process per core; or, with ``count``, so many, for ``each`` GPUs apiece."""
     _forkserver()
     forkserver.ensure_running()
     for name in PRELOADED:
         importlib.import_module(name)  # needed soon, and for as long there is nothing to do but wait for the server's imports
     if not count:
         return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
-    cards, names = _forkserver().Queue(), [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]
-    for card in names or map(str, range(count)):
-        cards.put(card)
-    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(cards,))
+    names, free = cards(count * each), _forkserver().Queue()
+    for i in range(count):
+        free.put(",".join(names[i * each : (i + 1) * each]))
+    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(free,))
 
 
 def ray_address() -> str:
@@ -188,13 +212,15 @@ def ray_address() -> str:
     return os.environ.get("STUDY_RAY", "")
 
 
-def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True) -> Iterator[tuple[int, object]]:
+def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu: bool = True,
+            ranks: int = 1) -> Iterator[tuple[int, object]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in.
 
     On a CPU with ``parallel``, one single-threaded process per core, so that a result does not depend on how many cores
     there are (one core needs no other process); on GPUs that ``fn`` would use, one process for each, so that one shard or run
     is on one GPU; with one GPU, or without ``parallel``, one after the other in this process. With ``parallel`` and a
-    ``ray_address``, on Ray (helpers/ray_engine.py). ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
+    ``ray_address``, on Ray (helpers/ray_engine.py). With ``ranks`` above 1 so many processes do each job together
+    (helpers/ranks.py), on a GPU each. ``fn`` must be importable. Raises ``StudyError`` when a process was killed.
     """
     if not jobs:
         return
@@ -203,11 +229,16 @@ def starmap(fn: Callable, jobs: Sequence[tuple], parallel: bool = True, uses_gpu
 
         yield from ray_engine.starmap(fn, jobs, ray_address(), uses_gpu)
         return
-    count = gpus() if uses_gpu and device() == "cuda" else 0
+    count = gpus() // ranks if uses_gpu and device() == "cuda" else 0
+    if ranks > 1:
+        from helpers import ranks as together
+
+        fn, count = functools.partial(together.run, ranks, fn), max(count, 1)
     if not parallel or count == 1 or (not count and cores() == 1):
         yield from ((i, fn(*job)) for i, job in enumerate(jobs))
         return
-    futures = {_processes(count).submit(fn, *job): i for i, job in enumerate(jobs)}
+    workers = _processes(count, ranks)
+    futures = {workers.submit(fn, *job): i for i, job in enumerate(jobs)}
     try:
         for future in as_completed(futures):
             yield futures.pop(future), future.result()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import gpu, kernel, ray_engine, store, worlds
+from helpers import gpu, kernel, ranks, ray_engine, store, worlds
 from helpers.catalogue import TOP, chosen, figures_root, listing, notebooks, row, times
 from helpers.worlds import StudyError, unknown
 
@@ -201,6 +201,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ray", default=gpu.ray_address(), metavar="ADDRESS|local",
                         help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine (local); "
                              "needs pip install ray, and the store on a file system that all machines see; same results")
+    parser.add_argument("--ranks", default=os.environ.get("STUDY_RANKS") or "1", metavar="N",
+                        help="train every model of notebooks 04 and 05 on N GPUs together, each with its part of every batch; by "
+                             "default every run has one GPU, which is faster as long as there are more runs than GPUs")
     parser.add_argument("--check", action="store_true", help="what the notebooks need, what of it is here, and what they cost")
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_intermixed_args(arguments)
@@ -230,10 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.ray:
             ray_engine.check(options.ray)
         _check_folders(store.root() / w.name, figures_root() / w.name)
+        os.environ.update(STUDY_RAY=options.ray, STUDY_RANKS=options.ranks)  # kernels inherit it
+        if options.ranks != "1":
+            ranks.asked()
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
     try:
         done = execute(options.world, meant, pairs, options.seed)
     except StudyError as e:

@@ -58,7 +58,7 @@ ARTIFACTS = {
     "retrieved": Spec("03", "a minute", ("retrieval",), ("pool", "embeddings"),
                       ("retrieval.py", "rules.py", "scan.py", "pools.py", "copies.py", "provenance.py")),
     "finetuned": Spec("04", "five minutes", ("seed", "finetune"), ("synthetic", "retrieved", "benchmarks"),
-                      ("finetune.py", "adapt.py", "clip.py")),
+                      ("finetune.py", "adapt.py", "linear.py", "clip.py")),
     "fidelity": Spec("05", "seconds", ("analysis.judged",), ("finetuned",), ("analysis.py", "pocket/judges.py")),
     "analysed": Spec("05", "three minutes", ("seed", "analysis"), ("finetuned",), ("analysis.py", "copies.py")),
     "shifted": Spec("06", "half a minute", ("image_size", "pool.seed", "scaling.shifted_per_class"), (),
@@ -75,9 +75,9 @@ ARTIFACTS = {
     "prompted": Spec("07", "half a minute", ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
                      ("finetuned",), ("arms.py", "drawing.py")),
     "robust": Spec("07", "five minutes", ("seed", "robustness"), ("finetuned", "probes", "prompted"),
-                   ("robustness.py", "families.py", "probes.py", "adapt.py", "clip.py")),
+                   ("robustness.py", "families.py", "probes.py", "adapt.py", "linear.py", "clip.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
-                    ("pocket/calibration.py", "adapt.py", "clip.py")),
+                    ("pocket/calibration.py", "adapt.py", "linear.py", "clip.py")),
 }
 
 
@@ -210,14 +210,15 @@ def load(name: str, w: World, **variant) -> Artifact:
 
 
 def fill(path: Path, jobs: Mapping[str, tuple], fn: Callable, label: str, parallel: bool = True,
-         uses_gpu: bool = True) -> list[Path]:
+         uses_gpu: bool = True, ranks: int = 1) -> list[Path]:
     """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
 
     Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With ``parallel`` the work is
-    spread over processes (``fn`` must be importable); what is written does not depend on their number or order.
+    spread over processes (``fn`` must be importable); what is written does not depend on their number or order. With
+    ``ranks`` above 1 so many processes do each job together; ``fn`` is then a training that minds ``ranks.place``.
     """
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
-    results = gpu.starmap(fn, list(missing.values()), parallel, uses_gpu)
+    results = gpu.starmap(fn, list(missing.values()), parallel, uses_gpu, ranks)
     files = list(missing)
     for i, value in progress(results, label, total=len(files)):
         write(path / files[i], value)

@@ -123,6 +123,7 @@ class FinetuneSettings:
     evaluations: int = 2  # times validation accuracy is taken; the best state is kept [P: every epoch]
     validation: int = 500  # validation images looked at during training
     probe_images: int = 800  # of train, and of validation, that the linear probe is fitted on
+    probe_penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)  # strengths of its l2 penalty, chosen on validation
     probe_on: str = "both"  # the probe for test: fitted on train and validation [C], or on "train" [P]
     precision: str = "bf16"  # where the device computes it fast, weights in fp32; "fp32" throughout [C]
     at_once: int = 1_000_000  # images per forward pass, halved where memory is short; gradients are summed over the batch
@@ -253,7 +254,8 @@ PAPER = World(
     retrieval=RetrievalSettings(rules=("substring", "semantic"), k=2_000, k_of=(("imagenet", 500),)),  # [P]
     finetune=FinetuneSettings(sizes=(15_625, 31_250, 62_500, 125_000, 250_000), seeds=3, lrs=(5e-4, 1e-5, 1e-6),
                               batch=512, epochs=30, epochs_of=(("imagenet", 10),), min_steps=1, warmup=500, evaluations=30,
-                              validation=50_000, probe_images=1_300_000, probe_on="train"),  # [P]
+                              validation=50_000, probe_images=1_300_000, probe_on="train",  # [P]
+                              probe_penalties=(1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),  # more images want less of it
     analysis=AnalysisSettings(size=100_000, generators=("1.1", "1.3", "1.5"), strengths=tuple(i / 10 for i in range(1, 11)),
                               mix_synthetic=(0, 62_500, 125_000, 250_000)),  # [P] figures 5, 6, 7
     scaling=ScalingSettings(sizes=tuple(500 * 2**i for i in range(7)), beyond=3,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import adapt, clip, finetune, pools, worlds
+from helpers import adapt, clip, finetune, linear, pools, worlds
 from helpers.pools import Benchmark, Split
 
 S = worlds.get("smoke").finetune
@@ -45,7 +45,7 @@ def test_linear_probe_agrees_with_scikit_learn(penalty):
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=150)
     x = (np.eye(3)[labels] @ rng.normal(size=(3, 8)) + rng.normal(size=(150, 8))).astype(np.float32)
-    weight, bias = adapt.linear_probe(x, labels, 3, penalty)
+    weight, bias = linear.linear_probe(x, labels, 3, penalty)
     other = LogisticRegression(C=1 / (150 * penalty), max_iter=2_000, tol=1e-8).fit(x, labels)
     centred = weight - weight.mean(0)
     assert np.allclose(centred, other.coef_ - other.coef_.mean(0), atol=5e-3)
@@ -166,7 +166,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_clip, bench, monkey
     for fn in (encode, short_of_memory):
         monkeypatch.setattr(made.model, "encode_image", fn)
         weight.grad = bias.grad = None
-        part = adapt._backward(made, weight, bias, x, wanted, 1_000, "fp32")
+        part = adapt._backward(made, weight, bias, x, wanted, 1_000, "fp32", 10)
         gradients.append(weight.grad.clone())
     assert part == 2 and sizes == [10, 5, 2, 2, 2, 2, 2] and torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 
@@ -198,3 +198,21 @@ def test_matching_size_interpolates_in_log_size():
     table = pd.DataFrame(rows, columns=["task", "source", "n", "seed", "metric", "accuracy"])
     assert finetune.matching_size(table, "t", "zero_shot", 0.3) == pytest.approx(100 * 2**0.5)
     assert finetune.matching_size(table, "t", "zero_shot", 0.6) == float("inf")
+
+
+@pytest.mark.parametrize("far", [0, 30])
+def test_the_whole_path_is_optimal_however_badly_scaled_the_features_are(far):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    labels = rng.integers(4, size=200)
+    x = far + (rng.normal(size=(4, 12))[labels] + rng.normal(size=(200, 12))) * np.logspace(0, -1.5, 12)
+
+    def objective(weight, bias, penalty):
+        logits = x @ weight.T + bias
+        return (np.logaddexp.reduce(logits, 1) - logits[np.arange(200), labels]).mean() + penalty / 2 * np.square(weight).sum()
+
+    penalties = (1e-2, 1e-3, 1e-4, 1e-5)
+    for penalty, solution in zip(penalties, linear.linear_probes(x.astype(np.float32), labels, 4, penalties), strict=True):
+        other = LogisticRegression(C=1 / (200 * penalty), max_iter=20_000, tol=1e-9, solver="newton-cg").fit(x, labels)
+        assert objective(*solution, penalty) < objective(other.coef_, other.intercept_, penalty) + 1e-5

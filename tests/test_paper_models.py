@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import captions, gpu, sampling, worlds
+from helpers import captions, gpu, sampling, store, worlds
 from helpers.paper import generator, language, weights
 from helpers.pools import Benchmark
 from helpers.worlds import StudyError
@@ -303,6 +305,30 @@ def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
     with pytest.raises(StudyError, match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it"):
         load(str(tmp_path / "cut"))
+
+
+def test_another_engine_is_an_extra_with_captions_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
+    keys = {}
+    for engine, complaint in (("transformers", "hf download"), ("vllm", "pip install vllm .*requirements.txt"), ("ggml", "Valid: .*vllm")):
+        (tmp_path / "paper.toml").write_text(f'language_engine = "{engine}"\nlanguage_model = "nobody/nothing"')
+        keys[engine] = store.key("captions", W)
+        with pytest.raises(StudyError, match=complaint):
+            worlds.backend(W).write_captions(W, ["house => a house"], np.random.default_rng(0))
+    assert len(set(keys.values())) == 3
+    (tmp_path / "paper.toml").write_text('language_model = "nobody/nothing"')
+    assert store.key("captions", W) == keys["transformers"]
+
+
+def test_vllm_is_asked_for_the_published_sampling():
+    asked = language.vllm_sampling(2**62 - 1, W.captions)
+    assert asked == {"temperature": 0.8, "top_p": 0.9, "max_tokens": 100, "stop": ["\n"], "seed": 2**62 - 1}
+    if importlib.util.find_spec("vllm"):
+        from vllm import SamplingParams
+
+        made = SamplingParams(**asked)
+        assert {name: getattr(made, name) for name in asked} == asked
 
 
 def test_benchmarks_know_the_ceiling_count_the_arithmetic_and_keep_rates(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ relative to the folder. A name of weights is a folder or file here if there is o
 for ``clip``, a tag of open_clip), which must be in the local cache: nothing is downloaded by surprise. Weights are safetensors.
 
     language_model = "meta-llama/Llama-2-7b-hf"    # hub name, or folder as transformers saves it
+    language_engine = "transformers"               # or "vllm", an extra: pip install vllm
     clip = "laion2b_s34b_b88k"                     # open_clip tag, file, or folder as on the hub or as helpers.clip.save leaves it
     drawn = 512                                    # pixels: what the generator draws ...
     kept = 256                                     # ... and what is kept of it
@@ -64,6 +65,7 @@ class Config:
     """What ``paper.toml`` says, paths resolved; the defaults are the published choices ([P] section 3, [C])."""
 
     language_model: str = "meta-llama/Llama-2-7b-hf"  # base weights [C]
+    language_engine: str = "transformers"  # or "vllm", where it is installed: other random numbers, so other captions
     generators: Mapping[str, str] = field(default_factory=lambda: dict(GENERATORS))
     drawn: int = 512  # pixels [C]
     kept: int = 256  # pixels [C]
@@ -183,7 +185,8 @@ def outside(w: World) -> dict[str, dict]:
     s = settings()
     used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
     drawing = {"generators": {n: identity(s.generators[n]) for n in used if n in s.generators}, "drawn": s.drawn, "kept": s.kept}
-    made = {"captions": {"language_model": identity(s.language_model)}, "pool": {"shards": identity(str(s.laion))},
+    engine = {} if s.language_engine == Config.language_engine else {"language_engine": s.language_engine}
+    made = {"captions": {"language_model": identity(s.language_model), **engine}, "pool": {"shards": identity(str(s.laion))},
             **dict.fromkeys(("synthetic", "samples", "analysed", "arms", "paired", "prompted"), drawing),
             "scaled": {"judge": identity(s.judge)},
             "robust": {"checkpoints": [identity(checkpoint(name)) for *_, name in w.robustness.checkpoints],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -51,6 +52,9 @@ def needs(w: World) -> list[Need]:
               (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05 06"),
               *((f"generator {g}", _generator(s, g), f"{used} 06" if g in w.scaling.generators else used) for g, used in compared.items())]
     rows = [_found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name))) for what, name, numbers in models]
+    if s.language_engine == "vllm":
+        rows.append(Need("vllm", "01", bool(importlib.util.find_spec("vllm")), f"language_engine in {config.FILE}",
+                         "pip install vllm, or leave language_engine out."))
     rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
     rows += [_found(f"benchmark {t}", "00 01 02 03 04 05 06", str(s.benchmarks), lambda t=t: _benchmark(w, t)) for t in w.tasks]
     rows.append(_found("pool", "00 01 03", str(s.laion), lambda: f"{len(data.open_pool(w)):,} pairs in {s.laion}"))

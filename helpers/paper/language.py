@@ -14,19 +14,49 @@ import numpy as np
 
 from helpers import gpu, sampling
 from helpers.paper import config, weights
-from helpers.worlds import CaptionSettings, World
+from helpers.worlds import CaptionSettings, StudyError, World, unknown
 
+ENGINES = ("transformers", "vllm")
 ROUND = 32  # tokens written before finished texts leave the batch
 
 
 def write(w: World, prompts: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Continuations of ``prompts`` up to the end of their line, by the language model that paper.toml names.
+    """Continuations of ``prompts`` up to the end of their line, by the language model and the engine that paper.toml names.
 
-    Raises ``StudyError`` when it is not on this machine.
+    Raises ``StudyError`` when one of them is not on this machine.
     """
-    name = config.settings().language_model
-    seeds = rng.integers(2**62, size=len(prompts))
-    return continued(*load(name), prompts, seeds.tolist(), w.captions)
+    s, seeds = config.settings(), rng.integers(2**62, size=len(prompts)).tolist()
+    if s.language_engine not in ENGINES:
+        raise unknown(f"language_engine in {config.FILE}", s.language_engine, ENGINES)
+    if s.language_engine == "vllm":
+        return continued_by_vllm(s.language_model, prompts, seeds, w.captions)
+    return continued(*load(s.language_model), prompts, seeds, w.captions)
+
+
+def continued_by_vllm(name: str, prompts: Sequence[str], seeds: Sequence[int], settings: CaptionSettings) -> list[str]:
+    """The same by vLLM, an extra: its own sampling, a seed per text, and rounding that depends on what else is in its batch."""
+    engine = vllm(name)
+    from vllm import SamplingParams
+
+    wanted = [SamplingParams(**vllm_sampling(seed, settings)) for seed in seeds]
+    return [answer.outputs[0].text for answer in engine.generate(list(prompts), wanted, use_tqdm=False)]
+
+
+def vllm_sampling(seed: int, settings: CaptionSettings) -> dict:
+    """What vLLM's ``SamplingParams`` are told for one text."""
+    return {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_new_tokens, "stop": ["\n"],
+            "seed": seed}
+
+
+@functools.lru_cache(maxsize=1)
+def vllm(name: str):
+    """vLLM's engine with the model. Raises ``StudyError`` when one of them is missing, saying how to get it."""
+    try:
+        from vllm import LLM
+    except ImportError as e:
+        raise StudyError(f"{config.FILE} asks for language_engine = \"vllm\", which is not installed ({e}). pip install vllm   It brings a "
+                         "torch of its own: where that does not go with requirements.txt, take language_engine = \"transformers\".") from e
+    return weights.load("language model", name, lambda folder: LLM(str(folder), load_format="safetensors", generation_config="vllm"))
 
 
 @functools.lru_cache(maxsize=1)

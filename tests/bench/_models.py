@@ -31,12 +31,13 @@ def seconds(fn: Callable) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(rounds: int) -> float:
-    """FLOP per second of a large matrix product, in the type that published models are loaded in; the best of some rounds."""
+def ceiling(rounds: int, kind: str = "") -> float:
+    """FLOP per second of a large matrix product, in the type that published models are loaded in or ``kind``; the best round."""
     import torch
 
     side, repeats = (8_192, 50) if gpu.device() == "cuda" else (1_024, 10)
-    a, b = (torch.randn(side, side, device=gpu.device(), dtype=gpu.precision()) for _ in range(2))
+    dtype = getattr(torch, kind) if kind else gpu.precision()
+    a, b = (torch.randn(side, side, device=gpu.device(), dtype=dtype) for _ in range(2))
 
     def multiply():
         for _ in range(repeats):
@@ -49,11 +50,22 @@ def ceiling(rounds: int) -> float:
 
 def flops(method: Method) -> float:
     """Floating-point operations per item, a multiplication and an addition being two."""
+    return counted(lambda: method.run(method.counted)) / method.counted
+
+
+def counted(run: Callable) -> int:
+    """Floating-point operations of ``run()``; the fused attention of inference, which hides its own, is taken apart for it."""
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        method.run(method.counted)
-    return counter.get_total_flops() / method.counted
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            run()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops()
 
 
 def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> None:

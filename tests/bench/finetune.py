@@ -7,6 +7,7 @@ decodes each image in a loader and computes in float32; here both get decoded im
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,14 @@ def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = adapt.rate(step, steps, 1e-5, 0.1)
         x = adapt.random_crops(clip.pixels(made, bench.train.images[:batch]), generator)
-        logits = head(torch.nn.functional.normalize(model.encode_image(x), dim=-1))
-        torch.nn.functional.cross_entropy(logits, torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())).backward()
+        wanted = torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())
+
+        def backward(rows, x=x, wanted=wanted):
+            logits = head(torch.nn.functional.normalize(model.encode_image(x[rows.start : rows.stop]), dim=-1))
+            loss = torch.nn.functional.cross_entropy(logits, wanted[rows.start : rows.stop])
+            (loss * (len(rows) / batch)).backward()
+
+        deque(gpu.fitting_batches(backward, range(batch), batch, "the published loop"), maxlen=0)  # in parts, if it has to be
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()

@@ -1,7 +1,7 @@
 """Images per second of the paper world's generator, PNG files included, against ``pipe(prompt)`` for one caption at a time.
 
 Stable Diffusion 1.5's shape, DDIM, 50 steps, guidance 2, 512 to 256 pixels; on a CPU a tiny one, 64 to 32 pixels, 10 steps. Both
-ways compute in bfloat16 on a GPU. The arithmetic is counted on the plain way.
+ways compute in bfloat16 on a GPU.
 """
 
 from __future__ import annotations

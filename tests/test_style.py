@@ -123,8 +123,8 @@ def test_import_graph(path):
 
 def test_the_package_stays_thin():
     lengths = {p: len(p.read_text().splitlines()) for p in MODULES}
-    assert sum(n for p, n in lengths.items() if p.parent.name not in ("pocket", "paper")) < 6_000  # eight notebooks
-    assert sum(lengths.values()) < 11_500  # with the renderer and the upstream trainings of the miniature, and downloads
+    assert sum(n for p, n in lengths.items() if p.parent.name not in ("pocket", "paper")) < 6_200  # eight notebooks
+    assert sum(lengths.values()) < 11_800  # with the renderer and the upstream trainings of the miniature, and downloads
     assert not [str(p) for p, n in lengths.items() if n > (400 if p.name in LISTS else 310)]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, arms, families, gpu, pools, probes, store, worlds
+from helpers import adapt, arms, checkpoints, families, gpu, pools, probes, store, worlds
 from helpers.adapt import Adapted
 from helpers.pools import Split
 from helpers.worlds import NotKnown, World, unknown
@@ -86,8 +86,8 @@ def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
 
 
 def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
-    """Measure a finished model by its name (``families.load``): the columns of ``run``, with n = 0."""
-    rows = measure(w, families.load(worlds.backend(w).checkpoint(w, name), pools.benchmark(w, task(w))), seed)
+    """Measure a finished model by its name (``checkpoints.load``): the columns of ``run``, with n = 0."""
+    rows = measure(w, checkpoints.load(worlds.backend(w).checkpoint(w, name), pools.benchmark(w, task(w))), seed)
     return _tidy(rows, family, source, 0, seed)
 
 

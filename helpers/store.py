@@ -75,7 +75,7 @@ ARTIFACTS = {
     "prompted": Spec("07", "half a minute", ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
                      ("finetuned",), ("arms.py", "drawing.py")),
     "robust": Spec("07", "five minutes", ("seed", "robustness"), ("finetuned", "probes", "prompted"),
-                   ("robustness.py", "families.py", "probes.py", "adapt.py", "linear.py", "clip.py")),
+                   ("robustness.py", "families.py", "checkpoints.py", "probes.py", "adapt.py", "linear.py", "clip.py")),
     "quality": Spec("00", "a minute", ("seed", "synthesis", "finetune"), ("pool", "benchmarks", "upstream"),
                     ("pocket/calibration.py", "adapt.py", "linear.py", "clip.py")),
 }

@@ -182,7 +182,7 @@ class RobustnessSettings:
     attacked: int = 98  # images given to FGSM and PGD
     epsilons: tuple[float, ...] = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
     pgd_steps: int = 10  # [R] 20
-    checkpoints: tuple[tuple[str, str, str], ...] = ()  # family, source, name (families.load): probed instead of training any
+    checkpoints: tuple[tuple[str, str, str], ...] = ()  # family, source, name (helpers/checkpoints.py): probed instead of training any
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import clip, families, paper, pocket, probes, robustness, worlds
+from helpers import checkpoints, clip, families, paper, pocket, probes, robustness, worlds
 from helpers.pocket import corruptions, upstream
 from helpers.pocket import probes as rendered
 from helpers.pocket.render import TASKS
@@ -160,8 +160,8 @@ def test_shape_bias_by_hand():
     (lambda: robustness.task(worlds.get("smoke", tasks=("cars",))), "unknown task in world 'smoke' 'flowers'"),
     (lambda: pocket.probe_sets(W, "boats"), "unknown task"),
     (lambda: paper.probe_sets(worlds.get("paper"), "cars"), "probe sets of 'imagenet' only"),
-    (lambda: families.load("resnet50", None), "checkpoint 'resnet50' is unknown; valid: 'timm/NAME'"),
-    (lambda: families.load("timm/test_resnet/nowhere.pt", Benchmark("toy", ("a", "b"), *[None] * 8)), "are not on this machine"),
+    (lambda: checkpoints.load("resnet50", None), "checkpoint 'resnet50' is unknown; valid: 'timm/NAME'"),
+    (lambda: checkpoints.load("timm/test_resnet/nowhere.pt", Benchmark("toy", ("a", "b"), *[None] * 8)), "are not on this machine"),
 ])
 def test_messages_say_what_is_valid(call, message):
     with pytest.raises(StudyError, match=message):
@@ -364,7 +364,7 @@ def test_checkpoints_by_name(toy, tmp_path):
 
     made = timm.create_model("test_resnet", num_classes=2)
     save_file(made.state_dict(), tmp_path / "weights.safetensors")
-    model = families.load(f"timm/test_resnet/{tmp_path / 'weights.safetensors'}", toy)
+    model = checkpoints.load(f"timm/test_resnet/{tmp_path / 'weights.safetensors'}", toy)
     images = toy.test.images[:3]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.clip.mean, model.clip.std))
     x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -377,16 +377,16 @@ def test_checkpoints_by_name(toy, tmp_path):
 def test_checkpoints_of_other_classes_damaged_ones_and_pickles_are_refused(toy, tmp_path):
     folder = tiny.classifier(tmp_path / "three", classes=3)
     with pytest.raises(StudyError, match="tells 3 classes apart, the probed benchmark has 2"):
-        families.load(f"timm/{folder}", toy)
+        checkpoints.load(f"timm/{folder}", toy)
     with pytest.raises(StudyError, match="of another architecture, or not of 2 classes"):
-        families.load(f"timm/test_resnet/{folder / families.WEIGHTS}", toy)
-    (folder / families.WEIGHTS).write_bytes(b"half")
+        checkpoints.load(f"timm/test_resnet/{folder / checkpoints.WEIGHTS}", toy)
+    (folder / checkpoints.WEIGHTS).write_bytes(b"half")
     with pytest.raises(StudyError, match="damaged"):
-        families.load(f"timm/{folder}", toy)
+        checkpoints.load(f"timm/{folder}", toy)
     torch.save({"any": "thing"}, tmp_path / "weights.pt")
     for name in (f"timm/test_resnet/{tmp_path / 'weights.pt'}", f"open_clip/ViT-B-32/{tmp_path / 'weights.pt'}"):
         with pytest.raises(StudyError, match="is a pickle"):
-            families.load(name, toy)
+            checkpoints.load(name, toy)
 
 
 def test_the_untrained_tower_of_a_published_clip_comes_from_its_name(toy):

@@ -132,7 +132,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 
 def checkpoint(w: World, name: str) -> str:
-    """The name of a finished model (``families.load``), with a path in it that is relative to ``$STUDY_PAPER`` made absolute."""
+    """The name of a finished model (``checkpoints.load``), with a path in it that is relative to ``$STUDY_PAPER`` made absolute."""
     from helpers.paper import config
 
     return config.checkpoint(name)

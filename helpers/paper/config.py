@@ -41,7 +41,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import families, worlds
+from helpers import checkpoints, worlds
 from helpers.worlds import StudyError, World, unknown
 
 FILE = "paper.toml"
@@ -171,7 +171,7 @@ def configured(w: World) -> World:
     w = worlds.adapt(w, tasks=(*w.tasks, *(t for t in s.tasks if t not in w.tasks)), clip=pretrained)
     w = worlds.adapt(w, **({"robustness": {"checkpoints": s.checkpoints}} if s.checkpoints else {}))
     w = worlds.adapt(w, **s.world)
-    families.checked(w.robustness.checkpoints)
+    checkpoints.checked(w.robustness.checkpoints)
     for task in w.tasks:
         if task not in (*worlds.WORLDS[w.name].tasks, *s.tasks):
             raise unknown(f"task in [world] of {root() / FILE}", task, (*worlds.WORLDS[w.name].tasks, *s.tasks))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import arms, clip, families, gpu, store
+from helpers import arms, checkpoints, clip, gpu, store
 from helpers.paper import config, data, probes, weights
 from helpers.worlds import Need, StudyError, World
 
@@ -76,7 +76,7 @@ def _found(what: str, numbers: str, looked: str, find: Callable[[], str], key: s
 
 
 def _checkpoint(name: str) -> str:
-    return str(families.located(config.checkpoint(name)))
+    return str(checkpoints.located(config.checkpoint(name)))
 
 
 def _probe_sets(base: Path) -> Need:

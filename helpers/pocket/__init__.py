@@ -124,7 +124,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 
 def checkpoint(w: World, name: str) -> str:
-    """``name``: that of a finished model (``families.load``)."""
+    """``name``: that of a finished model (``checkpoints.load``)."""
     return name
 
 

@@ -200,11 +200,26 @@ def _processes(count: int = 0, each: int = 1) -> ProcessPoolExecutor:
     for name in PRELOADED:
         importlib.import_module(name)  # needed soon, and for as long there is nothing to do but wait for the server's imports
     if not count:
-        return ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker)
+        return _kept(ProcessPoolExecutor(cores(), mp_context=_forkserver(), initializer=_start_worker))
     names, free = cards(count * each), _forkserver().Queue()
     for i in range(count):
         free.put(",".join(names[i * each : (i + 1) * each]))
-    return ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(free,))
+    return _kept(ProcessPoolExecutor(count, mp_context=_forkserver(), initializer=_start_worker, initargs=(free,)))
+
+
+_RUNNING: list[ProcessPoolExecutor] = []
+
+
+def _kept(workers: ProcessPoolExecutor) -> ProcessPoolExecutor:
+    _RUNNING.append(workers)
+    return workers
+
+
+def release() -> None:
+    """End the worker processes and what they hold in memory; the next ``starmap`` starts others."""
+    _processes.cache_clear()
+    while _RUNNING:
+        _RUNNING.pop().shutdown(cancel_futures=True)
 
 
 def ray_address() -> str:

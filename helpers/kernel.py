@@ -45,6 +45,7 @@ def forget(shell) -> None:
 
     Torch, open_clip and diffusers stay loaded: importing them takes longer than many a notebook of a small world.
     """
+    gpu.release()
     dunders = {n: v for n, v in shell.user_ns.items() if n.startswith("__") and n.strip("_")}
     for name in [n for n in sys.modules if n.split(".")[0] == "helpers"]:
         del sys.modules[name]

@@ -1,5 +1,7 @@
 """The kernel that the runner's notebooks share: nothing of one is left for the next, and a killed one is told."""
 
+import os
+
 import nbformat
 import pytest
 
@@ -21,10 +23,22 @@ def asked(manager, code):
     return "".join(printed)
 
 
+def alive(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_notebook_finds_nothing_of_the_one_before(manager):
-    asked(manager, "import sys, numpy; from helpers import worlds; worlds.WORLDS['mine'] = left = 1")
+    asked(manager, "import sys, numpy, os, subprocess; from helpers import gpu, worlds; worlds.WORLDS['mine'] = left = 1")
     assert "left" in asked(manager, "print(dir())")
+    asked(manager, "gpu.cores = lambda: 2")
+    workers = set(asked(manager, "print(*(pid for _, pid in gpu.starmap(os.getpid, [()] * 4)))").split())
+    assert workers and all(alive(pid) for pid in workers)
     kernel.empty(manager)
+    assert not any(alive(pid) for pid in workers)
     assert "left" not in asked(manager, "print(dir())")
     found = asked(manager, "import sys; print('numpy' in sys.modules, 'helpers.worlds' in sys.modules); "
                            "from helpers import worlds; print('mine' in worlds.WORLDS)")

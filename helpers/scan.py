@@ -27,6 +27,7 @@ TEXT_COLUMNS = ("TEXT", "caption", "text")  # LAION, Re-LAION and img2dataset
 COLUMNS = ("at", "label", "class", "spelling", "offset")
 HYPERSCAN = importlib.util.find_spec("hyperscan") is not None
 WINDOW = 500_000  # captions held in memory at a time, per thread, unless a row group is larger
+LAID = 100_000  # captions laid end to end for Hyperscan at a time; it counts bytes in 32 bits, and less is held twice
 
 
 def matches(texts, made: Plan):
@@ -62,8 +63,8 @@ def _seen_by_hyperscan(texts, keys: tuple[str, ...]):
     import polars as pl
 
     lengths, parts = np.array([len(k.encode()) for k in keys]), []
-    for first in range(0, max(len(texts), 1), WINDOW):  # Hyperscan counts bytes in 32 bits
-        part = texts.slice(first, WINDOW)
+    for first in range(0, max(len(texts), 1), LAID):
+        part = texts.slice(first, LAID)
         _, offsets, data = part.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
         offsets, (key, end) = np.frombuffer(offsets, np.int64), _ends(keys, data)
         at, start = np.searchsorted(offsets, end) - 1, end - lengths[key]
@@ -179,9 +180,10 @@ def scan_shard(shard: Path, made: Plan, start: int = 0, columns: bool = True, la
             texts = window.select(text).collect()[text]
         found = matches(texts, made)
         if columns:
+            own, texts = [texts.gather(found["at"])], None
             with _reading(shard):
-                own = window.select(others).collect() if others else None
-            found = found.with_columns(texts.gather(found["at"]), *(own[found["at"]] if others else ())).select(*COLUMNS, *names)
+                own += [window.select(n).collect()[n].gather(found["at"]) for n in others]  # one in memory at a time
+            found = found.with_columns(*own).select(*COLUMNS, *names)
         parts.append(found.rename({"at": "row"}).with_columns(pl.col("row") + start + first))
         first += rows
     return pl.concat(parts, rechunk=True)

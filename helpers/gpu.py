@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -168,6 +169,13 @@ def _start_worker(cards=None) -> None:
 
     single_threaded()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the main process, which then stops the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose main process was killed would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 PRELOADED = ["open_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "helpers.worlds"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -217,6 +218,41 @@ def test_what_a_worker_computes_does_not_depend_on_the_number_of_cores():
     """A BLAS takes a thread per core, unless told otherwise, and rounds otherwise at the seams between them."""
     found = {subprocess.run([sys.executable, "-c", PRODUCT, cores], check=True, capture_output=True, text=True).stdout for cores in "134"}
     assert len(found) == 1
+
+
+WAITING = """
+import os, time
+from helpers import gpu
+
+if __name__ == "__main__":
+    gpu.cores = lambda: 2
+    print(*{pid for _, pid in gpu.starmap(os.getpid, [()] * 4)}, flush=True)
+    time.sleep(600)
+"""
+
+
+def gone(pid, patience=20.0):
+    """Whether a process ends in time (a zombie has ended)."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
+def test_workers_end_with_a_killed_main_process(tmp_path):
+    (tmp_path / "waiting.py").write_text(WAITING)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    main = subprocess.Popen([sys.executable, str(tmp_path / "waiting.py")], env=environment, stdout=subprocess.PIPE, text=True)
+    workers = main.stdout.readline().split()
+    main.kill()
+    main.wait()
+    assert workers and all(gone(pid) for pid in workers)
 
 
 def test_a_dead_worker_is_explained(two_cores):

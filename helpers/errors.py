@@ -52,8 +52,10 @@ def equally_many(**given) -> None:
     """Raise ``StudyError`` when arguments that go together, one entry each, are not equally many; None stands for left out."""
     counts = {name: len(values) for name, values in given.items() if values is not None}
     if len(set(counts.values())) > 1:
-        raise StudyError(f"{', '.join(f'{n} {name}' for name, n in counts.items())} were given; they go together one by one, so give "
-                         "equally many.")
+        raise StudyError(
+            f"{', '.join(f'{n} {name}' for name, n in counts.items())} were given; they go together one by one, so give "
+            "equally many."
+        )
 
 
 @contextlib.contextmanager
@@ -64,7 +66,9 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as e:
         advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
         if e.errno in FULL:
-            raise StudyError(f"disk full while writing {path}. Free some space or move on: {advice}") from e
+            raise StudyError(
+                f"disk full while writing {path}. Free some space or move on: {advice}"
+            ) from e
         if e.errno not in REFUSED:
             raise
         in_the_way = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]

@@ -14,9 +14,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import gpu, kernel, ranks, ray_engine, store, worlds
-from helpers.catalogue import TOP, chosen, figures_root, listing, notebooks, row, times
-from helpers.worlds import StudyError, unknown
+from helpers import worlds
+from helpers.engine import artifacts, gpu, kernel, places, ray, store
+from helpers.engine.catalogue import chosen, listing, notebooks, row, times
+from helpers.engine.places import TOP, figures_root
+from helpers.errors import StudyError, unknown
 
 
 def _parameters(paths: Sequence[Path], given: Mapping[str, str]) -> dict[Path, dict]:
@@ -31,23 +33,33 @@ def _parameters(paths: Sequence[Path], given: Mapping[str, str]) -> dict[Path, d
     for name in given:
         if name not in every:
             raise unknown("parameter", name, sorted(every))
-    return {path: {n: _typed(n, text, names[n]["default"]) for n, text in given.items() if n in names}
-            for path, names in declared.items()}
+    return {
+        path: {n: _typed(n, text, names[n]["default"]) for n, text in given.items() if n in names}
+        for path, names in declared.items()
+    }
 
 
 def _asked(world: str, seed: int | None, parameters: Mapping[str, object]) -> dict[str, object]:
     """World, seed and other parameters in one. Raises ``StudyError`` where a parameter says otherwise than the command does."""
     if parameters.get("world", world) != world:
-        raise StudyError(f"-p world={parameters['world']} was given for world {world!r}; the world is the first argument: "
-                         f"python -m helpers.run {parameters['world']}")
+        raise StudyError(
+            f"-p world={parameters['world']} was given for world {world!r}; the world is the first argument: "
+            f"python -m helpers.run {parameters['world']}"
+        )
     if seed is not None and str(parameters.get("seed", seed)) != str(seed):
-        raise StudyError(f"--seed {seed} and -p seed={parameters['seed']} contradict each other; give one of them.")
+        raise StudyError(
+            f"--seed {seed} and -p seed={parameters['seed']} contradict each other; give one of them."
+        )
     return {"world": world, **({} if seed is None else {"seed": seed}), **parameters}
 
 
 def _typed(name: str, text, default: str):
     default = ast.literal_eval(default)
-    return text if isinstance(default, str) or not isinstance(text, str) else _literal(name, text, default)
+    return (
+        text
+        if isinstance(default, str) or not isinstance(text, str)
+        else _literal(name, text, default)
+    )
 
 
 def _literal(name: str, text: str, default):
@@ -55,14 +67,24 @@ def _literal(name: str, text: str, default):
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if default is not None and not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
+    if (
+        default is not None
+        and not isinstance(value, type(default))
+        and not (isinstance(default, float) and isinstance(value, int))
+    ):
         article = "an" if isinstance(default, int) and not isinstance(default, bool) else "a"
-        raise StudyError(f"parameter {name} was given {text!r}; it wants {article} {type(default).__name__}, like {default!r}.")
+        raise StudyError(
+            f"parameter {name} was given {text!r}; it wants {article} {type(default).__name__}, like {default!r}."
+        )
     return value
 
 
-def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, object] | None = None,
-            seed: int | None = None) -> list[tuple[str, float]]:
+def execute(
+    world: str,
+    names: Sequence[str] = (),
+    parameters: Mapping[str, object] | None = None,
+    seed: int | None = None,
+) -> list[tuple[str, float]]:
     """Execute notebooks in a world; returns their names and seconds.
 
     Executed copies and HTML pages go to ``.runs/<world>/``, times to ``figures/<world>/00_timing.csv``, and
@@ -71,7 +93,9 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     """
     worlds.get(world)
     paths, done = chosen(names), []
-    os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")]))
+    os.environ.update(
+        STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
+    )
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     _quiet_libraries()
     values = _parameters(paths, _asked(world, seed, parameters or {}))
@@ -79,7 +103,7 @@ def execute(world: str, names: Sequence[str] = (), parameters: Mapping[str, obje
     with kernel.started(str(TOP)) as manager:
         for path in paths:
             start = time.monotonic()
-            _execute(path, store.root() / world / path.name, values[path], manager)
+            _execute(path, places.root() / world / path.name, values[path], manager)
             done.append((path.stem, time.monotonic() - start))
             print(f"{path.stem}: {done[-1][1]:.0f} s", flush=True)
             _record(world, done)
@@ -92,7 +116,7 @@ def _check_reads(world: str, values: Mapping[Path, Mapping]) -> None:
     coming = set()
     for path, given in values.items():
         for name in re.findall(r"`(\w+)`", row(path, "Reads")):
-            if name in store.ARTIFACTS and name not in coming:
+            if name in artifacts.ARTIFACTS and name not in coming:
                 store.load(name, worlds.get(world, seed=given.get("seed", 0)))
         coming |= set(re.findall(r"`(\w+)`", row(path, "Writes")))
 
@@ -107,13 +131,23 @@ def _execute(path: Path, copy: Path, values: Mapping[str, object], manager) -> N
         kernel.empty(manager)
         with store.writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            papermill.execute_notebook(str(path), str(copy), dict(values), kernel_name=manager.kernel_name, km=manager,
-                                       progress_bar=False, log_output=True, request_save_on_cell_execute=False)
+            papermill.execute_notebook(
+                str(path),
+                str(copy),
+                dict(values),
+                kernel_name=manager.kernel_name,
+                km=manager,
+                progress_bar=False,
+                log_output=True,
+                request_save_on_cell_execute=False,
+            )
     except PapermillExecutionError as e:
         failure = _explained(path, e)
     except DeadKernelError as e:
-        failure = StudyError(f"{path.stem}: the kernel was killed, most likely for want of memory. What was finished is kept: run the same "
-                             "command again to go on.")
+        failure = StudyError(
+            f"{path.stem}: the kernel was killed, most likely for want of memory. What was finished is kept: run the same "
+            "command again to go on."
+        )
         failure.__cause__ = e
     _html(copy)
     if failure:
@@ -125,7 +159,9 @@ def _explained(path: Path, e) -> Exception:
     if e.ename in ("StudyError", "MissingArtifact", "NotKnown"):
         return StudyError(f"{path.stem}: {e.evalue}")
     if e.ename == "AssertionError" and re.search(r"^assert ", e.source, re.M):
-        return StudyError(f"{path.stem}: a checkpoint failed: {' '.join(e.evalue.split()) or e.source.strip()}")
+        return StudyError(
+            f"{path.stem}: a checkpoint failed: {' '.join(e.evalue.split()) or e.source.strip()}"
+        )
     return e
 
 
@@ -140,7 +176,9 @@ def _quiet_libraries() -> None:
 class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()
-        if re.match(r"^(?!\d\d_)[\w. ]+: .*\d", text) and not text.startswith(("Input Notebook", "Output Notebook")):
+        if re.match(r"^(?!\d\d_)[\w. ]+: .*\d", text) and not text.startswith(
+            ("Input Notebook", "Output Notebook")
+        ):
             print("\n".join(f"   {line}" for line in text.splitlines()), flush=True)
 
 
@@ -159,56 +197,95 @@ def _record(world: str, done: Sequence[tuple[str, float]]) -> None:
 
     path = figures_root() / world / "00_timing.csv"
     merged = times(path) | {name: round(seconds, 1) for name, seconds in done}
-    store.write(path, pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"]).to_csv(index=False).encode())
+    store.write(
+        path,
+        pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
+        .to_csv(index=False)
+        .encode(),
+    )
 
 
 def write_gallery() -> Path:
     """Write ``figures/README.md``: every figure of every world with its alt text, by number."""
     from PIL import Image
 
-    lines = ["# Figures", "", "Written by `python -m helpers.run`; every figure names its world, seed and device."]
+    lines = [
+        "# Figures",
+        "",
+        "Written by `python -m helpers.run`; every figure names its world, seed and device.",
+    ]
     for world in (n for n in worlds.WORLDS if (figures_root() / n).is_dir()):
         lines += ["", f"## {world}"]
         for png in sorted((figures_root() / world).glob("*.png")):
             try:
                 alt = Image.open(png).text.get("Description", "")
             except (OSError, AttributeError) as e:
-                raise StudyError(f"cannot read {png}: {e}. Delete it; notebook {png.name[:2]} draws it again.") from e
-            lines += ["", f"### {png.stem}", "", f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">', "", alt]
+                raise StudyError(
+                    f"cannot read {png}: {e}. Delete it; notebook {png.name[:2]} draws it again."
+                ) from e
+            lines += [
+                "",
+                f"### {png.stem}",
+                "",
+                f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">',
+                "",
+                alt,
+            ]
     return store.write(figures_root() / "README.md", ("\n".join(lines) + "\n").encode())
 
 
 def report(w: worlds.World, names: Sequence[str] = ()) -> tuple[str, list[str], bool]:
     """What a world needs, what of it is here, what its notebooks cost; the notebooks meant; and whether they can start."""
     needs, costs = worlds.backend(w).check(w)
-    lacking = {number: [n for n in needs if not n.found and number in n.notebooks.split()] for number in notebooks()}
+    lacking = {
+        number: [n for n in needs if not n.found and number in n.notebooks.split()]
+        for number in notebooks()
+    }
     meant = [p.name[:2] for p in chosen(names)]
-    lines = [f"{'found' if n.found else 'MISSING':8s}{n.what:28s}for {n.notebooks:26s}{n.where}" + ("" if n.found else f"\n        {n.get}")
-             for n in needs if set(meant) & set(n.notebooks.split())]
+    lines = [
+        f"{'found' if n.found else 'MISSING':8s}{n.what:28s}for {n.notebooks:26s}{n.where}"
+        + ("" if n.found else f"\n        {n.get}")
+        for n in needs
+        if set(meant) & set(n.notebooks.split())
+    ]
     lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
     ready = " ".join(number for number in notebooks() if not lacking[number])
-    lines.append(f"can start: python -m helpers.run {w.name} {ready}" if ready else "nothing can start yet")
+    lines.append(
+        f"can start: python -m helpers.run {w.name} {ready}" if ready else "nothing can start yet"
+    )
     return "\n".join(lines), meant, not any(lacking[number] for number in meant)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the notebooks of the study headlessly.",
-                                     epilog="Example: python -m helpers.run pocket 03 04 -p seed=1")
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.run",
+        description="Run the notebooks of the study headlessly.",
+        epilog="Example: python -m helpers.run pocket 03 04 -p seed=1",
+    )
     parser.add_argument("world", nargs="?", help=f"one of {', '.join(worlds.WORLDS)}")
-    parser.add_argument("notebooks", nargs="*", help="numbers or names, such as 03; all without any")
-    parser.add_argument("-p", action="append", default=[], metavar="name=value", help="set a notebook parameter")
+    parser.add_argument(
+        "notebooks", nargs="*", help="numbers or names, such as 03; all without any"
+    )
+    parser.add_argument(
+        "-p", action="append", default=[], metavar="name=value", help="set a notebook parameter"
+    )
     parser.add_argument("--seed", type=int, help="every random draw descends from this; default 0")
-    parser.add_argument("--ray", default=gpu.ray_address(), metavar="ADDRESS|local",
-                        help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine (local); "
-                             "needs pip install ray, and the store on a file system that all machines see; same results")
-    parser.add_argument("--ranks", default=os.environ.get("STUDY_RANKS") or "1", metavar="N",
-                        help="train every model of notebooks 04 and 05 on N GPUs together, each with its part of every batch; by "
-                             "default every run has one GPU, which is faster as long as there are more runs than GPUs")
-    parser.add_argument("--check", action="store_true", help="what the notebooks need, what of it is here, and what they cost")
+    parser.add_argument(
+        "--ray",
+        default=gpu.ray_address(),
+        metavar="ADDRESS|local",
+        help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine (local); "
+        "needs pip install ray, and the store on a file system that all machines see; same results",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="what the notebooks need, what of it is here, and what they cost",
+    )
     parser.add_argument("--list", action="store_true", help="what each notebook asks and costs")
     made = parser.parse_intermixed_args(arguments)
     if made.list and (not made.world or made.world in notebooks()):
-        made.notebooks[:0], made.world = [made.world] if made.world else [], store.MEASURED
+        made.notebooks[:0], made.world = [made.world] if made.world else [], artifacts.MEASURED
         print(f"world {made.world}; for another: python -m helpers.run WORLD --list")
     if not made.world:
         parser.print_help()
@@ -231,11 +308,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             return 0
         if options.ray:
-            ray_engine.check(options.ray)
-        _check_folders(store.root() / w.name, figures_root() / w.name)
-        os.environ.update(STUDY_RAY=options.ray, STUDY_RANKS=options.ranks)  # kernels inherit it
-        if options.ranks != "1":
-            ranks.asked()
+            ray.check(options.ray)
+        _check_folders(places.root() / w.name, figures_root() / w.name)
+        os.environ.update(STUDY_RAY=options.ray)  # kernels inherit it
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -245,10 +320,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "stopped; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
-    print(f"{len(done)} notebooks in {sum(s for _, s in done):.0f} s; figures in {figures_root() / options.world}, "
-          f"executed copies in {store.root() / options.world}")
+    print(
+        f"{len(done)} notebooks in {sum(s for _, s in done):.0f} s; figures in {figures_root() / options.world}, "
+        f"executed copies in {places.root() / options.world}"
+    )
     return 0
 
 
@@ -258,10 +338,14 @@ def _ready(w: worlds.World, names: Sequence[str], check: bool) -> list[str]:
     if check or not complete:
         print(table, file=sys.stdout if check else sys.stderr)
     if not complete and check:
-        raise StudyError("not everything that these notebooks need is here; get what is MISSING above, then look again.")
+        raise StudyError(
+            "not everything that these notebooks need is here; get what is MISSING above, then look again."
+        )
     if not complete:
-        raise StudyError("not everything that these notebooks need is here, so nothing was started. Get what is MISSING above, look "
-                         f"again with: python -m helpers.run {w.name} --check   and start with the same command as now.")
+        raise StudyError(
+            "not everything that these notebooks need is here, so nothing was started. Get what is MISSING above, look "
+            f"again with: python -m helpers.run {w.name} --check   and start with the same command as now."
+        )
     return meant
 
 

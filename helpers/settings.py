@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping
 from helpers.errors import StudyError, unknown
 
 NEVER_EMPTY = ("tasks", "sizes", "lrs", "rules", "filters")
-MAY_BE_ZERO = ("beyond", "synthetic_beyond", "examples")  # whole numbers that are positive by default, but need not be
+MAY_BE_ZERO = (
+    "beyond",
+    "synthetic_beyond",
+    "examples",
+)  # whole numbers that are positive by default, but need not be
 
 
 def override(settings, changes: Mapping, path: str):
@@ -35,14 +39,22 @@ def override(settings, changes: Mapping, path: str):
 def _check(key: str, value, hint, current, path: str) -> None:
     given = f"setting {key} of {path} was given {value!r}"
     if not _fits(value, hint):
-        wanted = f"a mapping of settings, as in {key}={{...}}" if dataclasses.is_dataclass(current) else f"{_words(hint)}, like {current!r}"
+        wanted = (
+            f"a mapping of settings, as in {key}={{...}}"
+            if dataclasses.is_dataclass(current)
+            else f"{_words(hint)}, like {current!r}"
+        )
         raise StudyError(f"{given}; it wants {wanted}.")
     if key in NEVER_EMPTY and not value:
         raise StudyError(f"{given}; it wants at least one, like {current!r}.")
     usual = list(_numbers(current))
-    least = int(bool(usual) and min(usual) > 0 and key not in MAY_BE_ZERO and not _holds_float(hint))  # what is counted starts at one
+    least = int(
+        bool(usual) and min(usual) > 0 and key not in MAY_BE_ZERO and not _holds_float(hint)
+    )  # what is counted starts at one
     if all(n >= 0 for n in usual) and any(n < least for n in _numbers(value)):
-        raise StudyError(f"{given}; it wants {f'at least {least}' if least else 'no negative number'}, like {current!r}.")
+        raise StudyError(
+            f"{given}; it wants {f'at least {least}' if least else 'no negative number'}, like {current!r}."
+        )
 
 
 def _fits(value, hint) -> bool:
@@ -51,9 +63,13 @@ def _fits(value, hint) -> bool:
     if parts and parts[-1] is Ellipsis:
         return isinstance(value, tuple) and all(_fits(v, parts[0]) for v in value)
     if parts:
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        return (
+            isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        )
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
@@ -66,7 +82,11 @@ def _words(hint) -> str:
     parts = typing.get_args(hint)
     if not parts:
         return f"{'an' if hint is int else 'a'} {hint.__name__}"
-    names = [p.__name__ if isinstance(p, type) and not typing.get_args(p) else "tuples" for p in parts if p is not Ellipsis]
+    names = [
+        p.__name__ if isinstance(p, type) and not typing.get_args(p) else "tuples"
+        for p in parts
+        if p is not Ellipsis
+    ]
     return f"a tuple of {names[0]}" if Ellipsis in parts else f"a tuple ({', '.join(names)})"
 
 

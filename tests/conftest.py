@@ -2,13 +2,13 @@
 
 import os
 
+from helpers import run
+
 os.environ.setdefault("STUDY_HEADLESS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
-
-from helpers import run
 
 
 @pytest.fixture(scope="session")

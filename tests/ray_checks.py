@@ -16,8 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import clip, gpu, ray_engine, retrieval, run, scan, store, worlds
-from helpers.worlds import StudyError
+from helpers import run, worlds
+from helpers.data import scan
+from helpers.engine import gpu, ray, store, workers
+from helpers.errors import StudyError
+from helpers.models import clip
+from helpers.pocket.train import upstream
+from helpers.study import embeddings
 
 TINY = worlds.get("smoke", pool={"rows": 36, "shard_rows": 12})
 
@@ -28,12 +33,12 @@ def local_ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "cores", lambda: 2)
         try:
-            ray = ray_engine.connect("local")
+            connected = ray.connect("local")
         except StudyError as e:
             if "timed out" in str(e):
                 pytest.skip(f"this machine is too busy for Ray: {e}")
             raise
-        yield ray
+        yield connected
         ray.shutdown()
 
 
@@ -50,26 +55,34 @@ def status(capsys, *arguments):
     return code, capsys.readouterr().err.strip()
 
 
-@pytest.mark.parametrize("address", ["pocket", "head:port", "127.0.0.1:{closed}", "ray://127.0.0.1:{closed}"])
+@pytest.mark.parametrize(
+    "address", ["pocket", "head:port", "127.0.0.1:{closed}", "ray://127.0.0.1:{closed}"]
+)
 def test_an_address_without_a_cluster(capsys, address):
     with socket.socket() as s:  # bound, but nobody listens
         s.bind(("127.0.0.1", 0))
         address = address.format(closed=s.getsockname()[1])
         code, message = status(capsys, "pocket", "03", "--ray", address)
-    assert code == 2 and repr(address) in message and "Valid: local" in message and len(message.splitlines()) == 1
+    assert (
+        code == 2
+        and repr(address) in message
+        and "Valid: local" in message
+        and len(message.splitlines()) == 1
+    )
 
 
 def digests(folder: Path) -> dict:
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*")
-            if f.is_file() and f.name != ".lock"}
+    return {
+        str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in folder.rglob("*")
+        if f.is_file() and f.name != ".lock"
+    }
 
 
 def untrained_upstream(folder: Path) -> None:
     """A CLIP with random weights where the world looks for its own; there is nothing to train."""
     import torch
     from transformers import CLIPTokenizerFast
-
-    from helpers.pocket import upstream
 
     torch.manual_seed(0)
     (folder / "tokenizer").mkdir(parents=True)
@@ -84,8 +97,12 @@ def render_embed_scan(runs: Path) -> dict:
     """Render, embed and scan the tiny pool, each shard by shard; digests of all files."""
     shutil.copytree(runs.parent / "upstream", store.folder("upstream", TINY))
     pool, out = worlds.backend(TINY).open_pool(TINY), runs / "out"
-    jobs = {f"{kind}_{start}.npy": (TINY, kind, "", start, start + 12) for kind in ("img", "text") for start in range(0, 36, 12)}
-    store.fill(out, jobs, retrieval.embed_shard, "shards embedded")
+    jobs = {
+        f"{kind}_{start}.npy": (TINY, kind, "", start, start + 12)
+        for kind in ("img", "text")
+        for start in range(0, 36, 12)
+    }
+    store.fill(out, jobs, embeddings.embed_shard, "shards embedded")
     store.write(out / "found.parquet", scan.find(pool.shards, ["A320", "rose", "a"], "substring"))
     return digests(runs)
 
@@ -96,7 +113,9 @@ def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
     untrained_upstream(tmp_path / "upstream")
     spread = render_embed_scan(tmp_path / "runs")
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(
+        workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -118,15 +137,25 @@ def tried(folder: Path, i: int, deaths: int) -> np.ndarray:
 def test_a_killed_worker_costs_one_shard(on_ray, tmp_path):
     attempts = tmp_path / "attempts"
     attempts.mkdir()
-    files = store.fill(tmp_path / "out", {f"{i}.npy": (attempts, i, int(i == 3)) for i in range(8)}, tried, "shards")
-    assert all(np.array_equal(np.load(f), np.random.default_rng(i).normal(size=20)) for i, f in enumerate(files))
-    assert sorted(f.name for f in attempts.iterdir()) == sorted([*(f"{i}-0" for i in range(8)), "3-1"])
+    files = store.fill(
+        tmp_path / "out",
+        {f"{i}.npy": (attempts, i, int(i == 3)) for i in range(8)},
+        tried,
+        "shards",
+    )
+    assert all(
+        np.array_equal(np.load(f), np.random.default_rng(i).normal(size=20))
+        for i, f in enumerate(files)
+    )
+    assert sorted(f.name for f in attempts.iterdir()) == sorted(
+        [*(f"{i}-0" for i in range(8)), "3-1"]
+    )
 
 
 def test_a_shard_that_always_dies_is_explained(on_ray, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_engine, "RETRIES", 1)
+    monkeypatch.setattr(ray, "RETRIES", 1)
     with pytest.raises(StudyError, match="lost 2 times.*run the same command again"):
-        list(gpu.starmap(tried, [(tmp_path, 0, 99)]))
+        list(workers.starmap(tried, [(tmp_path, 0, 99)]))
 
 
 def refuse(i: int) -> None:
@@ -135,26 +164,33 @@ def refuse(i: int) -> None:
 
 def test_errors_of_a_shard_keep_their_type(on_ray):
     with pytest.raises(StudyError, match="^shard 7 is damaged; delete it.$") as caught:
-        list(gpu.starmap(refuse, [(7,)]))
+        list(workers.starmap(refuse, [(7,)]))
     assert type(caught.value) is StudyError
 
 
 def surroundings() -> tuple:
     import torch
 
-    return torch.get_num_threads(), *(os.environ.get(n) for n in ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES"))
+    return torch.get_num_threads(), *(
+        os.environ.get(n) for n in ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES")
+    )
 
 
 def test_a_task_has_one_core_and_the_store(on_ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STUDY_RUNS", "runs")
-    assert dict(gpu.starmap(surroundings, [()])) == {0: (1, str(tmp_path / "runs"), "", "")}
-    with monkeypatch.context() as patch, pytest.raises(StudyError, match="does not see the store /nowhere"):
-        patch.setattr(ray_engine, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"})  # as on a machine without it
-        list(gpu.starmap(surroundings, [()]))
+    assert dict(workers.starmap(surroundings, [()])) == {0: (1, str(tmp_path / "runs"), "", "")}
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StudyError, match="does not see the store /nowhere"),
+    ):
+        patch.setattr(
+            ray, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"}
+        )  # as on a machine without it
+        list(workers.starmap(surroundings, [()]))
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     with pytest.raises(StudyError, match="offers no GPU"):
-        list(gpu.starmap(surroundings, [()]))
+        list(workers.starmap(surroundings, [()]))
 
 
 class Counted(list):
@@ -176,19 +212,40 @@ def wait(folder: Path, i: int, seconds: float) -> int:
 
 def test_few_tasks_in_flight_and_none_after_a_stop(on_ray, tmp_path):
     jobs = Counted((tmp_path / "runs", i, 600 if i else 0) for i in range(50))
-    results = gpu.starmap(wait, jobs)
-    assert next(results) == (0, 0) and jobs.given == 2 * ray_engine.AHEAD
+    results = workers.starmap(wait, jobs)
+    assert next(results) == (0, 0) and jobs.given == 2 * ray.AHEAD
     results.close()
     start = time.monotonic()
-    assert dict(gpu.starmap(abs, [(-1,), (-2,), (-3,)])) == {0: 1, 1: 2, 2: 3}  # both workers are free again
-    assert time.monotonic() - start < 300 and len(list((tmp_path / "runs").iterdir())) <= 2 * ray_engine.AHEAD
+    assert dict(workers.starmap(abs, [(-1,), (-2,), (-3,)])) == {
+        0: 1,
+        1: 2,
+        2: 3,
+    }  # both workers are free again
+    assert (
+        time.monotonic() - start < 300 and len(list((tmp_path / "runs").iterdir())) <= 2 * ray.AHEAD
+    )
 
 
 def test_another_process_joins_by_address_and_brings_the_package(on_ray, tmp_path):
     address = on_ray.get_runtime_context().gcs_address
-    code = f"from helpers import gpu, ray_engine; ray_engine.check({address!r}); jobs = [(\"__import__('helpers').__file__\",)]; " \
-           "print(dict(gpu.starmap(eval, jobs))[0])"
-    environment = {**os.environ, "STUDY_RAY": address, "PYTHONPATH": os.pathsep.join([str(run.TOP), *sys.path])}
-    environment.pop("RAY_AUTH_MODE", None)  # set by the Ray of this process; another has to find the token by itself
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    code = (
+        f"from helpers.engine import gpu, ray, workers; ray.check({address!r}); jobs = [(\"__import__('helpers').__file__\",)]; "
+        "print(dict(workers.starmap(eval, jobs))[0])"
+    )
+    environment = {
+        **os.environ,
+        "STUDY_RAY": address,
+        "PYTHONPATH": os.pathsep.join([str(run.TOP), *sys.path]),
+    }
+    environment.pop(
+        "RAY_AUTH_MODE", None
+    )  # set by the Ray of this process; another has to find the token by itself
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "py_modules" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr

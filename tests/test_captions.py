@@ -10,17 +10,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import captions, catalogue, gpu, sampling, worlds
-from helpers.pocket import language
-from helpers.pools import Benchmark
-from helpers.worlds import StudyError
+from helpers import worlds
+from helpers.data.tables import Benchmark
+from helpers.engine import catalogue, workers
+from helpers.errors import StudyError
+from helpers.models import sampling
+from helpers.pocket.train import language
+from helpers.study import captions
+from helpers.study.captions import ask
 
 W = worlds.get("smoke", tasks=("aircraft",), captions={"per_class": 4})
 
 
 def bench(task="aircraft", classes=("A320", "737-800"), noun="aircraft"):
-    return Benchmark(task, classes, noun, f"a photo of {noun}", ("a photo of a {}.",), ("sky", "sea"), pd.DataFrame(),
-                     None, None, None)
+    return Benchmark(
+        task,
+        classes,
+        noun,
+        f"a photo of {noun}",
+        ("a photo of a {}.",),
+        ("sky", "sea"),
+        pd.DataFrame(),
+        None,
+        None,
+        None,
+    )
 
 
 def fake_backend(write):
@@ -31,20 +45,29 @@ def fake_backend(write):
 def in_process(tmp_path, monkeypatch):
     """The store in a temporary folder, jobs in this process."""
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(
+        workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
+    )
     return monkeypatch
 
 
 def numbered(w, prompts, rng):
     """A language model that names what it was asked for, with a number, and runs on past the line."""
-    return [f" {p.splitlines()[-1].split(' aircraft')[0]} no. {rng.integers(6)} \nball => a ball" for p in prompts]
+    return [
+        f" {p.splitlines()[-1].split(' aircraft')[0]} no. {rng.integers(6)} \nball => a ball"
+        for p in prompts
+    ]
 
 
 def test_prompt_is_example_lines_of_one_form_and_an_open_line():
-    text = captions.prompt("A320 aircraft", "background", "sky", np.random.default_rng(0), examples=3)
+    text = captions.prompt(
+        "A320 aircraft", "background", "sky", np.random.default_rng(0), examples=3
+    )
     *shown, last = text.split("\n")
     assert last == "A320 aircraft, sky =>"
-    assert len(set(shown)) == 3 and set(shown) <= {captions.line(e) for e in captions.EXAMPLES["background"]}
+    assert len(set(shown)) == 3 and set(shown) <= {
+        captions.line(e) for e in captions.EXAMPLES["background"]
+    }
 
 
 def test_line_by_hand():
@@ -63,35 +86,60 @@ def test_noun_follows_aircraft_and_cars_only():
 
 
 def test_kinds_are_mixed_as_asked_and_extras_fit_them():
-    table = pd.DataFrame([captions.ask(W, bench(), 0, i) for i in range(2_000)])
+    table = pd.DataFrame([ask(W, bench(), 0, i) for i in range(2_000)])
     for kind, share in zip(captions.KINDS, W.captions.mix, strict=True):
         got = (table["kind"] == kind).mean()
-        assert abs(got - share) < 4 * (share * (1 - share) / 2_000) ** 0.5, f"{kind}: {got:.3f} instead of {share}"
+        assert abs(got - share) < 4 * (share * (1 - share) / 2_000) ** 0.5, (
+            f"{kind}: {got:.3f} instead of {share}"
+        )
     extras = {kind: set(part["extra"]) for kind, part in table.groupby("kind")}
-    assert extras == {"class": {""}, "relation": set(captions.RELATIONS), "background": {"sky", "sea"}}
+    assert extras == {
+        "class": {""},
+        "relation": set(captions.RELATIONS),
+        "background": {"sky", "sea"},
+    }
 
 
 def test_example_lines_say_what_stands_before_their_arrow():
     for kind, rows in captions.EXAMPLES.items():
         for *before, caption in rows:
             assert len(before) == (1 if kind == "class" else 2), f"{kind}: {before}"
-            assert "=>" not in caption and (kind != "relation" or f" {before[1]} " in caption), caption
+            assert "=>" not in caption and (kind != "relation" or f" {before[1]} " in caption), (
+                caption
+            )
 
 
-@pytest.mark.parametrize("written, caption", [
-    (" an A320 \nball => a ball", "an A320"), ("an A320", "an A320"), ("\nan A320", ""), ("  ", "")])
+@pytest.mark.parametrize(
+    "written, caption",
+    [
+        (" an A320 \nball => a ball", "an A320"),
+        ("an A320", "an A320"),
+        ("\nan A320", ""),
+        ("  ", ""),
+    ],
+)
 def test_caption_ends_with_its_line(written, caption):
     assert captions.cut(written) == caption
 
 
 def test_clean_by_hand():
-    table = pd.DataFrame({"caption": ["a", "b", "a", "", "c", "b", "d"], "label": [0, 0, 0, 0, 0, 1, 1], "number": range(7)})
-    kept = captions.clean(table, per_class=2)  # "c" is a third one, the second "b" repeats another class's
+    table = pd.DataFrame(
+        {
+            "caption": ["a", "b", "a", "", "c", "b", "d"],
+            "label": [0, 0, 0, 0, 0, 1, 1],
+            "number": range(7),
+        }
+    )
+    kept = captions.clean(
+        table, per_class=2
+    )  # "c" is a third one, the second "b" repeats another class's
     assert list(kept["caption"]) == ["a", "b", "d"] and list(kept["label"]) == [0, 0, 1]
 
 
 def test_mentions_ignores_case():
-    table = pd.DataFrame({"class": ["A320", "A320"], "caption": ["an a320 in the sky", "a plane in the sky"]})
+    table = pd.DataFrame(
+        {"class": ["A320", "A320"], "caption": ["an a320 in the sky", "a plane in the sky"]}
+    )
     assert captions.mentions(table).tolist() == [True, False]
 
 
@@ -104,23 +152,39 @@ def test_classes_are_asked_again_for_what_duplicates_took(in_process):
     made = captions.make(W)
     table = made.table("aircraft.parquet")
     assert {"caption", "class", "label", "kind", "extra", "mentions_class"} <= set(table)
-    assert table["caption"].is_unique and table["mentions_class"].all() and table["label"].is_monotonic_increasing
+    assert (
+        table["caption"].is_unique
+        and table["mentions_class"].all()
+        and table["label"].is_monotonic_increasing
+    )
     assert (table["label"].value_counts() == 4).all()
     raw = made.table("raw/*.parquet")
-    assert raw["caption"].duplicated().any() and made.files("raw/aircraft-1-*.parquet"), "duplicates are made up for in a second round"
+    assert raw["caption"].duplicated().any() and made.files("raw/aircraft-1-*.parquet"), (
+        "duplicates are made up for in a second round"
+    )
 
 
 def test_a_class_without_captions_is_listed_and_the_run_goes_on(in_process):
-    in_process.setattr(worlds, "backend", lambda w: fake_backend(lambda w, p, rng: ["the same"] * len(p)))
+    in_process.setattr(
+        worlds, "backend", lambda w: fake_backend(lambda w, p, rng: ["the same"] * len(p))
+    )
     table = captions.make(W).table("aircraft.parquet")
-    assert list(table["caption"]) == ["the same"] and captions.missing_classes(table, bench()) == ["737-800"]
+    assert list(table["caption"]) == ["the same"] and captions.missing_classes(table, bench()) == [
+        "737-800"
+    ]
 
 
 def test_the_checkpoint_lists_classes_without_captions(capsys):
     cells = json.loads(catalogue.notebooks()["01"].read_text())["cells"]
-    code = next("".join(c["source"]) for c in cells if "checkpoint" in c["metadata"].get("tags", []))
+    code = next(
+        "".join(c["source"]) for c in cells if "checkpoint" in c["metadata"].get("tags", [])
+    )
     one = pd.DataFrame({"class": ["A320"], "caption": ["an A320"]})
-    known = {"captions": captions, "worlds": types.SimpleNamespace(backend=lambda w: fake_backend(None)), "w": W}
+    known = {
+        "captions": captions,
+        "worlds": types.SimpleNamespace(backend=lambda w: fake_backend(None)),
+        "w": W,
+    }
     exec(code, {**known, "tables": {"aircraft": one}})
     assert "aircraft: classes without any caption: 737-800" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="some class of every task"):
@@ -134,9 +198,11 @@ def test_error_only_when_no_class_got_a_caption(in_process):
 
 
 def test_killed_run_goes_on_and_ends_the_same(in_process, tmp_path):
-    w = worlds.adapt(W, captions={"per_class": 6})
+    w = worlds.replace(W, captions={"per_class": 6})
     in_process.setattr(worlds, "backend", lambda w: fake_backend(numbered))
-    whole = {f.relative_to(tmp_path): f.read_bytes() for f in captions.make(w).files("**/*.parquet")}
+    whole = {
+        f.relative_to(tmp_path): f.read_bytes() for f in captions.make(w).files("**/*.parquet")
+    }
     calls = []
 
     def dies(w, prompts, rng):
@@ -176,12 +242,15 @@ def test_model_is_small_and_offline(model):
 def test_a_caption_depends_on_prompt_and_seed_only(model):
     import torch
 
-    prompts = [captions.ask(W, bench(), 0, i)["prompt"] for i in range(12)]
+    prompts = [ask(W, bench(), 0, i)["prompt"] for i in range(12)]
     seeds = list(range(100, 112))
     state = torch.random.get_rng_state()
     all_at_once = language.write(model, prompts, seeds, dataclasses.replace(W.captions, batch=64))
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state was touched"
-    assert language.write(model, prompts, seeds, dataclasses.replace(W.captions, batch=5)) == all_at_once
+    assert (
+        language.write(model, prompts, seeds, dataclasses.replace(W.captions, batch=5))
+        == all_at_once
+    )
     assert language.write(model, prompts[7:8], seeds[7:8], W.captions) == all_at_once[7:8]
     assert language.write(model, prompts[7:8] * 2, [1, 2], W.captions)[0] != all_at_once[7]
     assert language.write(model, [], [], W.captions) == []
@@ -191,7 +260,8 @@ def test_nucleus_sampling_by_hand():
     import torch
 
     settings = dataclasses.replace(W.captions, temperature=1.0, top_p=0.7)
-    scores = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(4, 1)  # nucleus: 0.5 and 0.3, so 5/8 and 3/8
+    scores = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(
+        4, 1
+    )  # nucleus: 0.5 and 0.3, so 5/8 and 3/8
     sampler = sampling.nucleus(torch.tensor([[0.0], [0.62], [0.63], [0.999]]).double(), 2, settings)
     assert sampler(torch.zeros(4, 2, dtype=torch.long), scores).argmax(1).tolist() == [1, 1, 3, 3]
-

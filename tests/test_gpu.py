@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from helpers import clip, gpu
+from helpers.engine import gpu
+from helpers.models import clip
 from tests import tiny
 
 
@@ -18,10 +19,16 @@ def no_cache(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_tower_embeds_as_before(tmp_path, capfd):
-    tower, x = clip.load_folder(tiny.clip(tmp_path)).model.visual, torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tower, x = (
+        clip.load_folder(tiny.clip(tmp_path)).model.visual,
+        torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+    )
     with torch.inference_mode():
         assert torch.allclose(gpu.inductor(tower)(x), tower(x), atol=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1 and "without torch.compile" not in capfd.readouterr().out
+    assert (
+        torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+        and "without torch.compile" not in capfd.readouterr().out
+    )
 
 
 def test_without_a_compiler_one_line_says_so_and_results_come(monkeypatch, capfd):
@@ -33,7 +40,11 @@ def test_without_a_compiler_one_line_says_so_and_results_come(monkeypatch, capfd
     with torch.inference_mode():
         assert torch.equal(quick(x), layer(x)) and torch.equal(quick(x), layer(x))
     said = capfd.readouterr().out
-    assert said.count("Sequential: goes on without torch.compile") == 1 and "g++" in said and len(said.strip().splitlines()) == 1
+    assert (
+        said.count("Sequential: goes on without torch.compile") == 1
+        and "g++" in said
+        and len(said.strip().splitlines()) == 1
+    )
 
 
 def test_a_wrong_input_is_the_modules_own_error():

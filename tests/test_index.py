@@ -19,14 +19,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import clip, pools, retrieval, store, worlds
+from helpers import worlds
+from helpers.data import tables
+from helpers.engine import store
+from helpers.errors import StudyError
+from helpers.models import clip
 from helpers.paper import index
-from helpers.worlds import StudyError
+from helpers.study import embeddings
 from tests import tiny
 
 N, K = 200, 7
 CLASSES = ("A320", "rose", "Tornado")
-BENCH = pools.Benchmark("aircraft", CLASSES, "", "", ("a photo of a {}.", "the {}"), (), pd.DataFrame(), None, None, None)
+BENCH = tables.Benchmark(
+    "aircraft",
+    CLASSES,
+    "",
+    "",
+    ("a photo of a {}.", "the {}"),
+    (),
+    pd.DataFrame(),
+    None,
+    None,
+    None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +54,18 @@ def made(tmp_path_factory):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors[9] = vectors[8]
         for i in range(2):
-            store.write(top / "found" / f"{kind}_emb" / f"{kind}_emb_{i}.npy", np.split(vectors, 2)[i])
+            store.write(
+                top / "found" / f"{kind}_emb" / f"{kind}_emb_{i}.npy", np.split(vectors, 2)[i]
+            )
     for i in range(2):
         rows = range(i * N // 2, (i + 1) * N // 2)
-        table = {"url": [f"https://pool.example/{r}" for r in rows], "caption": [f"pair {r}" for r in rows], "NSFW": "UNLIKELY"}
+        table = {
+            "url": [f"https://pool.example/{r}" for r in rows],
+            "caption": [f"pair {r}" for r in rows],
+            "NSFW": "UNLIKELY",
+        }
         store.write(top / "found" / "metadata" / f"metadata_{i}.parquet", pd.DataFrame(table))
-    retrieval.index(top / "found", "HNSW32", "efSearch=512")
+    embeddings.index(top / "found", "HNSW32", "efSearch=512")
     tiny.clip(top / "clip")
     return top
 
@@ -64,16 +85,26 @@ def w(made, tmp_path, monkeypatch):
 def exact(made, w, label):
     """Brute force: rows near any text of a class, by picture or by caption."""
     queries = clip.embed_texts(clip.load(w), BENCH.texts(CLASSES[label]))
-    parts = [retrieval.embeddings(store.Artifact("found", made / "found"), kind) @ queries.T for kind in ("img", "text")]
+    parts = [
+        embeddings.embeddings(store.Artifact("found", made / "found"), kind) @ queries.T
+        for kind in ("img", "text")
+    ]
     return {int(r) for s in parts for r in np.argsort(-s, axis=0, kind="stable")[:K].ravel()}
 
 
 def test_a_folder_against_brute_force(made, w):
     found = index.search(w, str(made / "found"), BENCH)
     for label, rows in found.groupby("label"):
-        assert set(rows["SAMPLE_ID"]) == exact(made, w, label) and (rows["class"] == CLASSES[label]).all()
+        assert (
+            set(rows["SAMPLE_ID"]) == exact(made, w, label)
+            and (rows["class"] == CLASSES[label]).all()
+        )
         assert list(rows["TEXT"]) == [f"pair {i}" for i in rows["SAMPLE_ID"]]
-    assert not found.duplicated(["SAMPLE_ID", "label"]).any() and {"url", "NSFW", "similarity"} <= set(found)
+    assert not found.duplicated(["SAMPLE_ID", "label"]).any() and {
+        "url",
+        "NSFW",
+        "similarity",
+    } <= set(found)
     assert index.search(w, str(made / "found"), BENCH).equals(found)
 
 
@@ -91,11 +122,18 @@ def back_end(made):
     store.write(made / "models" / "tinyclip.json", config)
     store.write(made / "indices.json", {"pool": str(made / "found")})
     port = free_port()
-    code = (f"import open_clip; open_clip.add_model_config({str(made / 'models')!r}); from clip_retrieval.clip_back import clip_back; "
-            f"clip_back({str(made / 'indices.json')!r}, {port}, clip_model='open_clip:tinyclip/{made / 'clip' / clip.WEIGHTS}', "
-            "use_jit=False, enable_mclip_option=False, provide_aesthetic_embeddings=False)")
+    code = (
+        f"import open_clip; open_clip.add_model_config({str(made / 'models')!r}); from clip_retrieval.clip_back import clip_back; "
+        f"clip_back({str(made / 'indices.json')!r}, {port}, clip_model='open_clip:tinyclip/{made / 'clip' / clip.WEIGHTS}', "
+        "use_jit=False, enable_mclip_option=False, provide_aesthetic_embeddings=False)"
+    )
     with open(made / "log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+        server = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
     try:
         for _ in range(1_200):
             assert server.poll() is None, (made / "log").read_text()[-2_000:]
@@ -113,9 +151,13 @@ def test_the_back_end_of_clip_retrieval_finds_the_same(made, w, back_end):
     found = index.search(w, back_end, BENCH)
     for label, rows in found.groupby("label"):
         want = exact(made, w, label)
-        assert want - set(rows["SAMPLE_ID"]) <= {8, 9} and set(rows["SAMPLE_ID"]) <= want  # what repeats in an answer is dropped [C]
+        assert (
+            want - set(rows["SAMPLE_ID"]) <= {8, 9} and set(rows["SAMPLE_ID"]) <= want
+        )  # what repeats in an answer is dropped [C]
         assert list(rows["url"]) == [f"https://pool.example/{i}" for i in rows["SAMPLE_ID"]]
-    assert found.equals(index.search(w, f"{back_end}#pool", BENCH)) and set(found["NSFW"]) == {"UNLIKELY"}
+    assert found.equals(index.search(w, f"{back_end}#pool", BENCH)) and set(found["NSFW"]) == {
+        "UNLIKELY"
+    }
     with pytest.raises(StudyError, match="Internal Server Error"):
         index.search(w, f"{back_end}#another", BENCH)
 
@@ -132,7 +174,10 @@ def stumbling(fails, captions=True):
                 seen.append(asked)
                 bad = fails(len(seen)) or (asked["modality"] == "text" and not captions)
             first = len(asked["text"])
-            rows = [{"id": first + i, "url": f"u{first + i}", "caption": "c", "similarity": 0.5} for i in range(asked["num_images"])]
+            rows = [
+                {"id": first + i, "url": f"u{first + i}", "caption": "c", "similarity": 0.5}
+                for i in range(asked["num_images"])
+            ]
             body = json.dumps({"message": "Internal Server Error"} if bad else rows).encode()
             self.send_response(500 if bad else 200)
             self.end_headers()
@@ -153,8 +198,15 @@ def test_queries_that_fail_are_repeated_and_paced(w, monkeypatch):
     start = time.monotonic()
     with stumbling(lambda i: i % 2) as (address, seen):
         found = index.search(w, address, BENCH)
-    assert set(found["label"]) == {0, 1, 2} and len(seen) >= 14 and time.monotonic() - start > (len(seen) - 1) / 40
-    assert {(q["num_images"], q["indice_name"], q["aesthetic_score"]) for q in seen} == {(1, None, ""), (K, None, "")}
+    assert (
+        set(found["label"]) == {0, 1, 2}
+        and len(seen) >= 14
+        and time.monotonic() - start > (len(seen) - 1) / 40
+    )
+    assert {(q["num_images"], q["indice_name"], q["aesthetic_score"]) for q in seen} == {
+        (1, None, ""),
+        (K, None, ""),
+    }
 
 
 def test_a_search_goes_on_where_the_back_end_left(w):
@@ -200,13 +252,18 @@ def test_the_named_index_serves_the_semantic_rule(made, w, tmp_path, monkeypatch
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     (tmp_path / "paper.toml").write_text(f'index = "{made / "found"}"\n')
     urls = [f"https://pool.example/{i}" for i in range(0, N, 2)]  # half of them were downloaded
-    shards = [store.write(tmp_path / "laion" / f"{i}.parquet", pd.DataFrame({"URL": part})) for i, part in
-              enumerate(np.split(np.array(urls, object), 2))]
-    pool = pools.Pool(tuple(shards), None, (N // 4, N // 4))
-    backend = types.SimpleNamespace(open_pool=lambda _: pool, search_index=worlds.backend(w).search_index,
-                                    clip_folder=lambda _: made / "clip")
+    shards = [
+        store.write(tmp_path / "laion" / f"{i}.parquet", pd.DataFrame({"URL": part}))
+        for i, part in enumerate(np.split(np.array(urls, object), 2))
+    ]
+    pool = tables.Pool(tuple(shards), None, (N // 4, N // 4))
+    backend = types.SimpleNamespace(
+        open_pool=lambda _: pool,
+        search_index=worlds.backend(w).search_index,
+        clip_folder=lambda _: made / "clip",
+    )
     want = {(i // 2, label) for label in range(3) for i in exact(made, w, label) if i % 2 == 0}
     monkeypatch.setattr(worlds, "backend", functools.partial(lambda made, _: made, backend))
-    found = retrieval.search(w, None, BENCH)
+    found = embeddings.search(w, None, BENCH)
     assert set(zip(found["row"], found["label"], strict=True)) == want
     assert f"search: {len(want)} of" in capsys.readouterr().out

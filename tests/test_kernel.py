@@ -5,7 +5,9 @@ import os
 import nbformat
 import pytest
 
-from helpers import kernel, run, worlds
+from helpers import run
+from helpers.engine import kernel
+from helpers.errors import StudyError
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,9 @@ def asked(manager, code):
     """What the code prints in the kernel."""
     client, printed = manager.blocking_client(), []
     client.start_channels()
-    client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text", "")))
+    client.execute_interactive(
+        code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text", ""))
+    )
     client.stop_channels()
     return "".join(printed)
 
@@ -32,25 +36,42 @@ def alive(pid):
 
 
 def test_a_notebook_finds_nothing_of_the_one_before(manager):
-    asked(manager, "import sys, numpy, os, subprocess; from helpers import gpu, worlds; worlds.WORLDS['mine'] = left = 1")
+    asked(
+        manager,
+        "import sys, numpy, os, subprocess; from helpers import worlds; worlds.WORLDS['mine'] = left = 1",
+    )
     assert "left" in asked(manager, "print(dir())")
     asked(manager, "gpu.cores = lambda: 2")
-    workers = set(asked(manager, "print(*(pid for _, pid in gpu.starmap(os.getpid, [()] * 4)))").split())
+    workers = set(
+        asked(manager, "print(*(pid for _, pid in gpu.starmap(os.getpid, [()] * 4)))").split()
+    )
     assert workers and all(alive(pid) for pid in workers)
     kernel.empty(manager)
     assert not any(alive(pid) for pid in workers)
     assert "left" not in asked(manager, "print(dir())")
-    found = asked(manager, "import sys; print('numpy' in sys.modules, 'helpers.worlds' in sys.modules); "
-                           "from helpers import worlds; print('mine' in worlds.WORLDS)")
+    found = asked(
+        manager,
+        "import sys; print('numpy' in sys.modules, 'helpers.worlds' in sys.modules); "
+        "from helpers import worlds; print('mine' in worlds.WORLDS)",
+    )
     assert found.split() == ["True", "False", "False"]
-    assert asked(manager, "import multiprocessing.spawn as s; print('name' in s.get_preparation_data('one'))") == "True\n"
+    assert (
+        asked(
+            manager,
+            "import multiprocessing.spawn as s; print('name' in s.get_preparation_data('one'))",
+        )
+        == "True\n"
+    )
 
 
 def test_a_killed_kernel_is_told_in_one_line(manager, tmp_path):
     path = tmp_path / "00_killed.ipynb"
-    cells = [nbformat.v4.new_code_cell("world = 'smoke'"), nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")]
+    cells = [
+        nbformat.v4.new_code_cell("world = 'smoke'"),
+        nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)"),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    with pytest.raises(worlds.StudyError, match="00_killed: the kernel was killed.*same command"):
+    with pytest.raises(StudyError, match="00_killed: the kernel was killed.*same command"):
         run._execute(path, tmp_path / "copy.ipynb", {}, manager)
-    with pytest.raises(worlds.StudyError, match="does not answer"):
+    with pytest.raises(StudyError, match="does not answer"):
         kernel.empty(manager)

@@ -15,10 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import captions, gpu, sampling, store, worlds
-from helpers.paper import generator, language, weights
-from helpers.pools import Benchmark
-from helpers.worlds import StudyError
+from helpers import worlds
+from helpers.data.tables import Benchmark
+from helpers.engine import artifacts, gpu, randomness
+from helpers.errors import StudyError
+from helpers.models import sampling, weights
+from helpers.paper import doctor, generator, language
+from helpers.study import captions
+from helpers.study.captions import ask
 from tests import tiny
 
 W = worlds.get("paper", synthesis={"steps": 8, "batch": 3}, captions={"batch": 16})
@@ -32,8 +36,10 @@ def folders(tmp_path_factory):
     top = tmp_path_factory.mktemp("paper")
     for make in (tiny.language_model, tiny.generator, tiny.sdxl):
         make(top / make.__name__)
-    (top / "paper.toml").write_text(f'language_model = "language_model"\ndrawn = {tiny.SIDE}\nkept = {tiny.SIDE // 2}\n'
-                                    '[generators]\n"1.5" = "generator"\nxl = "sdxl"\n')
+    (top / "paper.toml").write_text(
+        f'language_model = "language_model"\ndrawn = {tiny.SIDE}\nkept = {tiny.SIDE // 2}\n'
+        '[generators]\n"1.5" = "generator"\nxl = "sdxl"\n'
+    )
     return top
 
 
@@ -46,19 +52,36 @@ def paper(folders, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prompts():
-    bench = Benchmark("aircraft", ("A320", "737-800"), "aircraft", "", (), ("sky", "sea"), pd.DataFrame(), None, None, None)
-    return [captions.ask(W, bench, i % 2, i)["prompt"] for i in range(40)]
+    bench = Benchmark(
+        "aircraft",
+        ("A320", "737-800"),
+        "aircraft",
+        "",
+        (),
+        ("sky", "sea"),
+        pd.DataFrame(),
+        None,
+        None,
+        None,
+    )
+    return [ask(W, bench, i % 2, i)["prompt"] for i in range(40)]
 
 
 # captions
+
 
 def one_at_a_time(model, tokenizer, prompt, seed, settings):
     """What ``generate`` writes for one whole prompt, to the last token that is allowed."""
     given = tokenizer(prompt, return_tensors="pt")
     length = given["input_ids"].shape[1]
     uniform = torch.from_numpy(np.random.default_rng(seed).random((1, settings.max_new_tokens)))
-    out = model.generate(**given, max_new_tokens=settings.max_new_tokens, do_sample=False, pad_token_id=0,
-                         logits_processor=[sampling.nucleus(uniform, length, settings)])
+    out = model.generate(
+        **given,
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=False,
+        pad_token_id=0,
+        logits_processor=[sampling.nucleus(uniform, length, settings)],
+    )
     return captions.cut(tokenizer.decode(out[0, length:], skip_special_tokens=True))
 
 
@@ -69,7 +92,9 @@ def test_captions_are_those_of_one_prompt_at_a_time(folders, prompts):
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state was touched"
     assert len(set(made)) > 20, "hardly any variety: the comparison would say little"
     few = dataclasses.replace(W.captions, max_new_tokens=40)
-    assert [captions.cut(t) for t in made[:16]] == [one_at_a_time(model, tokenizer, p, s, few) for s, p in enumerate(prompts[:16])]
+    assert [captions.cut(t) for t in made[:16]] == [
+        one_at_a_time(model, tokenizer, p, s, few) for s, p in enumerate(prompts[:16])
+    ]
 
 
 @pytest.mark.parametrize("batch, tokens", [(1, 32), (7, 32), (64, 3)])
@@ -77,19 +102,36 @@ def test_a_caption_depends_on_prompt_and_seed_only(folders, prompts, monkeypatch
     model, tokenizer = language.load(str(folders / "language_model"))
     whole = language.continued(model, tokenizer, prompts, range(40), W.captions)
     monkeypatch.setattr(language, "ROUND", tokens)
-    again = language.continued(model, tokenizer, prompts[::-1], range(39, -1, -1), dataclasses.replace(W.captions, batch=batch))
+    again = language.continued(
+        model,
+        tokenizer,
+        prompts[::-1],
+        range(39, -1, -1),
+        dataclasses.replace(W.captions, batch=batch),
+    )
     assert again[::-1] == whole
-    assert language.continued(model, tokenizer, prompts[:8], range(100, 108), W.captions) != whole[:8]
+    assert (
+        language.continued(model, tokenizer, prompts[:8], range(100, 108), W.captions) != whole[:8]
+    )
 
 
 def test_little_is_read_or_written_twice(folders, prompts):
     model, tokenizer = language.load(str(folders / "language_model"))
     positions = []  # read or written, padding included
-    with hooked(model.model, lambda module, args, given: positions.append(given["input_ids"].numel())):
-        made = language.continued(model, tokenizer, prompts * 4, range(160), dataclasses.replace(W.captions, batch=160))
-    plain = 4 * sum(len(ids) for ids in tokenizer(prompts)["input_ids"]) + 160 * W.captions.max_new_tokens
+    with hooked(
+        model.model, lambda module, args, given: positions.append(given["input_ids"].numel())
+    ):
+        made = language.continued(
+            model, tokenizer, prompts * 4, range(160), dataclasses.replace(W.captions, batch=160)
+        )
+    plain = (
+        4 * sum(len(ids) for ids in tokenizer(prompts)["input_ids"])
+        + 160 * W.captions.max_new_tokens
+    )
     assert sum(positions) < plain / 2
-    assert all(t.endswith("\n") and t.count("\n") == 1 for t in made), "this model always ends its lines"
+    assert all(t.endswith("\n") and t.count("\n") == 1 for t in made), (
+        "this model always ends its lines"
+    )
 
 
 @contextlib.contextmanager
@@ -104,24 +146,44 @@ def test_lines_end_where_llama_has_its_newline(folders):
     assert language.line_ends(tokenizer) == {13, tokenizer.eos_token_id}
     tokenizer = type(tokenizer).from_pretrained(folders / "language_model")
     tokenizer.add_tokens([".\n", "\n\n"])  # other vocabularies have such
-    assert language.line_ends(tokenizer) == {13, tokenizer.eos_token_id, len(tokenizer) - 2, len(tokenizer) - 1}
+    assert language.line_ends(tokenizer) == {
+        13,
+        tokenizer.eos_token_id,
+        len(tokenizer) - 2,
+        len(tokenizer) - 1,
+    }
 
 
 def test_captions_through_the_seam(paper, prompts):
-    made = paper.write_captions(W, prompts, worlds.rng(W, "captions"))
-    assert made == paper.write_captions(W, prompts, worlds.rng(W, "captions")) != paper.write_captions(W, prompts, worlds.rng(W, "b"))
-    assert paper.write_captions(W, [], worlds.rng(W, "captions")) == []
+    made = paper.write_captions(W, prompts, randomness.rng(W, "captions"))
+    assert (
+        made
+        == paper.write_captions(W, prompts, randomness.rng(W, "captions"))
+        != paper.write_captions(W, prompts, randomness.rng(W, "b"))
+    )
+    assert paper.write_captions(W, [], randomness.rng(W, "captions")) == []
 
 
 # images
+
 
 def published_alphas():
     """Stable Diffusion's noise schedule: betas that are linear in their square roots, from 0.00085 to 0.012."""
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1_000) ** 2)
 
 
-@pytest.mark.parametrize("shipped", [{}, {"clip_sample": True, "set_alpha_to_one": True, "steps_offset": 0,
-                                          "timestep_spacing": "trailing"}])
+@pytest.mark.parametrize(
+    "shipped",
+    [
+        {},
+        {
+            "clip_sample": True,
+            "set_alpha_to_one": True,
+            "steps_offset": 0,
+            "timestep_spacing": "trailing",
+        },
+    ],
+)
 def test_sampler_is_the_published_one_whatever_the_weights_come_with(folders, tmp_path, shipped):
     """CompVis' DDIM: steps 1, 21, ..., 981; after the last, the noise of step 0; latents are not clipped."""
     shutil.copytree(folders / "generator", tmp_path / "copy")
@@ -131,19 +193,34 @@ def test_sampler_is_the_published_one_whatever_the_weights_come_with(folders, tm
     scheduler.set_timesteps(50)
     assert scheduler.timesteps.tolist() == list(range(981, 0, -20))
     assert np.allclose(scheduler.alphas_cumprod, alphas, rtol=1e-4)
-    x, noise = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(i)) * 3 for i in range(2))
+    x, noise = (
+        torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(i)) * 3 for i in range(2)
+    )
     for t, before in ((981, alphas[961]), (1, alphas[0])):
         clean = (x - (1 - alphas[t]) ** 0.5 * noise) / alphas[t] ** 0.5
         expected = before**0.5 * clean + (1 - before) ** 0.5 * noise
-        assert torch.allclose(scheduler.step(noise, t, x, eta=0.0).prev_sample, expected.float(), atol=1e-3 * float(expected.abs().max()))
+        assert torch.allclose(
+            scheduler.step(noise, t, x, eta=0.0).prev_sample,
+            expected.float(),
+            atol=1e-3 * float(expected.abs().max()),
+        )
 
 
 def plain(pipe, settings, **extra):
     """diffusers' own pipeline, one caption at a time."""
     pipe.set_progress_bar_config(disable=True)
-    made = [pipe(text, num_inference_steps=settings.steps, guidance_scale=settings.guidance, eta=settings.eta, output_type="np",
-                 generator=torch.Generator().manual_seed(seed % 2**63), **{k: v[i] if isinstance(v, list) else v for k, v in extra.items()}
-                 ).images[0] for i, (text, seed) in enumerate(zip(TEXTS, SEEDS, strict=True))]
+    made = [
+        pipe(
+            text,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            eta=settings.eta,
+            output_type="np",
+            generator=torch.Generator().manual_seed(seed % 2**63),
+            **{k: v[i] if isinstance(v, list) else v for k, v in extra.items()},
+        ).images[0]
+        for i, (text, seed) in enumerate(zip(TEXTS, SEEDS, strict=True))
+    ]
     return (np.stack(made) * 255).round().astype(np.uint8)
 
 
@@ -154,7 +231,10 @@ def furthest(a, b):
 @pytest.mark.parametrize("name", ["generator", "sdxl"])
 @pytest.mark.parametrize("changes", [{}, {"guidance": 1.0}, {"eta": 0.5, "guidance": 7.5}])
 def test_images_are_those_of_the_plain_pipeline(folders, name, changes):
-    pipe, settings = generator.load(str(folders / name)), dataclasses.replace(W.synthesis, **changes)
+    pipe, settings = (
+        generator.load(str(folders / name)),
+        dataclasses.replace(W.synthesis, **changes),
+    )
     made = generator.sample(pipe, TEXTS, SEEDS, settings, tiny.SIDE, tiny.SIDE)
     assert furthest(made, plain(pipe, settings, height=tiny.SIDE, width=tiny.SIDE)) <= 1
     assert furthest(made[0], made[2]) > 50 and made.std() > 20, "another seed, another image"
@@ -165,16 +245,26 @@ def test_sdedit_is_that_of_the_plain_pipeline(folders, name):
     from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 
     pipe = generator.load(str(folders / name))
-    edit = {"generator": StableDiffusionImg2ImgPipeline, "sdxl": StableDiffusionXLImg2ImgPipeline}[name].from_pipe(pipe)
+    edit = {"generator": StableDiffusionImg2ImgPipeline, "sdxl": StableDiffusionXLImg2ImgPipeline}[
+        name
+    ].from_pipe(pipe)
     images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
     squashed = [Image.fromarray(image).resize((tiny.SIDE, tiny.SIDE)) for image in images]
     for strength in (0.3, 1.0):
-        made = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE, images, strength)
+        made = generator.sample(
+            pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE, images, strength
+        )
         assert furthest(made, plain(edit, W.synthesis, image=squashed, strength=strength)) <= 1
 
 
 def test_effective_steps_by_hand():
-    assert [generator.effective_steps(50, s) for s in (0.1, 0.3, 0.5, 0.7, 1.0)] == [5, 15, 25, 35, 50]
+    assert [generator.effective_steps(50, s) for s in (0.1, 0.3, 0.5, 0.7, 1.0)] == [
+        5,
+        15,
+        25,
+        35,
+        50,
+    ]
     for strength in (0, 0.01, 1.1, None):
         with pytest.raises(StudyError, match=r"with 50 steps; it must lie between 0.02 and 1"):
             generator.effective_steps(50, strength)
@@ -183,38 +273,66 @@ def test_effective_steps_by_hand():
 def test_an_image_depends_on_caption_and_seed_only(folders):
     pipe = generator.load(str(folders / "generator"))
     whole = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, 32)
-    alone = generator.sample(pipe, TEXTS[::-1], SEEDS[::-1], dataclasses.replace(W.synthesis, batch=1), tiny.SIDE, 32)[::-1]
+    alone = generator.sample(
+        pipe, TEXTS[::-1], SEEDS[::-1], dataclasses.replace(W.synthesis, batch=1), tiny.SIDE, 32
+    )[::-1]
     assert whole.shape == (5, 32, 32, 3) and furthest(whole, alone) <= 1
 
 
-@pytest.mark.parametrize("name, encoders", [("generator", ["text_encoder"]), ("sdxl", ["text_encoder", "text_encoder_2"])])
+@pytest.mark.parametrize(
+    "name, encoders",
+    [("generator", ["text_encoder"]), ("sdxl", ["text_encoder", "text_encoder_2"])],
+)
 def test_a_caption_is_read_once(folders, name, encoders):
     pipe, rows = generator.load(str(folders / name)), []
     with contextlib.ExitStack() as stack:
         for encoder in encoders:
-            stack.enter_context(hooked(getattr(pipe, encoder), lambda module, args, given: rows.append(len(args[0]))))
+            stack.enter_context(
+                hooked(
+                    getattr(pipe, encoder), lambda module, args, given: rows.append(len(args[0]))
+                )
+            )
         generator.sample(pipe, TEXTS * 3, SEEDS * 3, W.synthesis, tiny.SIDE, tiny.SIDE)
     assert sum(rows) <= (4 + 2) * len(encoders), "four different captions, and the empty one"
 
 
 def test_images_through_the_seam_are_reduced(paper, folders):
     made = paper.draw(W, TEXTS, SEEDS)
-    large = generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
-    assert np.array_equal(made, np.stack([np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC)) for i in large]))
-    assert np.array_equal(made, paper.draw(W, TEXTS, SEEDS)), "the same on the same machine, to the last bit"
-    assert paper.draw(worlds.adapt(W, synthesis={"generator": "xl"}), TEXTS[:1], SEEDS[:1]).shape == (1, 32, 32, 3)
+    large = generator.sample(
+        generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE
+    )
+    assert np.array_equal(
+        made,
+        np.stack(
+            [
+                np.asarray(Image.fromarray(i).resize((32, 32), Image.Resampling.BICUBIC))
+                for i in large
+            ]
+        ),
+    )
+    assert np.array_equal(made, paper.draw(W, TEXTS, SEEDS)), (
+        "the same on the same machine, to the last bit"
+    )
+    assert paper.draw(
+        worlds.replace(W, synthesis={"generator": "xl"}), TEXTS[:1], SEEDS[:1]
+    ).shape == (1, 32, 32, 3)
     assert paper.draw(W, [], []).shape == (0, 32, 32, 3)
 
 
 # failures
 
+
 def test_bfloat16_and_images_that_are_not_numbers(folders, monkeypatch, capsys):
-    reference = generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
+    reference = generator.sample(
+        generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE
+    )
     generator.load.cache_clear()
     monkeypatch.setattr(gpu, "precision", lambda: torch.bfloat16)  # as on a GPU
     pipe = generator.load(str(folders / "generator"))
     generator.load.cache_clear()
-    assert {pipe.unet.dtype, pipe.vae.dtype} == {torch.bfloat16} and pipe.text_encoder.dtype == torch.float32
+    assert {pipe.unet.dtype, pipe.vae.dtype} == {
+        torch.bfloat16
+    } and pipe.text_encoder.dtype == torch.float32
     healthy = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
     assert 0 < np.abs(healthy.astype(int) - reference).mean() < 8
 
@@ -224,11 +342,19 @@ def test_bfloat16_and_images_that_are_not_numbers(folders, monkeypatch, capsys):
         return out
 
     handle = pipe.unet.register_forward_hook(overflow)
-    made = generator.sample(pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE)
+    made = generator.sample(
+        pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE
+    )
     handle.remove()
     said = capsys.readouterr().out
-    assert "drawn again in float32" in said and "'an old house' (seed 12)" in said and "seed 11" not in said
-    right = generator.sample(pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE)
+    assert (
+        "drawn again in float32" in said
+        and "'an old house' (seed 12)" in said
+        and "seed 11" not in said
+    )
+    right = generator.sample(
+        pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE
+    )
     assert made.std() > 20 and np.abs(made.astype(int) - right).mean() < 8
     assert {pipe.unet.dtype, pipe.vae.dtype} == {torch.bfloat16}, "back in half precision"
 
@@ -237,7 +363,10 @@ def test_damaged_weights_are_an_error_with_caption_and_seed(folders):
     pipe = generator.load(str(folders / "generator"))
     generator.load.cache_clear()
     torch.nn.init.constant_(pipe.unet.conv_out.bias, torch.nan)
-    with pytest.raises(StudyError, match=r"5 images are not numbers, even in float32; the first is 'a boat at sea' with seed 11"):
+    with pytest.raises(
+        StudyError,
+        match=r"5 images are not numbers, even in float32; the first is 'a boat at sea' with seed 11",
+    ):
         generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
 
 
@@ -251,10 +380,17 @@ def test_batches_are_halved_until_they_fit(monkeypatch, capsys):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return [2 * i for i in part]
 
-    assert [x for _, made in gpu.fitting_batches(work, range(20), 16, "doubling") for x in made] == list(range(0, 40, 2))
-    assert tried == [16, 8, 4] + [2] * 10 and "doubling: out of memory with 16 at a time; going on with 8" in capsys.readouterr().out
+    assert [
+        x for _, made in gpu.fitting_batches(work, range(20), 16, "doubling") for x in made
+    ] == list(range(0, 40, 2))
+    assert (
+        tried == [16, 8, 4] + [2] * 10
+        and "doubling: out of memory with 16 at a time; going on with 8" in capsys.readouterr().out
+    )
     tried.clear()
-    assert sum(len(part) for part, _ in gpu.fitting_batches(work, range(4), 16, "doubling")) == 4 and tried == [2, 2], "remembered"
+    assert sum(
+        len(part) for part, _ in gpu.fitting_batches(work, range(4), 16, "doubling")
+    ) == 4 and tried == [2, 2], "remembered"
     with pytest.raises(StudyError, match="tripling: the memory of .* does not hold a single one"):
         list(gpu.fitting_batches(lambda part: work(part, room=0), [1, 2], 2, "tripling"))
 
@@ -264,11 +400,16 @@ def test_drawing_and_writing_go_on_where_memory_is_short(paper, folders, prompts
     whole = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
 
     def short(module, args, given):
-        if len(args[0] if args else given["input_ids"]) > 4:  # two images with guidance, four prompts
+        if (
+            len(args[0] if args else given["input_ids"]) > 4
+        ):  # two images with guidance, four prompts
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with hooked(pipe.unet, short):
-        assert furthest(generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE), whole) <= 1
+        assert (
+            furthest(generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE), whole)
+            <= 1
+        )
     model, tokenizer = language.load(str(folders / "language_model"))
     captioned = language.continued(model, tokenizer, prompts, range(40), W.captions)
     with hooked(model.model, short):
@@ -279,31 +420,51 @@ def test_drawing_and_writing_go_on_where_memory_is_short(paper, folders, prompts
 
 def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(StudyError, match=r"language model '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml"):
+    with pytest.raises(
+        StudyError,
+        match=r"language model '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml",
+    ):
         weights.folder("language model", "meta-llama/Llama-2-7b-hf")
     for what, key in (("language model", "language_model"), ("generator 1.5", r"\[generators\]")):
-        with pytest.raises(StudyError, match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\.toml") as e:
+        with pytest.raises(
+            StudyError,
+            match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\.toml",
+        ) as e:
             weights.folder(what, str(tmp_path / "nowhere"))
         assert "licence" not in str(e.value) and "download" not in str(e.value)
     with pytest.raises(StudyError, match=r"unknown generator '1.4'\. .*Valid: .*1\.5"):
-        paper.draw(worlds.adapt(W, synthesis={"generator": "1.4"}), TEXTS, SEEDS)
+        paper.draw(worlds.replace(W, synthesis={"generator": "1.4"}), TEXTS, SEEDS)
     with pytest.raises(StudyError, match="drawn must be a multiple of 8 pixels"):
-        generator.sample(generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, 60, 30)
+        generator.sample(
+            generator.load(str(folders / "generator")), TEXTS, SEEDS, W.synthesis, 60, 30
+        )
 
 
-@pytest.mark.parametrize("kind, file", [("language_model", "model.safetensors"), ("generator", "unet/diffusion_pytorch_model.safetensors")])
+@pytest.mark.parametrize(
+    "kind, file",
+    [
+        ("language_model", "model.safetensors"),
+        ("generator", "unet/diffusion_pytorch_model.safetensors"),
+    ],
+)
 def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     load = {"language_model": language.load, "generator": generator.load}[kind]
     shutil.copytree(folders / kind, tmp_path / "cut")
     with open(tmp_path / "cut" / file, "r+b") as f:
         f.truncate(1_000)
-    with pytest.raises(StudyError, match="cannot be loaded from .*incomplete or damaged; fetch it again: hf download"):
+    with pytest.raises(
+        StudyError,
+        match="cannot be loaded from .*incomplete or damaged; fetch it again: hf download",
+    ):
         load(str(tmp_path / "cut"))
     (tmp_path / "cut" / file).unlink()
     with pytest.raises(StudyError, match="cannot be loaded from"):
         load(str(tmp_path / "cut"))
     torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
-    with pytest.raises(StudyError, match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it"):
+    with pytest.raises(
+        StudyError,
+        match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it",
+    ):
         load(str(tmp_path / "cut"))
 
 
@@ -311,19 +472,31 @@ def test_another_engine_is_an_extra_with_captions_of_its_own(tmp_path, monkeypat
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
     keys = {}
-    for engine, complaint in (("transformers", "hf download"), ("vllm", "pip install vllm .*requirements.txt"), ("ggml", "Valid: .*vllm")):
-        (tmp_path / "paper.toml").write_text(f'language_engine = "{engine}"\nlanguage_model = "nobody/nothing"')
-        keys[engine] = store.key("captions", W)
+    for engine, complaint in (
+        ("transformers", "hf download"),
+        ("vllm", "pip install vllm .*requirements.txt"),
+        ("ggml", "Valid: .*vllm"),
+    ):
+        (tmp_path / "paper.toml").write_text(
+            f'language_engine = "{engine}"\nlanguage_model = "nobody/nothing"'
+        )
+        keys[engine] = artifacts.key("captions", W)
         with pytest.raises(StudyError, match=complaint):
             worlds.backend(W).write_captions(W, ["house => a house"], np.random.default_rng(0))
     assert len(set(keys.values())) == 3
     (tmp_path / "paper.toml").write_text('language_model = "nobody/nothing"')
-    assert store.key("captions", W) == keys["transformers"]
+    assert artifacts.key("captions", W) == keys["transformers"]
 
 
 def test_vllm_is_asked_for_the_published_sampling():
     asked = language.vllm_sampling(2**62 - 1, W.captions)
-    assert asked == {"temperature": 0.8, "top_p": 0.9, "max_tokens": 100, "stop": ["\n"], "seed": 2**62 - 1}
+    assert asked == {
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "max_tokens": 100,
+        "stop": ["\n"],
+        "seed": 2**62 - 1,
+    }
     if importlib.util.find_spec("vllm"):
         from vllm import SamplingParams
 
@@ -332,14 +505,16 @@ def test_vllm_is_asked_for_the_published_sampling():
 
 
 def test_benchmarks_know_the_ceiling_count_the_arithmetic_and_keep_rates(monkeypatch, tmp_path):
-    from helpers.paper import doctor
     from tests.bench import __main__ as bench
     from tests.bench import _models
 
     assert {"caption", "synthesis", "embed"} <= set(bench.benchmarks())
     assert _models.ceiling(1) > 1e9
     layer = torch.nn.Linear(30, 20, bias=False)
-    assert _models.flops(_models.Method(lambda n: layer(torch.zeros(n, 30)), items=8, counted=4)) == 2 * 30 * 20
+    assert (
+        _models.flops(_models.Method(lambda n: layer(torch.zeros(n, 30)), items=8, counted=4))
+        == 2 * 30 * 20
+    )
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
     for rate in (3.0, 0.5):
         _models.keep("synthesis", rate)

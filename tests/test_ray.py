@@ -7,18 +7,27 @@ import sys
 
 import pytest
 
-from helpers import gpu, run
-from helpers.worlds import StudyError
+from helpers import run
+from helpers.engine import workers
+from helpers.errors import StudyError
 
 
 def test_without_ray_the_message_says_how_to_install_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     for address in ("local", "head:6379"):
-        code, message = run.main(["pocket", "03", "--ray", address]), capsys.readouterr().err.strip()
-        assert code == 2 and "pip install ray" in message and repr(address) in message and len(message.splitlines()) == 1
+        code, message = (
+            run.main(["pocket", "03", "--ray", address]),
+            capsys.readouterr().err.strip(),
+        )
+        assert (
+            code == 2
+            and "pip install ray" in message
+            and repr(address) in message
+            and len(message.splitlines()) == 1
+        )
     monkeypatch.setenv("STUDY_RAY", "local")
     with pytest.raises(StudyError, match="pip install ray"):
-        list(gpu.starmap(abs, [(1,)]))
+        list(workers.starmap(abs, [(1,)]))
 
 
 def test_help_names_the_option(capsys):
@@ -27,14 +36,22 @@ def test_help_names_the_option(capsys):
     assert "--ray ADDRESS|local" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, an extra, is not installed: pip install ray")
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None,
+    reason="Ray, an extra, is not installed: pip install ray",
+)
 def test_shards_on_a_local_ray():
     """A process that loses its Ray is ended by Ray at once, without a word; only a finished run says anything about us."""
     words = ""
     for _ in range(2):
         try:
-            done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/ray_checks.py"], cwd=run.TOP, capture_output=True,
-                                  text=True, timeout=240)
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "tests/ray_checks.py"],
+                cwd=run.TOP,
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
         except subprocess.TimeoutExpired as e:
             words = f"{e}"
             continue

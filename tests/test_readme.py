@@ -13,7 +13,11 @@ def test_links_lead_somewhere():
 
 
 def test_every_module_and_benchmark_named_is_there():
-    named = set(re.findall(r"^  (\w+\.py) ", TEXT, re.M)) | {f"{n}.py" for n in re.findall(r"(\w+)\.py\b(?= \w+\.py|    one per)", TEXT)}
+    named = set(re.findall(r"^  (\w+\.py) ", TEXT, re.M)) | {
+        f"{n}.py" for n in re.findall(r"(\w+)\.py\b(?= \w+\.py|    one per)", TEXT)
+    }
     assert len(named) > 20 and {p.name for p in (TOP / "helpers").glob("[!_]*.py")} == named
     for names in re.findall(r"tests\.bench ([\w|]+)", TEXT):
-        assert all((TOP / "tests/bench" / f"{name}.py").exists() for name in names.split("|")), names
+        assert all((TOP / "tests/bench" / f"{name}.py").exists() for name in names.split("|")), (
+            names
+        )

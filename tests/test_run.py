@@ -5,8 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import catalogue, figures, pools, run, store, worlds
-from helpers.worlds import StudyError
+from helpers import run, worlds
+from helpers.data import shards, tables
+from helpers.data.shards import fetch_tar, tar_bytes, to_image_folder
+from helpers.engine import catalogue, figures, places, randomness, store
+from helpers.errors import StudyError
+from helpers.measure import inference
+from helpers.pocket.render.pictures import subject
 
 
 def status(capsys, *arguments):
@@ -14,20 +19,26 @@ def status(capsys, *arguments):
     return code, capsys.readouterr().err.strip()
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["pokcet"], "Did you mean 'pocket'"),
-    (["pocket", "09"], "unknown notebook '09'"),
-    (["pocket", "03_retreival"], "Did you mean '03_retrieval'"),
-    (["pocket", "03", "-p", "wrold=paper"], "Did you mean 'world'"),
-    (["pocket", "03", "-p", "seed"], "name=value"),
-    (["pocket", "03", "-p", "seed=many"], "wants an int"),
-    (["pocket", "03", "-p", "seed=-1"], "no negative number"),
-    (["pocket", "01", "-p", "world=smoke"], "the world is the first argument: python -m helpers.run smoke"),
-    (["pocket", "01", "-p", "seed=1", "--seed", "2"], "--seed 2 and -p seed=1 contradict"),
-    (["smoke", "-p", "seed=1", "09"], "unknown notebook '09'"),
-    (["smoke", "--list", "nosuch"], "unknown notebook 'nosuch'"),
-    (["pokcet", "--list"], "Did you mean 'pocket'"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["pokcet"], "Did you mean 'pocket'"),
+        (["pocket", "09"], "unknown notebook '09'"),
+        (["pocket", "03_retreival"], "Did you mean '03_retrieval'"),
+        (["pocket", "03", "-p", "wrold=paper"], "Did you mean 'world'"),
+        (["pocket", "03", "-p", "seed"], "name=value"),
+        (["pocket", "03", "-p", "seed=many"], "wants an int"),
+        (["pocket", "03", "-p", "seed=-1"], "no negative number"),
+        (
+            ["pocket", "01", "-p", "world=smoke"],
+            "the world is the first argument: python -m helpers.run smoke",
+        ),
+        (["pocket", "01", "-p", "seed=1", "--seed", "2"], "--seed 2 and -p seed=1 contradict"),
+        (["smoke", "-p", "seed=1", "09"], "unknown notebook '09'"),
+        (["smoke", "--list", "nosuch"], "unknown notebook 'nosuch'"),
+        (["pokcet", "--list"], "Did you mean 'pocket'"),
+    ],
+)
 def test_bad_input_is_one_line_with_the_way_out(capsys, arguments, words):
     code, message = status(capsys, *arguments)
     assert code == 2 and words in message and len(message.splitlines()) == 1
@@ -38,22 +49,35 @@ def test_list_names_every_notebook(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(run.notebooks()) and all(line.endswith("?") for line in lines)
     assert run.main(["--list"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["world pocket; for another: python -m helpers.run WORLD --list", *lines]
+    assert capsys.readouterr().out.splitlines() == [
+        "world pocket; for another: python -m helpers.run WORLD --list",
+        *lines,
+    ]
     for arguments in (["pocket", "--list", "03", "05"], ["--list", "03", "05"]):
         assert run.main(arguments) == 0
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == ["03_retrieval", "05_analysis"]
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == [
+            "03_retrieval",
+            "05_analysis",
+        ]
 
 
 def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
-    store.write(tmp_path / "smoke" / "00_timing.csv", b"notebook,seconds\n02_image_synthesis,12.3\n")
-    shipped = catalogue.times(catalogue.TOP / "figures" / "pocket" / "00_timing.csv")
+    store.write(
+        tmp_path / "smoke" / "00_timing.csv", b"notebook,seconds\n02_image_synthesis,12.3\n"
+    )
+    shipped = catalogue.times(places.TOP / "figures" / "pocket" / "00_timing.csv")
     lines = run.listing("smoke").splitlines()
     assert " 12 s  Image" in lines[2] and "est." not in lines[2]
-    assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[3] and "not measured" not in "".join(lines)
+    assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[
+        3
+    ] and "not measured" not in "".join(lines)
     assert "est. GPU-days for a million images" in run.listing("paper", ["02"])
     assert "est. GPU-hours  Robustness" in run.listing("paper", ["07"])
-    assert catalogue._estimate(run.notebooks()["02"], "smoke", {}) == "five minutes + seconds in pocket"
+    assert (
+        catalogue._estimate(run.notebooks()["02"], "smoke", {})
+        == "five minutes + seconds in pocket"
+    )
     (tmp_path / "smoke" / "00_timing.csv").write_text("something else")
     with pytest.raises(StudyError, match=r"00_timing\.csv.*delete it"):
         run.listing("smoke")
@@ -63,19 +87,29 @@ def test_parameters_take_the_types_of_their_defaults():
     path = run.notebooks()["00"]
     other = run.notebooks()["01"]
     made = run._parameters([path, other], {"seed": "3", "retrain": "True", "world": "smoke"})
-    assert made == {path: {"seed": 3, "retrain": True, "world": "smoke"}, other: {"seed": 3, "world": "smoke"}}
+    assert made == {
+        path: {"seed": 3, "retrain": True, "world": "smoke"},
+        other: {"seed": 3, "world": "smoke"},
+    }
 
 
 def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
     code, message = status(capsys, "smoke", "05")  # says so before anything is rendered
-    assert code == 1 and "finetuned" in message and "python -m helpers.run smoke 04" in message and len(message.splitlines()) == 1
+    assert (
+        code == 1
+        and "finetuned" in message
+        and "python -m helpers.run smoke 04" in message
+        and len(message.splitlines()) == 1
+    )
     assert not (tmp_path / "runs" / "smoke" / "store").exists()
     monkeypatch.setattr(run, "_execute", lambda path, *_: pytest.fail(f"started with {path.stem}"))
     code, message = status(capsys, "smoke", "02", "04")
     assert code == 1 and "python -m helpers.run smoke 01" in message
-    run._check_reads("smoke", {run.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")})  # each finds what one before makes
+    run._check_reads(
+        "smoke", {run.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")}
+    )  # each finds what one before makes
 
 
 ERRORS = "from helpers.worlds import NotKnown, StudyError"
@@ -89,20 +123,34 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "NOTEBOOKS", tmp_path)
 
     def make(code):
-        cells = [nbformat.v4.new_markdown_cell("# 00 - Tiny: does it run?"),
-                 nbformat.v4.new_code_cell("world = 'pocket'\nseed = 0", metadata={"tags": ["parameters"]}),
-                 nbformat.v4.new_code_cell(ERRORS), nbformat.v4.new_code_cell(code)]
+        cells = [
+            nbformat.v4.new_markdown_cell("# 00 - Tiny: does it run?"),
+            nbformat.v4.new_code_cell(
+                "world = 'pocket'\nseed = 0", metadata={"tags": ["parameters"]}
+            ),
+            nbformat.v4.new_code_cell(ERRORS),
+            nbformat.v4.new_code_cell(code),
+        ]
         spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}), tmp_path / "00_tiny.ipynb")
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}),
+            tmp_path / "00_tiny.ipynb",
+        )
 
     return make
 
 
-@pytest.mark.parametrize("code, words", [
-    ("raise StudyError('lower sizes')", "error: 00_tiny: lower sizes"),
-    ("raise NotKnown('nobody knows')", "error: 00_tiny: nobody knows"),
-    ("lost = {'A320': 2}\nassert not lost, f'some are\\nlost: {lost}'", "error: 00_tiny: a checkpoint failed: some are lost: {'A320': 2}"),
-])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("raise StudyError('lower sizes')", "error: 00_tiny: lower sizes"),
+        ("raise NotKnown('nobody knows')", "error: 00_tiny: nobody knows"),
+        (
+            "lost = {'A320': 2}\nassert not lost, f'some are\\nlost: {lost}'",
+            "error: 00_tiny: a checkpoint failed: some are lost: {'A320': 2}",
+        ),
+    ],
+)
 def test_a_notebooks_error_is_one_line(notebook, capsys, tmp_path, code, words):
     notebook(code)
     assert status(capsys, "smoke") == (1, words)
@@ -124,8 +172,14 @@ def test_folders_that_cannot_be(notebook, capsys, tmp_path, monkeypatch, variabl
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv(variable, str(folder))
         code, message = status(capsys, "smoke")
-        assert code == 2 and f"{tmp_path / 'file'} is a file, not a folder" in message and "Set STUDY_RUNS" in message
-    with pytest.raises(StudyError, match="cannot write .*not a folder"):  # as when a disk turns read-only on the way
+        assert (
+            code == 2
+            and f"{tmp_path / 'file'} is a file, not a folder" in message
+            and "Set STUDY_RUNS" in message
+        )
+    with pytest.raises(
+        StudyError, match="cannot write .*not a folder"
+    ):  # as when a disk turns read-only on the way
         run.execute("smoke")
 
 
@@ -133,7 +187,11 @@ def test_check_starts_nothing_and_says_nothing_of_starting(capsys, monkeypatch):
     monkeypatch.delenv("STUDY_PAPER", raising=False)
     assert run.main(["paper", "--check", "00"]) == 2
     printed = capsys.readouterr()
-    assert "MISSING" in printed.out and "start" not in printed.err and len(printed.err.splitlines()) == 1
+    assert (
+        "MISSING" in printed.out
+        and "start" not in printed.err
+        and len(printed.err.splitlines()) == 1
+    )
     assert run.main(["smoke", "--check", "00"]) == 0 and not capsys.readouterr().err
 
 
@@ -144,32 +202,62 @@ def test_a_broken_figure_is_named(tmp_path, monkeypatch):
         run.write_gallery()
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"task": 1}, "setting of world"), ({"finetune": {"epoch": 3}}, "Did you mean 'epochs'"),
-    ({"tasks": ("boats",)}, "Valid: aircraft, flowers, cars.$"),
-    ({"finetune": {"epochs": -5}}, "epochs of world 'pocket'.finetune was given -5; it wants at least 1, like 6"),
-    ({"finetune": {"epochs": 0}}, "at least 1"), ({"finetune": {"epochs": "x"}}, "wants an int"),
-    ({"finetune": {"epochs": True}}, "an int"),
-    ({"seed": "1"}, "wants an int"), ({"seed": {}}, "wants an int"), ({"seed": -1}, "no negative number"),
-    ({"finetune": 5}, r"wants a mapping of settings, as in finetune=\{"), ({"tasks": ()}, "at least one"),
-    ({"tasks": "aircraft"}, r"given 'aircraft'; it wants a tuple of str, like \('aircraft'"), ({"tasks": ["cars"]}, "tuple of str"),
-    ({"finetune": {"lrs": (1e-3, float("nan"))}}, "tuple of float"), ({"finetune": {"sizes": (0, 30)}}, "at least 1"),
-    ({"captions": {"mix": (0.5, 0.5)}}, r"tuple \(float, float, float\)"), ({"captions": {"per_class_of": (("cars", "8"),)}}, "tuple"),
-    ({"synthesis": {"guidance": -1.0}}, "no negative number"), ({"backend": "paper2"}, "Did you mean 'paper'"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"task": 1}, "setting of world"),
+        ({"finetune": {"epoch": 3}}, "Did you mean 'epochs'"),
+        ({"tasks": ("boats",)}, "Valid: aircraft, flowers, cars.$"),
+        (
+            {"finetune": {"epochs": -5}},
+            "epochs of world 'pocket'.finetune was given -5; it wants at least 1, like 6",
+        ),
+        ({"finetune": {"epochs": 0}}, "at least 1"),
+        ({"finetune": {"epochs": "x"}}, "wants an int"),
+        ({"finetune": {"epochs": True}}, "an int"),
+        ({"seed": "1"}, "wants an int"),
+        ({"seed": {}}, "wants an int"),
+        ({"seed": -1}, "no negative number"),
+        ({"finetune": 5}, r"wants a mapping of settings, as in finetune=\{"),
+        ({"tasks": ()}, "at least one"),
+        ({"tasks": "aircraft"}, r"given 'aircraft'; it wants a tuple of str, like \('aircraft'"),
+        ({"tasks": ["cars"]}, "tuple of str"),
+        ({"finetune": {"lrs": (1e-3, float("nan"))}}, "tuple of float"),
+        ({"finetune": {"sizes": (0, 30)}}, "at least 1"),
+        ({"captions": {"mix": (0.5, 0.5)}}, r"tuple \(float, float, float\)"),
+        ({"captions": {"per_class_of": (("cars", "8"),)}}, "tuple"),
+        ({"synthesis": {"guidance": -1.0}}, "no negative number"),
+        ({"backend": "paper2"}, "Did you mean 'paper'"),
+    ],
+)
 def test_bad_settings(changes, words):
     with pytest.raises(StudyError, match=words):
         worlds.get("pocket", **changes)
 
 
 def test_settings_take_all_that_fits():
-    w = worlds.get("pocket", seed=3, synthesis={"guidance": 3}, finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
-                   retrieval={"decontaminate": ()}, analysis={"mix_synthetic": (0, 7)}, robustness={"epsilons": (0.25, 1)})
-    assert (w.seed, w.synthesis.guidance, w.finetune.synthetic_beyond, w.retrieval.decontaminate) == (3, 3, 0, ())
+    w = worlds.get(
+        "pocket",
+        seed=3,
+        synthesis={"guidance": 3},
+        finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
+        retrieval={"decontaminate": ()},
+        analysis={"mix_synthetic": (0, 7)},
+        robustness={"epsilons": (0.25, 1)},
+    )
+    assert (
+        w.seed,
+        w.synthesis.guidance,
+        w.finetune.synthetic_beyond,
+        w.retrieval.decontaminate,
+    ) == (3, 3, 0, ())
     for name in ("smoke", "workstation", "paper"):  # what the worlds themselves say passes
         w = worlds.WORLDS[name]
-        parts = {part: vars(getattr(w, part)) for part in ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")}
-        assert worlds.adapt(worlds.POCKET, **parts).finetune == w.finetune
+        parts = {
+            part: vars(getattr(w, part))
+            for part in ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")
+        }
+        assert worlds.replace(worlds.POCKET, **parts).finetune == w.finetune
 
 
 @pytest.mark.parametrize("world", ["smoke", "paper"])
@@ -182,7 +270,6 @@ def test_captions_and_seeds_go_together(world):
 
 
 def test_unknown_class_and_task():
-    from helpers.pocket.render import subject
 
     with pytest.raises(StudyError, match="Did you mean 'A32"):
         subject("aircraft", "A32O")
@@ -201,37 +288,48 @@ def test_paper_world_says_what_it_needs(monkeypatch):
 
 def test_randomness_depends_on_names_only():
     w = worlds.get("smoke")
-    assert worlds.rng(w, "a", 1).random() == worlds.rng(w, "a", 1).random() != worlds.rng(w, "a", 2).random()
-    assert worlds.entropy("ab", "c") != worlds.entropy("a", "bc")
+    assert (
+        randomness.rng(w, "a", 1).random()
+        == randomness.rng(w, "a", 1).random()
+        != randomness.rng(w, "a", 2).random()
+    )
+    assert randomness.entropy("ab", "c") != randomness.entropy("a", "bc")
 
 
 def test_broken_image_and_half_written_shard(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     rows = [{"caption": f"number {i}", "label": i} for i in range(3)]
     tar = tmp_path / "a.tar"
-    tar.write_bytes(pools.tar_bytes(images, rows))
-    again, facts = pools.read_tar(tar)
+    tar.write_bytes(tar_bytes(images, rows))
+    again, facts = shards.read_tar(tar)
     assert np.array_equal(again, images) and facts == rows
-    folder = pools.to_image_folder([tar], ["x", "y/z", "w"], tmp_path / "folder")
+    folder = to_image_folder([tar], ["x", "y/z", "w"], tmp_path / "folder")
     assert sorted(p.name for p in folder.iterdir()) == ["w", "x", "y_z"]
     for broken in (tar.read_bytes()[:700], tar.read_bytes().replace(b"IHDR", b"IHDX", 1)):
         tar.write_bytes(broken)
         with pytest.raises(StudyError, match=r"a\.tar"):
-            pools.read_tar(tar)
+            shards.read_tar(tar)
 
 
 def test_only_wanted_members_are_decoded(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
-    tar = pools.tar_bytes(images, [{"caption": f"number {i}", "label": i} for i in range(5)])
+    tar = tar_bytes(images, [{"caption": f"number {i}", "label": i} for i in range(5)])
     (tmp_path / "0.tar").write_bytes(tar.replace(b"IHDR", b"IHDX", 1))  # the first image is broken
     (tmp_path / "1.tar").write_bytes(tar)
-    shards = tuple(store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": range(5)})) for i in range(2))
-    pool = pools.Pool(shards, pools.fetch_tar, (5, 5))
+    shards = tuple(
+        store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": range(5)})) for i in range(2)
+    )
+    pool = tables.Pool(shards, fetch_tar, (5, 5))
     rows = [9, 3, 6, 3, 1]
-    assert np.array_equal(pool.fetch(rows), images[np.array(rows) % 5]) and pool.fetch([]).shape[0] == 0
+    assert (
+        np.array_equal(pool.fetch(rows), images[np.array(rows) % 5])
+        and pool.fetch([]).shape[0] == 0
+    )
     with pytest.raises(StudyError, match=r"0\.tar.*broken image"):
         pool.fetch([4, 0])
-    (tmp_path / "1.tar").write_bytes(pools.tar_bytes(images[:4], [{"caption": ""}] * 4))  # another file of the same name
+    (tmp_path / "1.tar").write_bytes(
+        tar_bytes(images[:4], [{"caption": ""}] * 4)
+    )  # another file of the same name
     with pytest.raises(StudyError, match="lists 5 rows.* 4 images"):
         pool.fetch([5])
 
@@ -241,17 +339,27 @@ def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
     from PIL import Image
 
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
-    w, alt = worlds.get("smoke"), "A line from zero to one, rising evenly, drawn for a test of how alt text is kept."
+    w, alt = (
+        worlds.get("smoke"),
+        "A line from zero to one, rising evenly, drawn for a test of how alt text is kept.",
+    )
     with pytest.raises(StudyError, match="60 to 300"):
         figures.save(plt.figure(), "00_x", None, "short", w)
     fig, ax = plt.subplots()
     ax.plot([0, 1])
     shown = figures.save(fig, "00_x", None, alt, w)._repr_mimebundle_()
-    assert alt in shown["text/html"] and Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
+    assert (
+        alt in shown["text/html"]
+        and Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
+    )
     assert alt in run.write_gallery().read_text()
 
 
 def test_intervals():
-    mean, low, high = figures.interval([1.0, 2.0, 3.0])
-    assert mean == 2 and high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-5) and mean - low == pytest.approx(high - mean)
-    assert figures.share_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)
+    mean, low, high = inference.interval([1.0, 2.0, 3.0])
+    assert (
+        mean == 2
+        and high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
+        and mean - low == pytest.approx(high - mean)
+    )
+    assert inference.share_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)

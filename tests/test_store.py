@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import gpu, manifest, store, worlds
-from helpers.worlds import StudyError
+from helpers import worlds
+from helpers.engine import artifacts, gpu, manifest, store, workers
+from helpers.errors import StudyError
 
 W = worlds.get("smoke")
 
@@ -40,15 +41,21 @@ def one_file(path):
 
 def test_made_once_then_found(runs, capsys):
     made = store.make("captions", W, build)
-    assert len(made.files("*.npy")) == 12 and np.array_equal(made.array("03.npy"), np.random.default_rng(3).normal(size=50))
+    assert len(made.files("*.npy")) == 12 and np.array_equal(
+        made.array("03.npy"), np.random.default_rng(3).normal(size=50)
+    )
     again = store.make("captions", W, lambda path: pytest.fail("built twice"))
     assert again.path == made.path and "captions: found" in capsys.readouterr().out
 
 
 def test_missing_artifact_names_the_next_command(runs):
-    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02$"):  # pocket's cost is no other world's
+    with pytest.raises(
+        store.MissingArtifact, match="python -m helpers.run smoke 02$"
+    ):  # pocket's cost is no other world's
         store.load("synthetic", W)
-    with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run pocket 02   \(five minutes\)$"):
+    with pytest.raises(
+        store.MissingArtifact, match=r"python -m helpers.run pocket 02   \(five minutes\)$"
+    ):
         store.load("synthetic", worlds.get("pocket"))
     with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02 --seed 3$"):
         store.load("synthetic", worlds.get("smoke", seed=3))
@@ -57,39 +64,34 @@ def test_missing_artifact_names_the_next_command(runs):
 
 
 def test_key_follows_settings_and_upstream_and_variant():
-    base = store.key("synthetic", W)
-    assert store.key("synthetic", worlds.adapt(W, synthesis={"guidance": 3.0})) != base
-    assert store.key("synthetic", worlds.adapt(W, captions={"temperature": 0.5})) != base
-    assert store.key("synthetic", worlds.adapt(W, finetune={"epochs": 9})) == base
-    assert store.key("synthetic", W, generator="short") != base
-    assert store.key("pool", worlds.adapt(W, seed=5)) == store.key("pool", W)
-    assert store.key("captions", worlds.adapt(W, seed=5)) != store.key("captions", W)
-
-
-def test_comments_in_code_do_not_change_a_key(tmp_path, monkeypatch):
-    file = tmp_path / "module.py"
-    monkeypatch.setattr(store, "PACKAGE", tmp_path)
-    texts = []
-    for code in ("x = 1  # one\n", "x = 1\n\n# nothing\n", "x = 2\n"):
-        file.write_text(code)
-        store._source.cache_clear()
-        texts.append(store._source("module.py"))
-    store._source.cache_clear()
-    assert texts[0] == texts[1] != texts[2]
+    base = artifacts.key("synthetic", W)
+    assert artifacts.key("synthetic", worlds.replace(W, synthesis={"guidance": 3.0})) != base
+    assert artifacts.key("synthetic", worlds.replace(W, captions={"temperature": 0.5})) != base
+    assert artifacts.key("synthetic", worlds.replace(W, finetune={"epochs": 9})) == base
+    assert artifacts.key("synthetic", W, generator="short") != base
+    assert artifacts.key("pool", worlds.replace(W, seed=5)) == artifacts.key("pool", W)
+    assert artifacts.key("captions", worlds.replace(W, seed=5)) != artifacts.key("captions", W)
 
 
 def digests(folder):
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.glob("*")) if f.name != ".lock"}
+    return {
+        f.name: hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(folder.glob("*"))
+        if f.name != ".lock"
+    }
 
 
-CODE = "from tests.test_store import build, W; from helpers import store; store.make('captions', W, build)"
+CODE = "from tests.test_store import build, W; from helpers.engine import store; store.make('captions', W, build)"
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.9, 1.6])
 def test_killed_anywhere_it_goes_on_byte_identical(runs, tmp_path, seconds):
     environment = {**os.environ, "STUDY_RUNS": str(tmp_path / "killed")}
-    process = subprocess.Popen([sys.executable, "-c", f"print('ready', flush=True); {CODE}"], env=environment,
-                               stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"print('ready', flush=True); {CODE}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
     process.stdout.readline()
     folder = store.folder("captions", W).relative_to(runs)
     until = time.monotonic() + 30
@@ -118,7 +120,10 @@ def test_other_bytes_of_the_same_size_are_noticed(runs, monkeypatch):
     before = file.read_bytes()
     file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     os.utime(file, ns=(0, 0))  # small files are read whatever their time
-    with pytest.raises(StudyError, match=r"05\.npy holds other bytes.*Delete .* and run: python -m helpers.run smoke 01"):
+    with pytest.raises(
+        StudyError,
+        match=r"05\.npy holds other bytes.*Delete .* and run: python -m helpers.run smoke 01",
+    ):
         store.load("captions", W)
     monkeypatch.setattr(manifest, "SMALL", 0)
     store.load("captions", W)  # large ones only if they are younger than the manifest
@@ -132,20 +137,29 @@ def test_other_bytes_of_the_same_size_are_noticed(runs, monkeypatch):
     assert clock.stat().st_mtime_ns > 1, "found unharmed, and not read again"
 
 
-@pytest.mark.parametrize("text", ["", '{"05.npy": [5', "null", "[]", "{}", '{"05.npy": 5}', '{"05.npy": ["x", "y"]}', "\x80"])
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"05.npy": [5', "null", "[]", "{}", '{"05.npy": 5}', '{"05.npy": ["x", "y"]}', "\x80"],
+)
 def test_a_damaged_manifest_is_one_line(runs, text):
     made = store.make("captions", W, one_file)
     (made.path / "manifest.json").write_text(text, encoding="latin-1")
     for use in (lambda: store.load("captions", W), lambda: store.make("captions", W, one_file)):
-        with pytest.raises(StudyError, match=r"captions is damaged: .*manifest\.json .*Delete .* and run: python -m helpers.run smoke 01"):
+        with pytest.raises(
+            StudyError,
+            match=r"captions is damaged: .*manifest\.json .*Delete .* and run: python -m helpers.run smoke 01",
+        ):
             use()
 
 
 def test_a_file_where_a_folder_should_be(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "folder.json").mkdir()
-    for path, words in (("file/x.json", "file is a file, not a folder"), ("file/below/x.json", "file is a file, not a folder"),
-                        ("folder.json", "Is a directory")):
+    for path, words in (
+        ("file/x.json", "file is a file, not a folder"),
+        ("file/below/x.json", "file is a file, not a folder"),
+        ("folder.json", "Is a directory"),
+    ):
         with pytest.raises(StudyError, match=f"cannot write .*{words}.*Set STUDY_RUNS"):
             store.write(tmp_path / path, {"a": 1})
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "file"))
@@ -162,7 +176,10 @@ def test_truncated_parquet(tmp_path):
         store.read_table(path)
 
 
-@pytest.mark.parametrize("code, words", [(errno.ENOSPC, "disk full"), (errno.EROFS, "STUDY_RUNS"), (errno.EACCES, "cannot write")])
+@pytest.mark.parametrize(
+    "code, words",
+    [(errno.ENOSPC, "disk full"), (errno.EROFS, "STUDY_RUNS"), (errno.EACCES, "cannot write")],
+)
 def test_full_and_read_only_disks(tmp_path, monkeypatch, code, words):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
@@ -193,13 +210,13 @@ def two_cores(monkeypatch):
 
 
 def test_processes_return_every_result(two_cores):
-    assert dict(gpu.starmap(square, [(i,) for i in range(20)])) == {i: i * i for i in range(20)}
-    assert os.getpid() not in dict(gpu.starmap(os.getpid, [()] * 4)).values()
+    assert dict(workers.starmap(square, [(i,) for i in range(20)])) == {i: i * i for i in range(20)}
+    assert os.getpid() not in dict(workers.starmap(os.getpid, [()] * 4)).values()
 
 
 def test_one_core_needs_no_other_process(monkeypatch):
     monkeypatch.setattr(gpu, "cores", lambda: 1)
-    assert dict(gpu.starmap(os.getpid, [()] * 2)) == {0: os.getpid(), 1: os.getpid()}
+    assert dict(workers.starmap(os.getpid, [()] * 2)) == {0: os.getpid(), 1: os.getpid()}
 
 
 PRODUCT = """
@@ -209,14 +226,19 @@ from helpers import gpu
 
 threadpoolctl.threadpool_limits(int(sys.argv[1]))
 x = np.random.default_rng(0).normal(size=(1_400, 142)).astype(np.float32)
-gpu._start_worker()
+workers._start_worker()
 print(hashlib.sha256(x[:, :128] @ x[:128, 128:]).hexdigest())
 """
 
 
 def test_what_a_worker_computes_does_not_depend_on_the_number_of_cores():
     """A BLAS takes a thread per core, unless told otherwise, and rounds otherwise at the seams between them."""
-    found = {subprocess.run([sys.executable, "-c", PRODUCT, cores], check=True, capture_output=True, text=True).stdout for cores in "134"}
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", PRODUCT, cores], check=True, capture_output=True, text=True
+        ).stdout
+        for cores in "134"
+    }
     assert len(found) == 1
 
 
@@ -226,7 +248,7 @@ from helpers import gpu
 
 if __name__ == "__main__":
     gpu.cores = lambda: 2
-    print(*{pid for _, pid in gpu.starmap(os.getpid, [()] * 4)}, flush=True)
+    print(*{pid for _, pid in workers.starmap(os.getpid, [()] * 4)}, flush=True)
     time.sleep(600)
 """
 
@@ -248,7 +270,12 @@ def gone(pid, patience=20.0):
 def test_workers_end_with_a_killed_main_process(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    main = subprocess.Popen([sys.executable, str(tmp_path / "waiting.py")], env=environment, stdout=subprocess.PIPE, text=True)
+    main = subprocess.Popen(
+        [sys.executable, str(tmp_path / "waiting.py")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     workers = main.stdout.readline().split()
     main.kill()
     main.wait()
@@ -257,8 +284,8 @@ def test_workers_end_with_a_killed_main_process(tmp_path):
 
 def test_a_dead_worker_is_explained(two_cores):
     with pytest.raises(StudyError, match="run the same command again"):
-        list(gpu.starmap(die, [(0,)]))
-    assert dict(gpu.starmap(square, [(3,)])) == {0: 9}
+        list(workers.starmap(die, [(0,)]))
+    assert dict(workers.starmap(square, [(3,)])) == {0: 9}
 
 
 def test_several_gpus_have_a_process_each(monkeypatch):
@@ -266,8 +293,8 @@ def test_several_gpus_have_a_process_each(monkeypatch):
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     monkeypatch.setattr(gpu, "gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    gpu._processes.cache_clear()
-    seen = dict(gpu.starmap(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 12))
+    workers._processes.cache_clear()
+    seen = dict(workers.starmap(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 12))
     assert sorted(seen) == list(range(12)) and set(seen.values()) <= {"4", "7"}
-    gpu._processes(2).shutdown()
-    gpu._processes.cache_clear()
+    workers._processes(2).shutdown()
+    workers._processes.cache_clear()

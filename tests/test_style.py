@@ -54,8 +54,12 @@ def test_parameters_then_imports(notebook):
     lines = source(first).splitlines()
     assert len(lines) <= 4 and all(re.fullmatch(r"\w+ = [^=]+  # .+", line) for line in lines)
     text = source(second)
-    assert text.startswith('import sys; sys.path[:0] = ["..", "."]') and text.endswith("w = worlds.get(world, seed=seed)")
-    assert not any(re.search(r"^(import|from) ", source(c), re.M) for c in cells(notebook, "code")[2:])
+    assert text.startswith('import sys; sys.path[:0] = ["..", "."]') and text.endswith(
+        "w = worlds.get(world, seed=seed)"
+    )
+    assert not any(
+        re.search(r"^(import|from) ", source(c), re.M) for c in cells(notebook, "code")[2:]
+    )
 
 
 def test_short_cells_more_prose_than_code(notebook):
@@ -63,9 +67,13 @@ def test_short_cells_more_prose_than_code(notebook):
     lengths = [len(source(c).splitlines()) for c in code]
     assert max(lengths) <= 25 and statistics.median(lengths) <= 8
     assert len(prose) >= 0.55 * len(code) and sum(len(source(c).split()) for c in prose) >= 400
-    functions = [f for c in code for f in ast.walk(ast.parse(source(c))) if isinstance(f, ast.FunctionDef)]
+    functions = [
+        f for c in code for f in ast.walk(ast.parse(source(c))) if isinstance(f, ast.FunctionDef)
+    ]
     assert len(functions) <= 2 and all(f.end_lineno - f.lineno < 12 for f in functions)
-    assert not any(isinstance(n, ast.ClassDef) for c in code for n in ast.walk(ast.parse(source(c))))
+    assert not any(
+        isinstance(n, ast.ClassDef) for c in code for n in ast.walk(ast.parse(source(c)))
+    )
 
 
 def test_no_typed_results_in_prose(notebook):
@@ -78,22 +86,33 @@ def test_no_typed_results_in_prose(notebook):
 def test_predictions_exercises_and_checkpoints(notebook):
     text = "\n".join(source(c) for c in cells(notebook, "markdown"))
     tags = [tag for c in cells(notebook, "code") for tag in c["metadata"].get("tags", [])]
-    assert "**Predict first.**" in text and "## Exercises" in text and "## What we learned" in text and "<details>" in text
+    assert (
+        "**Predict first.**" in text
+        and "## Exercises" in text
+        and "## What we learned" in text
+        and "<details>" in text
+    )
     assert tags.count("exercise") >= 2 and "checkpoint" in tags
     for link in re.findall(r"\]\((\w+\.ipynb)\)", text):
         assert (TOP / "notebooks" / link).exists(), link
 
 
 def test_figures_are_named_by_their_notebook():
-    names = [(p, n) for p in NOTEBOOKS for c in cells(p, "code")
-             for n in re.findall(r'figures\.save\([^"]*"([\w]+)"', source(c))]
+    names = [
+        (p, n)
+        for p in NOTEBOOKS
+        for c in cells(p, "code")
+        for n in re.findall(r'figures\.save\([^"]*"([\w]+)"', source(c))
+    ]
     assert names and all(n.startswith(p.name[:2] + "_") for p, n in names)
     assert len({n for _, n in names}) == len(names)
 
 
 def test_no_world_is_singled_out():
     for path in [*MODULES, *NOTEBOOKS]:
-        assert not re.search(r"if \w*(world|name)\w* [!=]= ['\"](smoke|pocket|workstation|paper)", path.read_text()), path
+        assert not re.search(
+            r"if \w*(world|name)\w* [!=]= ['\"](smoke|pocket|workstation|paper)", path.read_text()
+        ), path
 
 
 def imports(path):
@@ -112,7 +131,9 @@ def test_import_graph(path):
     stages = {f"helpers.{s}" for s in STAGES}
     if path.parent.name == "helpers" and path.name != "run.py":
         assert not found & stages, "stages meet through files in the store"
-        assert not any(f.startswith(("helpers.pocket", "helpers.paper")) for f in found), "worlds are reached by worlds.backend"
+        assert not any(f.startswith(("helpers.pocket", "helpers.paper")) for f in found), (
+            "worlds are reached by worlds.backend"
+        )
     if path.name != "clip.py":
         assert "open_clip" not in found, "only clip.py imports open_clip"
     if path.parent.name in ("pocket", "paper"):
@@ -123,8 +144,12 @@ def test_import_graph(path):
 
 def test_the_package_stays_thin():
     lengths = {p: len(p.read_text().splitlines()) for p in MODULES}
-    assert sum(n for p, n in lengths.items() if p.parent.name not in ("pocket", "paper")) < 6_200  # eight notebooks
-    assert sum(lengths.values()) < 11_800  # with the renderer and the upstream trainings of the miniature, and downloads
+    assert (
+        sum(n for p, n in lengths.items() if p.parent.name not in ("pocket", "paper")) < 6_200
+    )  # eight notebooks
+    assert (
+        sum(lengths.values()) < 11_800
+    )  # with the renderer and the upstream trainings of the miniature, and downloads
     assert not [str(p) for p, n in lengths.items() if n > (400 if p.name in LISTS else 310)]
 
 
@@ -146,7 +171,13 @@ def test_importing_a_stage_is_cheap(stage):
 def test_both_backends_offer_the_same():
     from helpers import paper, pocket
 
-    names = [n for n, f in vars(pocket).items() if inspect.isfunction(f) and f.__module__ == "helpers.pocket"]
+    names = [
+        n
+        for n, f in vars(pocket).items()
+        if inspect.isfunction(f) and f.__module__ == "helpers.pocket"
+    ]
     assert {"write_captions", "draw", "open_pool", "benchmark"} <= set(names)
     for name in names:
-        assert inspect.signature(getattr(pocket, name)) == inspect.signature(getattr(paper, name)), name
+        assert inspect.signature(getattr(pocket, name)) == inspect.signature(
+            getattr(paper, name)
+        ), name

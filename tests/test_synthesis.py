@@ -10,12 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import analysis, clip, drawing, finetune, gpu, pools, store, synthesis, worlds
-from helpers.pocket import diffusion, generator, upstream
-from helpers.pools import Benchmark
-from helpers.worlds import StudyError
+from helpers import worlds
+from helpers.data import shards, tables
+from helpers.data.tables import Benchmark
+from helpers.engine import store, workers
+from helpers.errors import StudyError
+from helpers.models import clip
+from helpers.pocket.train import diffusion, generator, upstream
+from helpers.study import analysis, finetune, synthesis
 
-W = worlds.get("smoke", tasks=("aircraft",), image_size=8, synthesis={"shard": 4}, clip={"top_share": 0.5})
+W = worlds.get(
+    "smoke", tasks=("aircraft",), image_size=8, synthesis={"shard": 4}, clip={"top_share": 0.5}
+)
 CLASSES = ("A320", "737-800")
 
 
@@ -31,49 +37,68 @@ def painted(w, captions, seeds, images=None, strength=None):
 @pytest.fixture
 def in_process(tmp_path, monkeypatch):
     """The store in a temporary folder, jobs in this process, a painting generator and a CLIP that scores by redness."""
-    bench = Benchmark("aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None)
+    bench = Benchmark(
+        "aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None
+    )
     backend = types.SimpleNamespace(draw=painted, benchmark=lambda w, task: bench)
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
-    monkeypatch.setattr(gpu, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs)))
+    monkeypatch.setattr(
+        workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
+    )
     monkeypatch.setattr(worlds, "backend", lambda w: backend)
     monkeypatch.setattr(clip, "load", lambda w: None)
-    monkeypatch.setattr(clip, "embed_images", lambda model, images: images[:, 0, 0, :].astype(np.float32))
+    monkeypatch.setattr(
+        clip, "embed_images", lambda model, images: images[:, 0, 0, :].astype(np.float32)
+    )
     monkeypatch.setattr(clip, "label_scores", lambda model, x, labels, *_: x[:, 0] / 255)
     return backend
 
 
 def captions(n=10):
-    return pd.DataFrame({"caption": [f"photo {i} of a plane" for i in range(n)], "class": [CLASSES[i % 2] for i in range(n)],
-                         "label": [i % 2 for i in range(n)], "kind": "class"})
+    return pd.DataFrame(
+        {
+            "caption": [f"photo {i} of a plane" for i in range(n)],
+            "class": [CLASSES[i % 2] for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+            "kind": "class",
+        }
+    )
 
 
-def shards(path, w=W, n=10, name="aircraft"):
-    return drawing.draw_table(path, w, captions(n), name)
+def drawn_shards(path, w=W, n=10, name="aircraft"):
+    return synthesis.draw_table(path, w, captions(n), name)
 
 
 def test_images_do_not_depend_on_the_shard_size_and_have_seeds_of_their_own(in_process, tmp_path):
     drawn, seeds = [], []
     for size in (3, 10):
-        tars = shards(tmp_path / str(size), worlds.adapt(W, synthesis={"shard": size}))
+        tars = drawn_shards(tmp_path / str(size), worlds.replace(W, synthesis={"shard": size}))
         assert len(tars) == -(-10 // size)
-        parts = [pools.read_tar(tar) for tar in tars]
+        parts = [shards.read_tar(tar) for tar in tars]
         drawn.append(np.concatenate([p[0] for p in parts]))
         seeds.append([int(row["seed"]) for p in parts for row in p[1]])
     assert np.array_equal(*drawn) and seeds[0] == seeds[1] and len(set(seeds[0])) == 10
     assert list(drawn[0][:, 0, 0, 0]) == [s % 251 for s in seeds[0]]
-    other = [int(row["seed"]) for tar in shards(tmp_path / "cars", name="cars") for row in pools.read_tar(tar)[1]]
+    other = [
+        int(row["seed"])
+        for tar in drawn_shards(tmp_path / "cars", name="cars")
+        for row in shards.read_tar(tar)[1]
+    ]
     assert not set(other) & set(seeds[0])
 
 
 def test_shards_are_a_webdataset_and_an_image_folder(in_process, tmp_path):
-    tars = shards(tmp_path)
+    tars = drawn_shards(tmp_path)
     with tarfile.open(tars[1]) as tar:
         first = tar.getnames()[0].split(".")[0]
         assert {n.split(".")[1] for n in tar.getnames()} == {"png", "txt", "json", "cls"}
         assert tar.extractfile(f"{first}.txt").read() == b"photo 4 of a plane"
         assert tar.extractfile(f"{first}.cls").read() == b"0"
-    pools.to_image_folder(tars, CLASSES, tmp_path / "folder")
-    assert {f.name: len(list(f.glob("*.png"))) for f in (tmp_path / "folder").iterdir()} == {"A320": 5, "737-800": 5}
+    shards.to_image_folder(tars, CLASSES, tmp_path / "folder")
+    assert {f.name: len(list(f.glob("*.png"))) for f in (tmp_path / "folder").iterdir()} == {
+        "A320": 5,
+        "737-800": 5,
+    }
 
 
 @pytest.fixture
@@ -91,16 +116,21 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
     for _, part in table.groupby("label"):
         assert part["keep"].sum() == 3, "half of five, rounded up"
         assert part.loc[part["keep"], "score"].min() >= part.loc[~part["keep"], "score"].max()
-    kept = pools.training_set(made, "aircraft")
-    assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [int(s) % 251 for s in kept.facts["seed"]]
+    kept = tables.training_set(made, "aircraft")
+    assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [
+        int(s) % 251 for s in kept.facts["seed"]
+    ]
     folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
     assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 
 
 def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
-    w, named = worlds.adapt(W, seed=1), captions().query("label == 0")  # a seed of its own: stages keep sets in memory
+    w, named = (
+        worlds.replace(W, seed=1),
+        captions().query("label == 0"),
+    )  # a seed of its own: stages keep sets in memory
     store.make("captions", w, lambda path: store.write(path / "aircraft.parquet", named))
-    made = pools.training_set(synthesis.make(w), "aircraft")
+    made = tables.training_set(synthesis.make(w), "aircraft")
     assert set(made.facts["class"]) == {"A320"} and len(made) == 3
     chosen = finetune.subset(w, "aircraft", "synthetic", "keep", 2, 0)
     assert list(chosen.labels) == [0, 0]
@@ -119,7 +149,9 @@ def test_killed_run_goes_on_and_ends_the_same(written, tmp_path, monkeypatch):
     drawn = []
 
     def dies(w, texts, seeds, images=None, strength=None):
-        if len(texts) > 1:  # a single one is drawn first, so that the models exist before workers start
+        if (
+            len(texts) > 1
+        ):  # a single one is drawn first, so that the models exist before workers start
             drawn.append(len(texts))
         if len(drawn) == 2:
             drawn.append("killed")
@@ -145,7 +177,11 @@ def test_guidance_sweep_changes_nothing_but_the_scale(in_process):
 
     in_process.draw = listens
     swept = synthesis.sweep(W, ["a", "b"], (1.0, 7.5))
-    assert list(swept) == [1.0, 7.5] and [s[0] for s in seen] == [1.0, 7.5] and seen[0][1:] == seen[1][1:]
+    assert (
+        list(swept) == [1.0, 7.5]
+        and [s[0] for s in seen] == [1.0, 7.5]
+        and seen[0][1:] == seen[1][1:]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +192,21 @@ def pipe(tmp_path_factory):
     from transformers import CLIPTokenizerFast
 
     folder, u = tmp_path_factory.mktemp("generator"), W.upstream
-    upstream.train_tokenizer(["a photo of an A320 at sunset", "a boat in the sea"], folder / "tokenizer")
+    upstream.train_tokenizer(
+        ["a photo of an A320 at sunset", "a boat in the sea"], folder / "tokenizer"
+    )
     tokenizer = CLIPTokenizerFast.from_pretrained(folder / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-                            block_out_channels=(8, 16, 16), layers_per_block=1, latent_channels=u.latent_channels,
-                            norm_num_groups=8, sample_size=32)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),
+            layers_per_block=1,
+            latent_channels=u.latent_channels,
+            norm_num_groups=8,
+            sample_size=32,
+        )
         unet = diffusion.build_unet(dataclasses.replace(u, unet_channels=(16, 32)), 8)
         config = upstream.clip_config(W, len(tokenizer))
         clip.save(clip.build(config, folder / "tokenizer"), folder / "clip", config)
@@ -185,7 +229,9 @@ def test_an_image_depends_on_caption_and_seed_only(pipe):
     assert everything.shape == (11, 32, 32, 3) and everything.dtype == np.uint8
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state was touched"
     assert np.array_equal(generator.draw(pipe, TEXTS[9:], range(9, 11), FAST), everything[9:])
-    assert np.array_equal(generator.draw(pipe, TEXTS[::-1], range(10, -1, -1), FAST), everything[::-1])
+    assert np.array_equal(
+        generator.draw(pipe, TEXTS[::-1], range(10, -1, -1), FAST), everything[::-1]
+    )
     assert not np.array_equal(generator.draw(pipe, TEXTS[:1], [99], FAST)[0], everything[0])
     assert not np.array_equal(generator.draw(pipe, ["a boat"], [0], FAST)[0], everything[0])
     assert generator.draw(pipe, [], [], FAST).shape == (0, 32, 32, 3)
@@ -197,7 +243,9 @@ def test_guidance_and_eta_are_used(pipe):
         settings = dataclasses.replace(FAST, **change)
         changed = generator.draw(pipe, TEXTS[:2], [0, 1], settings)
         assert not np.array_equal(plain, changed), change
-        assert np.array_equal(generator.draw(pipe, TEXTS[1:2], [1], settings), changed[1:]), f"{change} couples images"
+        assert np.array_equal(generator.draw(pipe, TEXTS[1:2], [1], settings), changed[1:]), (
+            f"{change} couples images"
+        )
     with pytest.raises(StudyError, match="0 <= eta < 1"):
         generator.draw(pipe, TEXTS[:1], [0], dataclasses.replace(FAST, eta=1.0))
 
@@ -205,8 +253,12 @@ def test_guidance_and_eta_are_used(pipe):
 def test_editing_is_by_image_and_strength(pipe):
     given = generator.draw(pipe, TEXTS, range(11), FAST)
     edited = generator.draw(pipe, TEXTS, range(11), FAST, given, 0.7)
-    assert np.array_equal(generator.draw(pipe, TEXTS[3:5], [3, 4], FAST, given[3:5], 0.7), edited[3:5])
-    slightly = generator.draw(pipe, TEXTS[:1], [0], FAST, given[:1], 0.1)  # 3 steps do not hold a tenth: more are taken
+    assert np.array_equal(
+        generator.draw(pipe, TEXTS[3:5], [3, 4], FAST, given[3:5], 0.7), edited[3:5]
+    )
+    slightly = generator.draw(
+        pipe, TEXTS[:1], [0], FAST, given[:1], 0.1
+    )  # 3 steps do not hold a tenth: more are taken
     assert slightly.shape == (1, 32, 32, 3) and not np.array_equal(slightly, edited[:1])
     for strength in (0, 1.5, None):
         with pytest.raises(StudyError, match=r"must lie in \(0, 1\]"):

@@ -7,9 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from helpers import adapt, clip, worlds
-from helpers.pocket import benchmarks, calibration, generator, judges, pool, upstream
-from helpers.pools import Split
+from helpers import worlds
+from helpers.data.tables import Split
+from helpers.errors import StudyError
+from helpers.models import clip
+from helpers.models.linear import accuracy_of
+from helpers.pocket.train import calibration, generator, judges, upstream
+from helpers.pocket.train import card as cards
+from helpers.pocket.world import benchmarks, pool
 
 W = worlds.get("pocket")
 
@@ -43,7 +48,7 @@ def test_card_belongs_to_this_pool_and_says_how_it_was_made(card):
 
 def test_another_pool_is_refused():
     upstream._check_card.cache_clear()
-    with pytest.raises(worlds.StudyError, match="retrain=True"):
+    with pytest.raises(StudyError, match="retrain=True"):
         upstream._check_card("somethingelse", "pocket")
 
 
@@ -67,18 +72,30 @@ def test_clip_baseline_is_reproduced(card, renderings):
     made = clip.load_folder(upstream.WEIGHTS / "clip")
     names = tuple(benchmarks.details("aircraft").index)
     head = clip.head(made, names, ("a photo of a {}, a type of aircraft.", "a photo of the {}."))
-    right = adapt.accuracy_of(clip.embed_images(made, renderings.images), head, np.zeros(24, np.float32), renderings.labels)
+    right = accuracy_of(
+        clip.embed_images(made, renderings.images),
+        head,
+        np.zeros(24, np.float32),
+        renderings.labels,
+    )
     assert right == pytest.approx(card["quality"]["clip"]["aircraft"]["zero_shot"], abs=0.1)
 
 
 def test_three_budgets_draw_and_repeat():
-    few = worlds.adapt(W, synthesis={"steps": 2}).synthesis
-    drawn = {b: generator.draw(generator.load(upstream.WEIGHTS / "generator", b), ["an A380 at sunset"], [1], few)
-             for b in generator.BUDGETS}
+    few = worlds.replace(W, synthesis={"steps": 2}).synthesis
+    drawn = {
+        b: generator.draw(
+            generator.load(upstream.WEIGHTS / "generator", b), ["an A380 at sunset"], [1], few
+        )
+        for b in generator.BUDGETS
+    }
     assert all(i.shape == (1, 64, 64, 3) for i in drawn.values())
     assert not np.array_equal(drawn["short"], drawn["long"])
     pipe = generator.load(upstream.WEIGHTS / "generator", "long")
-    assert type(pipe).__name__ == "StableDiffusionPipeline" and type(pipe.scheduler).__name__ == "DDIMScheduler"
+    assert (
+        type(pipe).__name__ == "StableDiffusionPipeline"
+        and type(pipe.scheduler).__name__ == "DDIMScheduler"
+    )
     assert np.array_equal(generator.draw(pipe, ["an A380 at sunset"], [1], few), drawn["long"])
 
 
@@ -87,16 +104,19 @@ def test_retrain_replaces_the_shipped_weights_and_their_card(smoke, monkeypatch,
     monkeypatch.setattr(upstream, "WEIGHTS", shipped)
     w = worlds.get("smoke", pool={"upstream": "committed"})
     upstream._check_card.cache_clear()
-    with pytest.raises(worlds.StudyError, match="weights are missing.*retrain=True"):
+    with pytest.raises(StudyError, match="weights are missing.*retrain=True"):
         upstream.folder(w)
-    assert upstream.retrain(w) == shipped == upstream.folder(w)  # what the smoke world has trained is taken over
+    assert (
+        cards.retrain(w) == shipped == upstream.folder(w)
+    )  # what the smoke world has trained is taken over
     card = json.loads((shipped / "card.json").read_text())
-    assert {"clip/config.json", "judge-details.safetensors"} <= set(card["files"]) and card["quality"]["generator"].keys() == {
-        "short", "middle", "long"}
+    assert {"clip/config.json", "judge-details.safetensors"} <= set(card["files"]) and card[
+        "quality"
+    ]["generator"].keys() == {"short", "middle", "long"}
     (shipped / "judge-details.safetensors").write_bytes(b"half")
     upstream._check_card.cache_clear()
-    with pytest.raises(worlds.StudyError, match="damaged; restore it from git"):
+    with pytest.raises(StudyError, match="damaged; restore it from git"):
         upstream.folder(w)
-    with pytest.raises(worlds.StudyError, match="trains its own.*delete"):
-        upstream.retrain(worlds.get("smoke"))
+    with pytest.raises(StudyError, match="trains its own.*delete"):
+        card.retrain(worlds.get("smoke"))
     upstream._check_card.cache_clear()

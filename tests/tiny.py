@@ -11,8 +11,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-LINES = [f"{name}{where} => a photo of {a} {name}{end}" for name in ("house", "boat", "A320 aircraft", "rose", "tree", "Audi A4 car")
-         for a in ("a", "one small", "an old") for where, end in (("", ""), (", sea", " by the sea"), (", in", " in a field"))]
+from helpers.models import clip as clips
+
+LINES = [
+    f"{name}{where} => a photo of {a} {name}{end}"
+    for name in ("house", "boat", "A320 aircraft", "rose", "tree", "Audi A4 car")
+    for a in ("a", "one small", "an old")
+    for where, end in (("", ""), (", sea", " by the sea"), (", in", " in a field"))
+]
 SIDE = 64  # pixels that the tiny generators are made for
 
 
@@ -32,11 +38,24 @@ def language_model(folder: Path, steps: int = 160) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = llama_tokenizer()
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     rng = random.Random(0)
     with seeded():
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
-                                             **sizes))
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                max_position_embeddings=1024,
+                bos_token_id=1,
+                eos_token_id=2,
+                **sizes,
+            )
+        )
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
         for _ in range(steps):
             text = "\n".join(rng.sample(LINES, 16)) + "\n"
@@ -51,23 +70,53 @@ def language_model(folder: Path, steps: int = 160) -> Path:
 
 def llama_tokenizer():
     """BPE over words with a space mark in front and single bytes for what it does not know, newline among them, as LLaMA-2's."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import LlamaTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-                                           decoders.Strip(" ", 1, 0)])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # no token reaches into the next word
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(
+        "▁", "merged_with_next"
+    )  # no token reaches into the next word
     special = ["<unk>", "<s>", "</s>"]
-    tokenizer.train_from_iterator(LINES, trainers.BpeTrainer(
-        vocab_size=420, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False))
+    tokenizer.train_from_iterator(
+        LINES,
+        trainers.BpeTrainer(
+            vocab_size=420,
+            special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))],
+            show_progress=False,
+        ),
+    )
     made = json.loads(tokenizer.to_str())
     made["pre_tokenizer"] = None
-    made["added_tokens"] = [t for t in made["added_tokens"] if t["content"] in special]  # bytes are tokens like others
+    made["added_tokens"] = [
+        t for t in made["added_tokens"] if t["content"] in special
+    ]  # bytes are tokens like others
     tokenizer = Tokenizer.from_str(json.dumps(made))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return LlamaTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return LlamaTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def clip_tokenizer(folder: Path) -> Path:
@@ -80,19 +129,42 @@ def clip_tokenizer(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77).save_pretrained(folder)
+    CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
+    ).save_pretrained(folder)
     return folder
 
 
-TEXT = {"intermediate_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32}
+TEXT = {
+    "intermediate_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "projection_dim": 32,
+}
 VAE = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4}
-UNET = {"sample_size": SIDE // 8, "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4,
-        "cross_attention_dim": 32, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+UNET = {
+    "sample_size": SIDE // 8,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 32,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
 TINY = (TEXT, VAE, UNET)
-PUBLISHED = ({"intermediate_size": 3072, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768},
-             {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512},
-             {"sample_size": 64, "cross_attention_dim": 768})  # Stable Diffusion 1.5; what is not here is diffusers' default
+PUBLISHED = (
+    {
+        "intermediate_size": 3072,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "projection_dim": 768,
+    },
+    {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512},
+    {"sample_size": 64, "cross_attention_dim": 768},
+)  # Stable Diffusion 1.5; what is not here is diffusers' default
 
 
 def _parts(folder: Path, text: dict, vae: dict, unet: dict):
@@ -101,12 +173,25 @@ def _parts(folder: Path, text: dict, vae: dict, unet: dict):
     from transformers import CLIPTextConfig, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(clip_tokenizer(folder / "tokenizer"))
-    config = CLIPTextConfig(**{"vocab_size": len(tokenizer), **text}, bos_token_id=tokenizer.bos_token_id,
-                            eos_token_id=tokenizer.eos_token_id)
-    autoencoder = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                                latent_channels=4, **vae)
-    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False,
-                              skip_prk_steps=True, steps_offset=1)
+    config = CLIPTextConfig(
+        **{"vocab_size": len(tokenizer), **text},
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        **vae,
+    )
+    scheduler = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        set_alpha_to_one=False,
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
     return autoencoder, config, tokenizer, UNet2DConditionModel(**unet), scheduler
 
 
@@ -117,8 +202,16 @@ def generator(folder: Path, sizes: tuple[dict, dict, dict] = TINY) -> Path:
 
     with seeded():
         autoencoder, config, tokenizer, network, scheduler = _parts(folder, *sizes)
-        pipe = StableDiffusionPipeline(autoencoder, CLIPTextModel(config), tokenizer, network, scheduler, safety_checker=None,
-                                       feature_extractor=None, requires_safety_checker=False)
+        pipe = StableDiffusionPipeline(
+            autoencoder,
+            CLIPTextModel(config),
+            tokenizer,
+            network,
+            scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -129,22 +222,41 @@ def sdxl(folder: Path) -> Path:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     with seeded():
-        vae, text, tokenizer, unet, scheduler = _parts(folder, TEXT, VAE, {
-            **UNET, "cross_attention_dim": 64, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 6 * 8 + 32})
-        pipe = StableDiffusionXLPipeline(vae, CLIPTextModel(text), CLIPTextModelWithProjection(text), tokenizer, tokenizer, unet,
-                                         scheduler, add_watermarker=False)
+        vae, text, tokenizer, unet, scheduler = _parts(
+            folder,
+            TEXT,
+            VAE,
+            {
+                **UNET,
+                "cross_attention_dim": 64,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 6 * 8 + 32,
+            },
+        )
+        pipe = StableDiffusionXLPipeline(
+            vae,
+            CLIPTextModel(text),
+            CLIPTextModelWithProjection(text),
+            tokenizer,
+            tokenizer,
+            unet,
+            scheduler,
+            add_watermarker=False,
+        )
     pipe.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-CLIP = {"embed_dim": 32, "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 514, "width": 32, "heads": 2, "layers": 2}}
+CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 514, "width": 32, "heads": 2, "layers": 2},
+}
 
 
 def clip(folder: Path, seed: int = 0) -> Path:
-    """A tiny open_clip model as ``helpers.clip.save`` leaves it: ``config.json``, tokenizer, safetensors."""
-    from helpers import clip as clips
+    """A tiny open_clip model as ``helpers.models.clip.save`` leaves it: ``config.json``, tokenizer, safetensors."""
 
     with seeded(seed):
         clips.save(clips.build(CLIP, clip_tokenizer(folder)), folder, CLIP)
@@ -156,11 +268,15 @@ def judge(folder: Path) -> Path:
     import torch
     from open_clip.push_to_hf_hub import save_for_hf
 
-    from helpers import clip as clips
-
     with seeded(1):
         made = clips.build(CLIP, clip_tokenizer(folder))
-    save_for_hf(made.model.to(memory_format=torch.contiguous_format), made.tokenizer, CLIP, str(folder), safe_serialization=True)
+    save_for_hf(
+        made.model.to(memory_format=torch.contiguous_format),
+        made.tokenizer,
+        CLIP,
+        str(folder),
+        safe_serialization=True,
+    )
     return folder
 
 
@@ -169,13 +285,27 @@ def classifier(folder: Path, classes: int = 3, seed: int = 0) -> Path:
     import timm
 
     with seeded(seed):
-        made = timm.create_model("test_resnet", num_classes=classes, pretrained_cfg_overlay={"input_size": (3, 32, 32)})
+        made = timm.create_model(
+            "test_resnet", num_classes=classes, pretrained_cfg_overlay={"input_size": (3, 32, 32)}
+        )
     timm.models.save_for_hf(made, folder, safe_serialization=True)
     return folder
 
 
-WNIDS = {"n01": ("cat", "animal"), "n02": ("dog", "animal"), "n03": ("truck", "car")}  # folder -> class, category
-KINDS = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg_compression", "near_focus", "fog_3d")
+WNIDS = {
+    "n01": ("cat", "animal"),
+    "n02": ("dog", "animal"),
+    "n03": ("truck", "car"),
+}  # folder -> class, category
+KINDS = (
+    "shot_noise",
+    "motion_blur",
+    "snow",
+    "pixelate",
+    "jpeg_compression",
+    "near_focus",
+    "fog_3d",
+)
 
 
 def probe_folders(base: Path, side: int = 32) -> Path:
@@ -185,7 +315,9 @@ def probe_folders(base: Path, side: int = 32) -> Path:
     def put(place: str, *names: str) -> None:
         (base / place).mkdir(parents=True, exist_ok=True)
         for name in names:
-            Image.fromarray(rng.integers(0, 255, (side, side + 8, 3), dtype=np.uint8)).save(base / place / name)
+            Image.fromarray(rng.integers(0, 255, (side, side + 8, 3), dtype=np.uint8)).save(
+                base / place / name
+            )
 
     for k, wnid in enumerate(WNIDS):
         put(f"imagenet/train/{wnid}", *(f"{wnid}_{i}.JPEG" for i in range(8)))
@@ -194,17 +326,30 @@ def probe_folders(base: Path, side: int = 32) -> Path:
             for severity in range(1, 6):
                 put(f"imagenet-c/{kind}/{severity}/{wnid}", f"ILSVRC2012_val_{k}{0:07d}.JPEG")
     for wnid in ("n01", "n03"):
-        put(f"imagenet-r/{wnid}", "art_0.jpg", "tattoo_1.jpg"), put(f"imagenet-a/{wnid}", "0.001_fox_0.9.jpg")
+        (
+            put(f"imagenet-r/{wnid}", "art_0.jpg", "tattoo_1.jpg"),
+            put(f"imagenet-a/{wnid}", "0.001_fox_0.9.jpg"),
+        )
     for kind in ("original", "mixed_same", "mixed_rand"):
-        put(f"imagenet-9/{kind}/val/00_dog", "fg_n01_a.JPEG", "fg_n02_b.JPEG"), put(f"imagenet-9/{kind}/val/01_vehicle", "fg_n03_a.JPEG")
+        (
+            put(f"imagenet-9/{kind}/val/00_dog", "fg_n01_a.JPEG", "fg_n02_b.JPEG"),
+            put(f"imagenet-9/{kind}/val/01_vehicle", "fg_n03_a.JPEG"),
+        )
     (base / "imagenet-9" / "in_to_in9.json").write_text(json.dumps({"0": 0, "1": 0, "2": 1}))
     for uncommon in range(3):
         put(f"focus/{uncommon}/animal", "a.jpg"), put(f"focus/{uncommon}/car", "b.jpg")
-    put("cue-conflict/animal", *(f"animal{i}-car{i}.png" for i in range(3))), put("cue-conflict/car", "car1-animal2.png", "car1-car3.png")
+    (
+        put("cue-conflict/animal", *(f"animal{i}-car{i}.png" for i in range(3))),
+        put("cue-conflict/car", "car1-animal2.png", "car1-car3.png"),
+    )
     put("inaturalist/images", *(f"{i}.jpg" for i in range(4)))
-    categories = pd.DataFrame([(wnid, category) for wnid, (_, category) in WNIDS.items()], columns=["wnid", "category"])
+    categories = pd.DataFrame(
+        [(wnid, category) for wnid, (_, category) in WNIDS.items()], columns=["wnid", "category"]
+    )
     for place in ("focus", "cue-conflict"):
         categories.to_csv(base / place / "categories.csv", index=False)
-    names = pd.DataFrame([(wnid, name) for wnid, (name, _) in WNIDS.items()], columns=["wnid", "name"])
+    names = pd.DataFrame(
+        [(wnid, name) for wnid, (name, _) in WNIDS.items()], columns=["wnid", "name"]
+    )
     names.to_csv(base / "imagenet" / "classes.csv", index=False)
     return base

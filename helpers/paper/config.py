@@ -6,7 +6,7 @@ for ``clip``, a tag of open_clip), which must be in the local cache: nothing is 
 
     language_model = "meta-llama/Llama-2-7b-hf"    # hub name, or folder as transformers saves it
     language_engine = "transformers"               # or "vllm", an extra: pip install vllm
-    clip = "laion2b_s34b_b88k"                     # open_clip tag, file, or folder as on the hub or as helpers.clip.save leaves it
+    clip = "laion2b_s34b_b88k"                     # open_clip tag, file, or folder as on the hub or as helpers.models.clip.save leaves it
     drawn = 512                                    # pixels: what the generator draws ...
     kept = 256                                     # ... and what is kept of it
     laion = "laion"                                # img2dataset shards: 00000.parquet beside 00000.tar
@@ -41,12 +41,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import checkpoints, worlds
-from helpers.worlds import StudyError, World, unknown
+from helpers import worlds
+from helpers.errors import StudyError, unknown
+from helpers.models import checkpoints
+from helpers.worlds import World
 
 FILE = "paper.toml"
-GENERATORS = {"1.1": "CompVis/stable-diffusion-v1-1", "1.3": "CompVis/stable-diffusion-v1-3",
-              "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}  # the original 1.5 repository was withdrawn
+GENERATORS = {
+    "1.1": "CompVis/stable-diffusion-v1-1",
+    "1.3": "CompVis/stable-diffusion-v1-3",
+    "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}  # the original 1.5 repository was withdrawn
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ class Task:
     """A task of the user's own: a folder with ``train``, ``test`` and perhaps ``val``, each with a folder per class."""
 
     folder: Path
-    classes: tuple[str, ...] | str = ()  # names in the order of the labels; a text file; none: the folders of ``train``
+    classes: (
+        tuple[str, ...] | str
+    ) = ()  # names in the order of the labels; a text file; none: the folders of ``train``
     noun: str = "object"
     templates: tuple[str, ...] = ("a photo of a {}.", "a photo of the {}.")
     backgrounds: tuple[str, ...] = ()  # for captions; none: a list of everyday places
@@ -65,7 +72,9 @@ class Config:
     """What ``paper.toml`` says, paths resolved; the defaults are the published choices ([P] section 3, [C])."""
 
     language_model: str = "meta-llama/Llama-2-7b-hf"  # base weights [C]
-    language_engine: str = "transformers"  # or "vllm", where it is installed: other random numbers, so other captions
+    language_engine: str = (
+        "transformers"  # or "vllm", where it is installed: other random numbers, so other captions
+    )
     generators: Mapping[str, str] = field(default_factory=lambda: dict(GENERATORS))
     drawn: int = 512  # pixels [C]
     kept: int = 256  # pixels [C]
@@ -76,15 +85,19 @@ class Config:
     judge: str = "ViT-L-14/openai"  # not the CLIP that is adapted and that filters, and trained on other data
     checkpoints: tuple[tuple[str, str, str], ...] = ()  # none: those of RobustnessSettings
     tasks: Mapping[str, Task] = field(default_factory=dict)
-    world: Mapping[str, object] = field(default_factory=dict)  # settings of helpers/worlds.py to replace
+    world: Mapping[str, object] = field(
+        default_factory=dict
+    )  # settings of helpers/worlds.py to replace
 
 
 def root() -> Path:
     """``$STUDY_PAPER``. Raises ``StudyError`` when it is not set or not there."""
     path = os.environ.get("STUDY_PAPER", "")
     if not path or not Path(path).is_dir():
-        raise StudyError(f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER (now {path or 'not set'!r}). "
-                         "Make one, then: python -m helpers.run paper --check   Without data: python -m helpers.run pocket")
+        raise StudyError(
+            f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER (now {path or 'not set'!r}). "
+            "Make one, then: python -m helpers.run paper --check   Without data: python -m helpers.run pocket"
+        )
     return Path(path).resolve()
 
 
@@ -102,13 +115,27 @@ def _read(folder: Path, changed: int | None) -> Config:
         try:
             given = tomllib.loads(file.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise StudyError(f"cannot read {file}: {e}. It wants TOML; helpers/paper/config.py shows every key.") from e
+            raise StudyError(
+                f"cannot read {file}: {e}. It wants TOML; helpers/paper/config.py shows every key."
+            ) from e
     made = _checked(Config, given, f"key of {file}")
-    tasks = {name: _task(folder, name, _checked(Task, table, f"key of [tasks.{name}] in {file}")) for name, table in made.tasks.items()}
+    tasks = {
+        name: _task(folder, name, _checked(Task, table, f"key of [tasks.{name}] in {file}"))
+        for name, table in made.tasks.items()
+    }
     return dataclasses.replace(
-        made, tasks=tasks, laion=folder / made.laion, benchmarks=folder / made.benchmarks, clip=_here(folder, made.clip),
-        judge=placed(folder, made.judge), language_model=_here(folder, made.language_model), index=made.index and _here(folder, made.index),
-        generators={name: _here(folder, path) for name, path in {**GENERATORS, **made.generators}.items()})
+        made,
+        tasks=tasks,
+        laion=folder / made.laion,
+        benchmarks=folder / made.benchmarks,
+        clip=_here(folder, made.clip),
+        judge=placed(folder, made.judge),
+        language_model=_here(folder, made.language_model),
+        index=made.index and _here(folder, made.index),
+        generators={
+            name: _here(folder, path) for name, path in {**GENERATORS, **made.generators}.items()
+        },
+    )
 
 
 def _task(folder: Path, name: str, task: Task) -> Task:
@@ -127,8 +154,8 @@ def placed(folder: Path, name: str) -> str:
     return f"{model}/{folder / file}" if file and (folder / file).is_file() else _here(folder, name)
 
 
-def checkpoint(name: str) -> str:
-    """The same for "LIBRARY/" and such a name, relative to ``$STUDY_PAPER``."""
+def checkpoint(w: World, name: str) -> str:
+    """The name of a finished model (``checkpoints.load``), with a path in it that is relative to ``$STUDY_PAPER`` made absolute."""
     library, slash, rest = name.partition("/")
     return library + slash + placed(root(), rest) if rest else name
 
@@ -136,19 +163,34 @@ def checkpoint(name: str) -> str:
 def _checked(kind: type, given: object, what: str):
     """A ``Config`` or ``Task`` of what a table of the file holds; lists become tuples, names of paths paths."""
     if not isinstance(given, Mapping):
-        raise StudyError(f"{what}: a table was expected, not {given!r}; helpers/paper/config.py shows every key.")
+        raise StudyError(
+            f"{what}: a table was expected, not {given!r}; helpers/paper/config.py shows every key."
+        )
     known = {f.name: str(f.type) for f in dataclasses.fields(kind)}
     values = {}
     for key, value in given.items():
         if key not in known:
             raise unknown(what, key, known)
-        valid = (Mapping if "Mapping" in known[key] else int if known[key] == "int" else
-                 (str, list, tuple) if key == "classes" else (list, tuple) if "tuple" in known[key] else str)
+        valid = (
+            Mapping
+            if "Mapping" in known[key]
+            else int
+            if known[key] == "int"
+            else (str, list, tuple)
+            if key == "classes"
+            else (list, tuple)
+            if "tuple" in known[key]
+            else str
+        )
         if not isinstance(value, valid) or isinstance(value, bool):
-            raise StudyError(f"{what}: {key} was given {value!r}; it wants {known[key].replace('Mapping', 'a table')}.")
+            raise StudyError(
+                f"{what}: {key} was given {value!r}; it wants {known[key].replace('Mapping', 'a table')}."
+            )
         values[key] = Path(value) if known[key] == "Path" else hashable(value)
     if kind is Task and "folder" not in values:
-        raise StudyError(f"{what}: folder is missing; it names the folder with train/<class>/*.jpg and test/<class>/*.jpg.")
+        raise StudyError(
+            f"{what}: folder is missing; it names the folder with train/<class>/*.jpg and test/<class>/*.jpg."
+        )
     return kind(**values)
 
 
@@ -167,37 +209,27 @@ def configured(w: World) -> World:
     if not os.environ.get("STUDY_PAPER"):
         return w
     s = settings()
-    pretrained = {"model": "upstream", "pretrained": identity(s.clip)} if Path(s.clip).is_dir() else {"pretrained": s.clip}
-    w = worlds.adapt(w, tasks=(*w.tasks, *(t for t in s.tasks if t not in w.tasks)), clip=pretrained)
-    w = worlds.adapt(w, **({"robustness": {"checkpoints": s.checkpoints}} if s.checkpoints else {}))
-    w = worlds.adapt(w, **s.world)
+    pretrained = (
+        {"model": "upstream", "pretrained": identity(s.clip)}
+        if Path(s.clip).is_dir()
+        else {"pretrained": s.clip}
+    )
+    w = worlds.replace(
+        w, tasks=(*w.tasks, *(t for t in s.tasks if t not in w.tasks)), clip=pretrained
+    )
+    w = worlds.replace(
+        w, **({"robustness": {"checkpoints": s.checkpoints}} if s.checkpoints else {})
+    )
+    w = worlds.replace(w, **s.world)
     checkpoints.checked(w.robustness.checkpoints)
     for task in w.tasks:
         if task not in (*worlds.WORLDS[w.name].tasks, *s.tasks):
-            raise unknown(f"task in [world] of {root() / FILE}", task, (*worlds.WORLDS[w.name].tasks, *s.tasks))
+            raise unknown(
+                f"task in [world] of {root() / FILE}",
+                task,
+                (*worlds.WORLDS[w.name].tasks, *s.tasks),
+            )
     return w
-
-
-def outside(w: World) -> dict[str, dict]:
-    """Artifact -> what lies outside the store that it is made of: weights by name or by the files in their folder, shards."""
-    from helpers.paper import probes
-
-    s = settings()
-    used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
-    drawing = {"generators": {n: identity(s.generators[n]) for n in used if n in s.generators}, "drawn": s.drawn, "kept": s.kept}
-    engine = {} if s.language_engine == Config.language_engine else {"language_engine": s.language_engine}
-    made = {"captions": {"language_model": identity(s.language_model), **engine}, "pool": {"shards": identity(str(s.laion))},
-            **dict.fromkeys(("synthetic", "samples", "analysed", "arms", "paired", "prompted"), drawing),
-            "scaled": {"judge": identity(s.judge)},
-            "robust": {"checkpoints": [identity(checkpoint(name)) for *_, name in w.robustness.checkpoints],
-                       "sets": probes.present(s.benchmarks)},
-            "benchmarks": {n: _told(t) for n, t in s.tasks.items()}}
-    return made | ({"embeddings": {"index": s.index}} if s.index else {})
-
-
-def _told(task: Task) -> str:
-    classes = Path(task.classes).read_text() if isinstance(task.classes, str) and Path(task.classes).is_file() else task.classes
-    return repr(dataclasses.replace(task, folder=Path(identity(str(task.folder))), classes=classes))
 
 
 def identity(name: str) -> str:
@@ -205,7 +237,10 @@ def identity(name: str) -> str:
 
     The same for "MODEL/FILE", "LIBRARY/FOLDER" and "LIBRARY/MODEL/FILE".
     """
-    for before, path in (("", name), *((name[: i + 1], name[i + 1 :]) for i, letter in enumerate(name) if letter == "/")):
+    for before, path in (
+        ("", name),
+        *((name[: i + 1], name[i + 1 :]) for i, letter in enumerate(name) if letter == "/"),
+    ):
         if Path(path).is_absolute() and Path(path).is_dir():
             return before + _listing(path, Path(path).stat().st_mtime_ns)
         if Path(path).is_absolute() and Path(path).is_file():
@@ -215,5 +250,14 @@ def identity(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: str, changed: int) -> str:
-    files = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in Path(folder).rglob("*") if p.is_file())
+    files = sorted(
+        (str(p.relative_to(folder)), p.stat().st_size)
+        for p in Path(folder).rglob("*")
+        if p.is_file()
+    )
     return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+
+
+def clip_folder(w: World) -> Path:
+    """The folder that ``clip`` in paper.toml names: weights, configuration and tokenizer (``clip.load_folder``)."""
+    return Path(settings().clip)

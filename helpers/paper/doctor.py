@@ -11,15 +11,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import arms, checkpoints, clip, gpu, store
-from helpers.paper import config, data, probes, weights
-from helpers.worlds import Need, StudyError, World
+from helpers.engine import gpu, places, store
+from helpers.errors import Need, StudyError
+from helpers.models import checkpoints, clip, weights
+from helpers.paper import benchmarks, config, probes
+from helpers.worlds import World
 
-PUBLISHED = {"meta-llama/Llama-2-7b-hf": 13.5, **dict.fromkeys(config.GENERATORS.values(), 5.5)}  # GB of safetensors
+PUBLISHED = {
+    "meta-llama/Llama-2-7b-hf": 13.5,
+    **dict.fromkeys(config.GENERATORS.values(), 5.5),
+}  # GB of safetensors
 CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 EVERY = "00 01 02 03 04 05 06 07"
-PIXEL = 3 + 2  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
+PIXEL = (
+    3 + 2
+)  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
 
@@ -31,8 +38,14 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     given = os.environ.get("STUDY_PAPER", "")
     if given and Path(given).is_dir():
         return needs(w), costs(w)
-    first = Need("$STUDY_PAPER", EVERY, False, given or "not set", f"Make a folder for {config.FILE}, weights and data, and name it: "
-                 "export STUDY_PAPER=FOLDER. The default places below are in it.")
+    first = Need(
+        "$STUDY_PAPER",
+        EVERY,
+        False,
+        given or "not set",
+        f"Make a folder for {config.FILE}, weights and data, and name it: "
+        "export STUDY_PAPER=FOLDER. The default places below are in it.",
+    )
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
@@ -40,30 +53,87 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
         finally:
             os.environ["STUDY_PAPER"] = given
     place, shown = str(Path(empty).resolve()), "$STUDY_PAPER"
-    return [first, *(n._replace(where=n.where.replace(place, shown), get=n.get.replace(place, shown)) for n in rows)], cost
+    return [
+        first,
+        *(
+            n._replace(where=n.where.replace(place, shown), get=n.get.replace(place, shown))
+            for n in rows
+        ),
+    ], cost
 
 
 def needs(w: World) -> list[Need]:
     """Everything that notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory of the device, disk."""
     s = config.settings()
-    compared = {g: "00 05" if g in w.analysis.generators else "" for g in (*w.analysis.generators, *w.scaling.generators)
-                if g != w.synthesis.generator}
-    models = [("language model", s.language_model, "01"),
-              (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05 06"),
-              *((f"generator {g}", _generator(s, g), f"{used} 06" if g in w.scaling.generators else used) for g, used in compared.items())]
-    rows = [_found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name))) for what, name, numbers in models]
+    compared = {
+        g: "00 05" if g in w.analysis.generators else ""
+        for g in (*w.analysis.generators, *w.scaling.generators)
+        if g != w.synthesis.generator
+    }
+    models = [
+        ("language model", s.language_model, "01"),
+        (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05 06"),
+        *(
+            (
+                f"generator {g}",
+                _generator(s, g),
+                f"{used} 06" if g in w.scaling.generators else used,
+            )
+            for g, used in compared.items()
+        ),
+    ]
+    rows = [
+        _found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name)))
+        for what, name, numbers in models
+    ]
     if s.language_engine == "vllm":
-        rows.append(Need("vllm", "01", bool(importlib.util.find_spec("vllm")), f"language_engine in {config.FILE}",
-                         "pip install vllm, or leave language_engine out."))
+        rows.append(
+            Need(
+                "vllm",
+                "01",
+                bool(importlib.util.find_spec("vllm")),
+                f"language_engine in {config.FILE}",
+                "pip install vllm, or leave language_engine out.",
+            )
+        )
     rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
-    rows += [_found(f"benchmark {t}", "00 01 02 03 04 05 06", str(s.benchmarks), lambda t=t: _benchmark(w, t)) for t in w.tasks]
-    rows.append(_found("pool", "00 01 03", str(s.laion), lambda: f"{len(data.open_pool(w)):,} pairs in {s.laion}"))
+    rows += [
+        _found(
+            f"benchmark {t}",
+            "00 01 02 03 04 05 06",
+            str(s.benchmarks),
+            lambda t=t: _benchmark(w, t),
+        )
+        for t in w.tasks
+    ]
+    rows.append(
+        _found(
+            "pool",
+            "00 01 03",
+            str(s.laion),
+            lambda: f"{len(benchmarks.open_pool(w)):,} pairs in {s.laion}",
+        )
+    )
     if s.index:
         rows.append(_index(s.index))
-    rows.append(_found("CLIP that judges", "06", s.judge, lambda: str(clip.place(s.judge)), "judge"))
-    rows.append(_found("probed benchmark", "07", str(s.benchmarks), lambda: _benchmark(w, w.robustness.task)))
-    rows += [_found("probed checkpoint", "07", f"{name}, {family} on {source}", lambda name=name: _checkpoint(name), "checkpoints")
-             for family, source, name in w.robustness.checkpoints]
+    rows.append(
+        _found("CLIP that judges", "06", s.judge, lambda: str(clip.place(s.judge)), "judge")
+    )
+    rows.append(
+        _found(
+            "probed benchmark", "07", str(s.benchmarks), lambda: _benchmark(w, w.robustness.task)
+        )
+    )
+    rows += [
+        _found(
+            "probed checkpoint",
+            "07",
+            f"{name}, {family} on {source}",
+            lambda name=name: _checkpoint(w, name),
+            "checkpoints",
+        )
+        for family, source, name in w.robustness.checkpoints
+    ]
     return [*rows, _probe_sets(s.benchmarks), _memory([name for _, name, _ in models]), _disk(w)]
 
 
@@ -75,14 +145,21 @@ def _found(what: str, numbers: str, looked: str, find: Callable[[], str], key: s
         return Need(what, numbers, False, f"looked for {looked}", f"{e}{other}")
 
 
-def _checkpoint(name: str) -> str:
-    return str(checkpoints.located(config.checkpoint(name)))
+def _checkpoint(w: World, name: str) -> str:
+    return str(checkpoints.located(config.checkpoint(w, name)))
 
 
 def _probe_sets(base: Path) -> Need:
-    here, every = probes.present(base), dict.fromkeys(place.split("/")[0] for place in probes.PLACES.values())
-    lacking = [top for top in every if not any(probes.PLACES[name].split("/")[0] == top for name in here)]
-    without = f"; without {', '.join(lacking)} (layouts: helpers/paper/probes.py)" if lacking else ""
+    here, every = (
+        probes.present(base),
+        dict.fromkeys(place.split("/")[0] for place in probes.PLACES.values()),
+    )
+    lacking = [
+        top for top in every if not any(probes.PLACES[name].split("/")[0] == top for name in here)
+    ]
+    without = (
+        f"; without {', '.join(lacking)} (layouts: helpers/paper/probes.py)" if lacking else ""
+    )
     return Need("probe sets", "07", True, f"{len(here)} of {len(probes.PLACES)} in {base}{without}")
 
 
@@ -94,23 +171,33 @@ def _clip(w: World, name: str) -> str:
     if not Path(name).is_dir():
         return str(clip.located(w.clip.model, w.clip.pretrained))
     if not (Path(name) / clip.WEIGHTS).exists():
-        raise StudyError(f"no CLIP in {name}: {clip.WEIGHTS} is missing. Save one there with helpers.clip.save, or name open_clip's tag.")
+        raise StudyError(
+            f"no CLIP in {name}: {clip.WEIGHTS} is missing. Save one there with helpers.models.clip.save, or name open_clip's tag."
+        )
     return name
 
 
 def _benchmark(w: World, task: str) -> str:
-    bench = data.benchmark(w, task)
+    bench = benchmarks.benchmark(w, task)
     first = {name: getattr(bench, name).images for name in ("train", "val", "test")}
     for images in first.values():
         images[:1]  # one image of each split is decoded, as lists can be there without the images
-    return ", ".join(f"{name} {len(images):,}" for name, images in first.items()) + f", {len(bench.classes):,} classes"
+    return (
+        ", ".join(f"{name} {len(images):,}" for name, images in first.items())
+        + f", {len(bench.classes):,} classes"
+    )
 
 
 def _index(name: str) -> Need:
     service = name.startswith(("http://", "https://"))
-    return Need("index", "03", service or (Path(name) / "image.index").exists(), name,
-                "clip-retrieval's folder has image.index, text.index and metadata/. Leave index out of "
-                f"{config.FILE}, and notebook 03 builds one over the pool.")
+    return Need(
+        "index",
+        "03",
+        service or (Path(name) / "image.index").exists(),
+        name,
+        "clip-retrieval's folder has image.index, text.index and metadata/. Leave index out of "
+        f"{config.FILE}, and notebook 03 builds one over the pool.",
+    )
 
 
 def _size(name: str) -> float:
@@ -124,37 +211,61 @@ def _size(name: str) -> float:
 
 def _memory(names: list[str]) -> Need:
     need, have = OVERHEAD * max(map(_size, names)), gpu.memory()
-    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted" + ("" if gpu.device() == "cuda" else "; no GPU here")
-    return Need("memory of the device", "00 01 02 05", have >= need, where, "Take a GPU with more memory.")
+    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted" + (
+        "" if gpu.device() == "cuda" else "; no GPU here"
+    )
+    return Need(
+        "memory of the device", "00 01 02 05", have >= need, where, "Take a GPU with more memory."
+    )
 
 
 def _classes(w: World, task: str) -> int:
     try:
-        return len(data.benchmark(w, task).classes)
+        return len(benchmarks.benchmark(w, task).classes)
     except StudyError:
         return CLASSES.get(task, 0)
 
 
 def _captions(w: World) -> int:
-    return sum(dict(w.captions.per_class_of).get(t, w.captions.per_class) * _classes(w, t) for t in w.tasks)
+    return sum(
+        dict(w.captions.per_class_of).get(t, w.captions.per_class) * _classes(w, t) for t in w.tasks
+    )
 
 
 def _drawn(w: World) -> int:
     """Images drawn by notebook 05: the arms that are filtered, and every strength of SDEdit."""
     arms = len(w.analysis.generators) - 1 + 2
-    return math.ceil(arms * w.analysis.size / w.clip.top_share) + len(w.analysis.strengths) * w.analysis.size
+    return (
+        math.ceil(arms * w.analysis.size / w.clip.top_share)
+        + len(w.analysis.strengths) * w.analysis.size
+    )
+
+
+def _drawn_arms(w: World) -> int:
+    """Arms of notebook 06 that are drawn: every guidance, prompt and generator but those of notebook 02."""
+    other_guidances = [g for g in w.scaling.guidances if g != w.synthesis.guidance]
+    other_generators = [g for g in w.scaling.generators if g != w.synthesis.generator]
+    return len(other_guidances) + len(w.scaling.prompts) + len(other_generators)
 
 
 def _arms(w: World) -> int:
     """Images drawn by notebook 06: every arm at its largest size, and the pairs."""
-    return len(arms.drawn(w)) * w.scaling.sizes[-1] + w.scaling.pairs[-1]
+    return _drawn_arms(w) * w.scaling.sizes[-1] + w.scaling.pairs[-1]
 
 
 def _disk(w: World) -> Need:
-    need, have = (_captions(w) + _drawn(w) + _arms(w)) * config.settings().kept ** 2 * PIXEL, store.free(store.root())
-    where = f"{have / 1e9:,.0f} GB free for {store.root()}, {need / 1e9:,.1f} wanted"
-    return Need("disk for what is drawn", "02 05 06", have >= need, where,
-                "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in paper.toml.")
+    need, have = (
+        (_captions(w) + _drawn(w) + _arms(w)) * config.settings().kept ** 2 * PIXEL,
+        store.free(places.root()),
+    )
+    where = f"{have / 1e9:,.0f} GB free for {places.root()}, {need / 1e9:,.1f} wanted"
+    return Need(
+        "disk for what is drawn",
+        "02 05 06",
+        have >= need,
+        where,
+        "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in paper.toml.",
+    )
 
 
 def _trained(w: World) -> tuple[int, int]:
@@ -163,40 +274,76 @@ def _trained(w: World) -> tuple[int, int]:
     for task in w.tasks:
         epochs = dict(s.epochs_of).get(task, s.epochs)
         middle = s.sizes[len(s.sizes) // 2]
-        sweep += epochs * (2 * s.seeds * sum(s.sizes) + middle * (len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(s.lrs)))
+        sweep += epochs * (
+            2 * s.seeds * sum(s.sizes)
+            + middle * (len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(s.lrs))
+        )
     runs = len(w.analysis.generators) + 4 + len(w.analysis.strengths)
-    arms = s.epochs * s.seeds * (runs * w.analysis.size + sum(w.analysis.mix_synthetic) + len(w.analysis.mix_synthetic) * s.sizes[-1])
+    arms = (
+        s.epochs
+        * s.seeds
+        * (
+            runs * w.analysis.size
+            + sum(w.analysis.mix_synthetic)
+            + len(w.analysis.mix_synthetic) * s.sizes[-1]
+        )
+    )
     return sweep, arms
 
 
 def _scaled(w: World) -> tuple[int, int]:
     """Images that notebook 06 embeds, mirrored and judged ones counted, and images that its CLIPs on pairs are trained on."""
     s = w.scaling
-    return 3 * (len(arms.drawn(w)) + 3) * s.sizes[-1], len(s.pairs) * 3 * w.robustness.seeds * w.robustness.steps * w.robustness.batch
+    return 3 * (_drawn_arms(w) + 3) * s.sizes[-1], len(
+        s.pairs
+    ) * 3 * w.robustness.seeds * w.robustness.steps * w.robustness.batch
 
 
 def _probed(w: World) -> tuple[int, int]:
     """Images that notebook 07 passes through its checkpoints, and those on which attacks take a gradient."""
-    s, sets, n = w.robustness, len(probes.present(config.settings().benchmarks)), len(w.robustness.checkpoints)
+    s, sets, n = (
+        w.robustness,
+        len(probes.present(config.settings().benchmarks)),
+        len(w.robustness.checkpoints),
+    )
     try:
-        tested = len(data.benchmark(w, s.task).test)
+        tested = len(benchmarks.benchmark(w, s.task).test)
     except StudyError:
         tested = IMAGENET_TEST
-    return n * (s.probe_images * sets + s.validation + tested), n * s.attacked * len(s.epsilons) * (s.pgd_steps + 2)
+    return n * (s.probe_images * sets + s.validation + tested), n * s.attacked * len(s.epsilons) * (
+        s.pgd_steps + 2
+    )
 
 
 def costs(w: World) -> dict[str, str]:
     """Notebook -> device-hours, from the rates in ``00_throughput.csv`` (``bench, per_second, device``), which benchmarks write."""
     try:
-        pool = len(data.open_pool(w))
+        pool = len(benchmarks.open_pool(w))
     except StudyError:
         pool = 0
-    (sweep, ablated), drawn, (seen, paired), (probed, attacked) = _trained(w), _drawn(w), _scaled(w), _probed(w)
-    work = {"01": [("caption", _captions(w) * 4 / 3)], "02": [("synthesis", _captions(w))], "03": [("embed", 2 * pool)],
-            "04": [("finetune", sweep)], "05": [("synthesis", drawn), ("finetune", ablated)],
-            "06": [("synthesis", _arms(w)), ("embed", seen), ("finetune", paired)], "07": [("embed", probed), ("finetune", attacked)]}
+    (sweep, ablated), drawn, (seen, paired), (probed, attacked) = (
+        _trained(w),
+        _drawn(w),
+        _scaled(w),
+        _probed(w),
+    )
+    work = {
+        "01": [("caption", _captions(w) * 4 / 3)],
+        "02": [("synthesis", _captions(w))],
+        "03": [("embed", 2 * pool)],
+        "04": [("finetune", sweep)],
+        "05": [("synthesis", drawn), ("finetune", ablated)],
+        "06": [("synthesis", _arms(w)), ("embed", seen), ("finetune", paired)],
+        "07": [("embed", probed), ("finetune", attacked)],
+    }
     rates = measured(w)
-    return {"00": "minutes", **{number: "; ".join(_cost(rates, name, items) for name, items in parts) for number, parts in work.items()}}
+    return {
+        "00": "minutes",
+        **{
+            number: "; ".join(_cost(rates, name, items) for name, items in parts)
+            for number, parts in work.items()
+        },
+    }
 
 
 def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
@@ -211,9 +358,17 @@ def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
 def measured(w: World) -> pd.DataFrame:
     """The rates that benchmarks left on this machine, by name; empty where none ran."""
     file = rates_file(w)
-    return pd.read_csv(file).set_index("bench") if file.exists() else pd.DataFrame(columns=["per_second", "device"])
+    return (
+        pd.read_csv(file).set_index("bench")
+        if file.exists()
+        else pd.DataFrame(columns=["per_second", "device"])
+    )
 
 
 def rates_file(w: World) -> Path:
     """Where benchmarks leave their rates."""
-    return Path(os.environ.get("STUDY_FIGURES") or store.PACKAGE.parent / "figures") / w.name / "00_throughput.csv"
+    return (
+        Path(os.environ.get("STUDY_FIGURES") or places.PACKAGE.parent / "figures")
+        / w.name
+        / "00_throughput.csv"
+    )

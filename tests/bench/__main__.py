@@ -7,30 +7,44 @@ import importlib
 import pkgutil
 import sys
 
-from helpers.worlds import StudyError, unknown
+from helpers.errors import StudyError, unknown
 from tests import bench
 
 
 def benchmarks() -> dict[str, str]:
     """The benchmarks there are: modules of this package with a ``main``, and what their docstrings say first."""
-    modules = {m.name: importlib.import_module(f"tests.bench.{m.name}") for m in pkgutil.iter_modules(bench.__path__)
-               if not m.name.startswith("_")}
+    modules = {
+        m.name: importlib.import_module(f"tests.bench.{m.name}")
+        for m in pkgutil.iter_modules(bench.__path__)
+        if not m.name.startswith("_")
+    }
     return {name: m.__doc__.splitlines()[0] for name, m in modules.items() if hasattr(m, "main")}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark that the command line names; 2 when there is none of that name."""
     valid = benchmarks()
-    parser = argparse.ArgumentParser("python -m tests.bench", description="; ".join(f"{k}: {v}" for k, v in valid.items()))
+    parser = argparse.ArgumentParser(
+        "python -m tests.bench", description="; ".join(f"{k}: {v}" for k, v in valid.items())
+    )
     parser.add_argument("name", help=", ".join(valid))
-    parser.add_argument("--rows", type=int, help="size of the generated data (default: the benchmark's own)")
-    parser.add_argument("--rounds", type=int, default=3, help="every method is measured so many times; medians are printed")
+    parser.add_argument(
+        "--rows", type=int, help="size of the generated data (default: the benchmark's own)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="every method is measured so many times; medians are printed",
+    )
     given = parser.parse_args(arguments)
     try:
         if given.name not in valid:
             raise unknown("benchmark", given.name, valid)
         if (given.rows is not None and given.rows < 1_000) or given.rounds < 1:
-            raise StudyError(f"--rows {given.rows} --rounds {given.rounds}: give at least 1000 rows and 1 round.")
+            raise StudyError(
+                f"--rows {given.rows} --rounds {given.rounds}: give at least 1000 rows and 1 round."
+            )
         importlib.import_module(f"tests.bench.{given.name}").main(given.rows, given.rounds)
     except StudyError as e:
         print(e, file=sys.stderr)

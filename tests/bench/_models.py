@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from helpers import gpu, store, worlds
+from helpers import worlds
+from helpers.engine import gpu, store
 from helpers.paper import doctor
 
 
@@ -81,17 +82,36 @@ def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> No
         tops.append(ceiling(1))
         for label, method in methods.items():
             spent[label].append(seconds(lambda method=method: method.run(method.items)))
-    top, rates = statistics.median(tops), {label: [method.items / s for s in spent[label]] for label, method in methods.items()}
+    top, rates = (
+        statistics.median(tops),
+        {label: [method.items / s for s in spent[label]] for label, method in methods.items()},
+    )
     base = statistics.median(next(iter(rates.values())))
     kind = str(gpu.precision()).removeprefix("torch.")
-    print(f"\n{gpu.describe()}, {rounds} rounds; ceiling: {top / 1e12:.3g} TFLOP/s of {kind} matrix products")
-    print(f"{'method':44s}" + "".join(f"{h:>12s}" for h in (unit, "per s", "min", "max", "/ plain", "GFLOP each", "of ceiling")))
+    print(
+        f"\n{gpu.describe()}, {rounds} rounds; ceiling: {top / 1e12:.3g} TFLOP/s of {kind} matrix products"
+    )
+    print(
+        f"{'method':44s}"
+        + "".join(
+            f"{h:>12s}"
+            for h in (unit, "per s", "min", "max", "/ plain", "GFLOP each", "of ceiling")
+        )
+    )
     for label, method in methods.items():
         rate, work = statistics.median(rates[label]), flops(method)
-        print(f"{label:44s}{method.items:12,d}{rate:12.4g}{min(rates[label]):12.4g}{max(rates[label]):12.4g}{rate / base:12.2f}"
-              f"{work / 1e9:12.4g}{rate * work / top:12.1%}", flush=True)
+        print(
+            f"{label:44s}{method.items:12,d}{rate:12.4g}{min(rates[label]):12.4g}{max(rates[label]):12.4g}{rate / base:12.2f}"
+            f"{work / 1e9:12.4g}{rate * work / top:12.1%}",
+            flush=True,
+        )
     if gpu.device() == "cuda":
-        keep(name, statistics.median(next(each for label, each in rates.items() if label.startswith("the study's"))))
+        keep(
+            name,
+            statistics.median(
+                next(each for label, each in rates.items() if label.startswith("the study's"))
+            ),
+        )
 
 
 def keep(name: str, rate: float) -> None:

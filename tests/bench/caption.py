@@ -13,13 +13,21 @@ from unittest import mock
 
 import pandas as pd
 
-from helpers import captions, gpu, worlds
+from helpers import worlds
+from helpers.data.tables import Benchmark
+from helpers.engine import gpu
 from helpers.paper import language
-from helpers.pools import Benchmark
+from helpers.study.captions import ask
 from tests import tiny
 from tests.bench._models import Method, compare
 
-SMALL = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 1_000}
+SMALL = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 1_000,
+}
 NEWLINE, CHANCE = 13, 0.05
 S = worlds.get("paper").captions
 
@@ -34,7 +42,9 @@ def models():
     with tiny.seeded(), torch.device(gpu.device()):
         before = torch.get_default_dtype()
         torch.set_default_dtype(gpu.precision())
-        model = LlamaForCausalLM(LlamaConfig(**({} if gpu.device() == "cuda" else SMALL), bos_token_id=1, eos_token_id=2)).eval()
+        model = LlamaForCausalLM(
+            LlamaConfig(**({} if gpu.device() == "cuda" else SMALL), bos_token_id=1, eos_token_id=2)
+        ).eval()
         torch.set_default_dtype(before)
 
     def ends(module, args, logits):
@@ -49,9 +59,20 @@ def models():
 
 def prompts(n: int) -> list[str]:
     """A part of the few-shot prompts that the study asks for one class, in the order in which it takes them."""
-    bench = Benchmark("aircraft", ("A320",), "aircraft", "", (), tuple(f"place {i}" for i in range(80)), pd.DataFrame(), None, None, None)
+    bench = Benchmark(
+        "aircraft",
+        ("A320",),
+        "aircraft",
+        "",
+        (),
+        tuple(f"place {i}" for i in range(80)),
+        pd.DataFrame(),
+        None,
+        None,
+        None,
+    )
     w = worlds.get("paper")
-    return sorted(captions.ask(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
+    return sorted(ask(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
 
 
 def main(rows: int | None, rounds: int) -> None:
@@ -66,11 +87,23 @@ def main(rows: int | None, rounds: int) -> None:
     def generate(n: int, batch: int, end: list[int]):
         texts = []
         for i in range(0, n, batch):
-            given = tokenizer(asked[i : min(i + batch, n)], padding=True, return_tensors="pt").to(model.device)
+            given = tokenizer(asked[i : min(i + batch, n)], padding=True, return_tensors="pt").to(
+                model.device
+            )
             with torch.inference_mode(), tiny.seeded(i):
-                ids = model.generate(**given, do_sample=True, temperature=S.temperature, top_p=S.top_p, top_k=0, eos_token_id=end,
-                                     max_new_tokens=S.max_new_tokens, pad_token_id=2)
-            texts += tokenizer.batch_decode(ids[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+                ids = model.generate(
+                    **given,
+                    do_sample=True,
+                    temperature=S.temperature,
+                    top_p=S.top_p,
+                    top_k=0,
+                    eos_token_id=end,
+                    max_new_tokens=S.max_new_tokens,
+                    pad_token_id=2,
+                )
+            texts += tokenizer.batch_decode(
+                ids[:, given["input_ids"].shape[1] :], skip_special_tokens=True
+            )
         return texts
 
     def unshared(ids, ends):
@@ -80,11 +113,22 @@ def main(rows: int | None, rounds: int) -> None:
         with mock.patch.multiple(language, **without) if without else contextlib.nullcontext():
             return language.continued(model, tokenizer, asked[:n], range(n), settings)
 
-    compare("caption", {
-        "one prompt at a time, to the newline": Method(lambda n: generate(n, 1, [NEWLINE, 2]), 3 * few, 3 * few),
-        "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
-        "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
-        f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
-        "the study's, example lines read every time": Method(lambda n: study(n, _split=unshared), n, settings.batch),
-        "the study's, batches that wait for all": Method(lambda n: study(n, ROUND=S.max_new_tokens), n, settings.batch),
-    }, rounds, "captions")
+    compare(
+        "caption",
+        {
+            "one prompt at a time, to the newline": Method(
+                lambda n: generate(n, 1, [NEWLINE, 2]), 3 * few, 3 * few
+            ),
+            "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
+            "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
+            f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
+            "the study's, example lines read every time": Method(
+                lambda n: study(n, _split=unshared), n, settings.batch
+            ),
+            "the study's, batches that wait for all": Method(
+                lambda n: study(n, ROUND=S.max_new_tokens), n, settings.batch
+            ),
+        },
+        rounds,
+        "captions",
+    )

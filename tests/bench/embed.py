@@ -10,12 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import clip, gpu
+from helpers.engine import gpu
+from helpers.models import clip
 from tests import tiny
 from tests.bench._models import Method, compare
 
-VIT_B_16 = {"embed_dim": 512, "vision_cfg": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12},
-            "text_cfg": {"context_length": 77, "vocab_size": 49_408, "width": 512, "heads": 8, "layers": 12}}
+VIT_B_16 = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49_408,
+        "width": 512,
+        "heads": 8,
+        "layers": 12,
+    },
+}
 
 
 def main(rows: int | None, rounds: int) -> None:
@@ -30,12 +40,21 @@ def main(rows: int | None, rounds: int) -> None:
 
     def plain(n: int):
         with torch.inference_mode():
-            return [made.model.encode_image(clip.pixels(made, images[i : i + 64]), normalize=True).cpu().numpy() for i in range(0, n, 64)]
+            return [
+                made.model.encode_image(clip.pixels(made, images[i : i + 64]), normalize=True)
+                .cpu()
+                .numpy()
+                for i in range(0, n, 64)
+            ]
 
-    methods = {"float32, 64 at a time": Method(plain, n, 64),
-               "the study's": Method(lambda n: clip.embed_images(made, images[:n]), n, 64)}
+    methods = {
+        "float32, 64 at a time": Method(plain, n, 64),
+        "the study's": Method(lambda n: clip.embed_images(made, images[:n]), n, 64),
+    }
     if fast:
         quick = clip.copy(made)
         quick.model.visual = torch.compile(quick.model.visual)
-        methods["the study's, compiled"] = Method(lambda n: clip.embed_images(quick if n > 64 else made, images[:n]), n, 64)
+        methods["the study's, compiled"] = Method(
+            lambda n: clip.embed_images(quick if n > 64 else made, images[:n]), n, 64
+        )
     compare("embed", methods, rounds, "images")

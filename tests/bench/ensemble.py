@@ -11,7 +11,9 @@ import time
 
 import numpy as np
 
-from helpers import gpu, heads, worlds
+from helpers import worlds
+from helpers.engine import gpu
+from helpers.models import heads
 
 IMAGES, WIDTH, CLASSES = 2_000, 128, 24
 STEPS = 60
@@ -29,18 +31,27 @@ def data(images: int) -> tuple[np.ndarray, np.ndarray]:
 def members(images: int, settings) -> tuple[list[np.ndarray], list[int]]:
     """Subsets and seeds of one arm of notebook 06: every size with every seed."""
     sizes = [n for n in settings.sizes if n <= images]
-    return [np.random.default_rng(seed).permutation(images)[:n] for n in sizes for seed in range(settings.seeds)], [
-        seed for _ in sizes for seed in range(settings.seeds)]
+    return [
+        np.random.default_rng(seed).permutation(images)[:n]
+        for n in sizes
+        for seed in range(settings.seeds)
+    ], [seed for _ in sizes for seed in range(settings.seeds)]
 
 
 def together(features, labels, subsets, seeds, settings):
     """All members as one batched multiplication."""
-    return [p.cpu().numpy() for p in heads.train(features, labels, subsets, seeds, CLASSES, settings).parameters]
+    return [
+        p.cpu().numpy()
+        for p in heads.train(features, labels, subsets, seeds, CLASSES, settings).parameters
+    ]
 
 
 def one_by_one(features, labels, subsets, seeds, settings):
     """The same members, each trained alone."""
-    made = [together(features, labels, [rows], [seed], settings) for rows, seed in zip(subsets, seeds, strict=True)]
+    made = [
+        together(features, labels, [rows], [seed], settings)
+        for rows, seed in zip(subsets, seeds, strict=True)
+    ]
     return [np.concatenate(parts) for parts in zip(*made, strict=True)]
 
 
@@ -48,11 +59,17 @@ def main(rows: int | None, rounds: int) -> None:
     """Train on ``rows`` features ``rounds`` times each way; print medians, extremes and the ratio to the baseline."""
     import torch
 
-    settings = worlds.adapt(worlds.get("pocket"), scaling={"steps": STEPS}).scaling
+    settings = worlds.replace(worlds.get("pocket"), scaling={"steps": STEPS}).scaling
     features, labels = data(rows or IMAGES)
     subsets, seeds = members(len(labels), settings)
-    apart = max(np.abs(a - b).max() for a, b in zip(together(features, labels, subsets, seeds, settings),
-                                                    one_by_one(features, labels, subsets, seeds, settings), strict=True))
+    apart = max(
+        np.abs(a - b).max()
+        for a, b in zip(
+            together(features, labels, subsets, seeds, settings),
+            one_by_one(features, labels, subsets, seeds, settings),
+            strict=True,
+        )
+    )
     methods = {BASELINE: (one_by_one, 1), "ensemble, 1 thread": (together, 1)}
     if gpu.cores() > 1:
         both = (("one by one", one_by_one), ("ensemble", together))
@@ -64,9 +81,13 @@ def main(rows: int | None, rounds: int) -> None:
             start = time.perf_counter()
             fn(features, labels, subsets, seeds, settings)
             seconds[label].append(time.perf_counter() - start)
-    print(f"{len(subsets)} heads of {WIDTH} x {settings.hidden} x {CLASSES}, {STEPS} updates of {settings.batch}; {gpu.describe()}, "
-          f"{rounds} rounds; largest difference of a weight {apart:.1e}")
+    print(
+        f"{len(subsets)} heads of {WIDTH} x {settings.hidden} x {CLASSES}, {STEPS} updates of {settings.batch}; {gpu.describe()}, "
+        f"{rounds} rounds; largest difference of a weight {apart:.1e}"
+    )
     print(f"{'method':28s}{'seconds':>10s}{'min':>10s}{'max':>10s}{'speed-up':>10s}")
     base = statistics.median(seconds[BASELINE])
     for label, each in seconds.items():
-        print(f"{label:28s}{statistics.median(each):10.2f}{min(each):10.2f}{max(each):10.2f}{base / statistics.median(each):10.2f}")
+        print(
+            f"{label:28s}{statistics.median(each):10.2f}{min(each):10.2f}{max(each):10.2f}{base / statistics.median(each):10.2f}"
+        )

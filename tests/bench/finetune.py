@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import adapt, clip, gpu, worlds
-from helpers.pools import Benchmark, Split
+from helpers import worlds
+from helpers.data.tables import Benchmark, Split
+from helpers.engine import gpu
+from helpers.models import augment, classifier, clip
+from helpers.models.train import rate
 from tests import tiny
 from tests.bench._models import Method, compare
 from tests.bench.embed import VIT_B_16
@@ -26,8 +29,22 @@ def task(n: int, side: int) -> Benchmark:
     """A task of random images: what they show does not change how long they take."""
     rng = np.random.default_rng(0)
     classes = tuple(f"thing {i}" for i in range(CLASSES))
-    train, few = (Split(rng.integers(0, 256, (k, side, side, 3), dtype=np.uint8), np.arange(k) % CLASSES) for k in (n, 4))
-    return Benchmark("things", classes, "thing", "a thing", ("a photo of a {}.",), (), pd.DataFrame(), train, few, few)
+    train, few = (
+        Split(rng.integers(0, 256, (k, side, side, 3), dtype=np.uint8), np.arange(k) % CLASSES)
+        for k in (n, 4)
+    )
+    return Benchmark(
+        "things",
+        classes,
+        "thing",
+        "a thing",
+        ("a photo of a {}.",),
+        (),
+        pd.DataFrame(),
+        train,
+        few,
+        few,
+    )
 
 
 def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None:
@@ -37,18 +54,25 @@ def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None
     model = clip.copy(made).model
     head = torch.nn.Linear(model.visual.output_dim, CLASSES).to(gpu.device())
     parameters = [*model.visual.parameters(), *head.parameters()]
-    optimiser, generator = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1), torch.Generator().manual_seed(0)
+    optimiser, generator = (
+        torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1),
+        torch.Generator().manual_seed(0),
+    )
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = adapt.rate(step, steps, 1e-5, 0.1)
-        x = adapt.random_crops(clip.pixels(made, bench.train.images[:batch]), generator)
+        optimiser.param_groups[0]["lr"] = rate(step, steps, 1e-5, 0.1)
+        x = augment.random_crops(clip.pixels(made, bench.train.images[:batch]), generator)
         wanted = torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())
 
         def backward(rows, x=x, wanted=wanted):
-            logits = head(torch.nn.functional.normalize(model.encode_image(x[rows.start : rows.stop]), dim=-1))
+            logits = head(
+                torch.nn.functional.normalize(model.encode_image(x[rows.start : rows.stop]), dim=-1)
+            )
             loss = torch.nn.functional.cross_entropy(logits, wanted[rows.start : rows.stop])
             (loss * (len(rows) / batch)).backward()
 
-        deque(gpu.fitting_batches(backward, range(batch), batch, "the published loop"), maxlen=0)  # in parts, if it has to be
+        deque(
+            gpu.fitting_batches(backward, range(batch), batch, "the published loop"), maxlen=0
+        )  # in parts, if it has to be
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()
@@ -65,10 +89,27 @@ def main(rows: int | None, rounds: int) -> None:
     bench = task(batch, 256 if fast else 40)
 
     def ours(n: int, precision: str) -> None:
-        s = worlds.adapt(worlds.get("pocket"), finetune={"batch": batch, "min_steps": n // batch, "epochs": 1, "evaluations": 1,
-                                                         "precision": precision}).finetune
-        adapt.finetune(made, bench.train, bench, 1e-5, 0, s)
+        s = worlds.replace(
+            worlds.get("pocket"),
+            finetune={
+                "batch": batch,
+                "min_steps": n // batch,
+                "epochs": 1,
+                "evaluations": 1,
+                "precision": precision,
+            },
+        ).finetune
+        classifier.finetune(made, bench.train, bench, 1e-5, 0, s)
 
-    compare("finetune", {"published loop, float32": Method(lambda n: published(made, bench, n // batch, batch), steps * batch, batch),
-                         "the study's": Method(lambda n: ours(n, "bf16"), steps * batch, steps * batch),
-                         "the study's, fp32": Method(lambda n: ours(n, "fp32"), steps * batch, steps * batch)}, rounds, "images")
+    compare(
+        "finetune",
+        {
+            "published loop, float32": Method(
+                lambda n: published(made, bench, n // batch, batch), steps * batch, batch
+            ),
+            "the study's": Method(lambda n: ours(n, "bf16"), steps * batch, steps * batch),
+            "the study's, fp32": Method(lambda n: ours(n, "fp32"), steps * batch, steps * batch),
+        },
+        rounds,
+        "images",
+    )

@@ -9,18 +9,123 @@ from pathlib import Path
 import numpy as np
 
 AIRCRAFT = (  # FGVC-Aircraft's 100 variants
-    "707-320", "727-200", "737-200", "737-300", "737-400", "737-500", "737-600", "737-700", "737-800", "737-900", "747-100",
-    "747-200", "747-300", "747-400", "757-200", "757-300", "767-200", "767-300", "767-400", "777-200", "777-300", "A300B4",
-    "A310", "A318", "A319", "A320", "A321", "A330-200", "A330-300", "A340-200", "A340-300", "A340-500", "A340-600", "A380",
-    "ATR-42", "ATR-72", "An-12", "BAE 146-200", "BAE 146-300", "BAE-125", "Beechcraft 1900", "Boeing 717", "C-130", "C-47",
-    "CRJ-200", "CRJ-700", "CRJ-900", "Cessna 172", "Cessna 208", "Cessna 525", "Cessna 560", "Challenger 600", "DC-10",
-    "DC-3", "DC-6", "DC-8", "DC-9-30", "DH-82", "DHC-1", "DHC-6", "DHC-8-100", "DHC-8-300", "DR-400", "Dornier 328", "E-170",
-    "E-190", "E-195", "EMB-120", "ERJ 135", "ERJ 145", "Embraer Legacy 600", "Eurofighter Typhoon", "F-16A/B", "F/A-18",
-    "Falcon 2000", "Falcon 900", "Fokker 100", "Fokker 50", "Fokker 70", "Global Express", "Gulfstream IV", "Gulfstream V",
-    "Hawk T1", "Il-76", "L-1011", "MD-11", "MD-80", "MD-87", "MD-90", "Metroliner", "Model B200", "PA-28", "SR-20",
-    "Saab 2000", "Saab 340", "Spitfire", "Tornado", "Tu-134", "Tu-154", "Yak-42",
+    "707-320",
+    "727-200",
+    "737-200",
+    "737-300",
+    "737-400",
+    "737-500",
+    "737-600",
+    "737-700",
+    "737-800",
+    "737-900",
+    "747-100",
+    "747-200",
+    "747-300",
+    "747-400",
+    "757-200",
+    "757-300",
+    "767-200",
+    "767-300",
+    "767-400",
+    "777-200",
+    "777-300",
+    "A300B4",
+    "A310",
+    "A318",
+    "A319",
+    "A320",
+    "A321",
+    "A330-200",
+    "A330-300",
+    "A340-200",
+    "A340-300",
+    "A340-500",
+    "A340-600",
+    "A380",
+    "ATR-42",
+    "ATR-72",
+    "An-12",
+    "BAE 146-200",
+    "BAE 146-300",
+    "BAE-125",
+    "Beechcraft 1900",
+    "Boeing 717",
+    "C-130",
+    "C-47",
+    "CRJ-200",
+    "CRJ-700",
+    "CRJ-900",
+    "Cessna 172",
+    "Cessna 208",
+    "Cessna 525",
+    "Cessna 560",
+    "Challenger 600",
+    "DC-10",
+    "DC-3",
+    "DC-6",
+    "DC-8",
+    "DC-9-30",
+    "DH-82",
+    "DHC-1",
+    "DHC-6",
+    "DHC-8-100",
+    "DHC-8-300",
+    "DR-400",
+    "Dornier 328",
+    "E-170",
+    "E-190",
+    "E-195",
+    "EMB-120",
+    "ERJ 135",
+    "ERJ 145",
+    "Embraer Legacy 600",
+    "Eurofighter Typhoon",
+    "F-16A/B",
+    "F/A-18",
+    "Falcon 2000",
+    "Falcon 900",
+    "Fokker 100",
+    "Fokker 50",
+    "Fokker 70",
+    "Global Express",
+    "Gulfstream IV",
+    "Gulfstream V",
+    "Hawk T1",
+    "Il-76",
+    "L-1011",
+    "MD-11",
+    "MD-80",
+    "MD-87",
+    "MD-90",
+    "Metroliner",
+    "Model B200",
+    "PA-28",
+    "SR-20",
+    "Saab 2000",
+    "Saab 340",
+    "Spitfire",
+    "Tornado",
+    "Tu-134",
+    "Tu-154",
+    "Yak-42",
 )
-FOREIGN = ("café", "naïve", "Übersee", "garçon", "piñata", "фото", "самолёт", "飛行機", "写真", "꽃", "🌹", "–", "№", "½")
+FOREIGN = (
+    "café",
+    "naïve",
+    "Übersee",
+    "garçon",
+    "piñata",
+    "фото",
+    "самолёт",
+    "飛行機",
+    "写真",
+    "꽃",
+    "🌹",
+    "–",
+    "№",
+    "½",
+)
 
 
 def vocabulary() -> list[str]:
@@ -61,26 +166,51 @@ def captions(rows: int, classes: list[str], rng: np.random.Generator, planted: f
     foreign = rng.random(len(index)) < 0.015
     index[foreign] = len(words) + rng.integers(len(FOREIGN), size=foreign.sum())
     hit = np.flatnonzero(rng.random(rows) < share)
-    index[(ends - length)[hit] + rng.integers(length[hit])] = len(words) + len(FOREIGN) + rng.integers(len(names), size=len(hit))
-    lists = pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int32()), values.take(pa.array(index)))
-    return pc.if_else(pa.array(rng.random(rows) < 0.002), pa.scalar(None, pa.string()), pc.binary_join(lists, " "))
+    index[(ends - length)[hit] + rng.integers(length[hit])] = (
+        len(words) + len(FOREIGN) + rng.integers(len(names), size=len(hit))
+    )
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], ends]), pa.int32()), values.take(pa.array(index))
+    )
+    return pc.if_else(
+        pa.array(rng.random(rows) < 0.002), pa.scalar(None, pa.string()), pc.binary_join(lists, " ")
+    )
 
 
-def write(folder: Path, rows: int, classes: list[str], shards: int = 4, seed: int = 0) -> list[Path]:
+def write(
+    folder: Path, rows: int, classes: list[str], shards: int = 4, seed: int = 0
+) -> list[Path]:
     """Parquet shards with LAION's columns (snappy, row groups of at most 250,000), ``rows`` in all; a shard at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"part-{i:05d}.snappy.parquet" for i in range(shards)]
-    for i, (path, part) in enumerate(zip(paths, np.array_split(np.arange(rows), shards), strict=True)):
+    for i, (path, part) in enumerate(
+        zip(paths, np.array_split(np.arange(rows), shards), strict=True)
+    ):
         rng = np.random.default_rng((seed, i))
         n, ids = len(part), rng.integers(2**60, size=len(part))
-        urls = [f"https://cdn{a % 97}.example.com/media/{a:015x}/picture-{a % 9_973:09d}.jpg" for a in ids.tolist()]
-        pq.write_table(pa.table({
-            "SAMPLE_ID": ids, "URL": urls, "TEXT": captions(n, classes, rng), "HEIGHT": rng.integers(200, 2_000, n, np.int32),
-            "WIDTH": rng.integers(200, 2_000, n, np.int32), "LICENSE": pa.array(["?"] * n),
-            "NSFW": np.array(["UNLIKELY", "UNSURE", "NSFW"])[rng.choice(3, n, p=(0.95, 0.03, 0.02))],
-            "similarity": rng.uniform(0.28, 0.5, n),
-        }), path, row_group_size=250_000)
+        urls = [
+            f"https://cdn{a % 97}.example.com/media/{a:015x}/picture-{a % 9_973:09d}.jpg"
+            for a in ids.tolist()
+        ]
+        pq.write_table(
+            pa.table(
+                {
+                    "SAMPLE_ID": ids,
+                    "URL": urls,
+                    "TEXT": captions(n, classes, rng),
+                    "HEIGHT": rng.integers(200, 2_000, n, np.int32),
+                    "WIDTH": rng.integers(200, 2_000, n, np.int32),
+                    "LICENSE": pa.array(["?"] * n),
+                    "NSFW": np.array(["UNLIKELY", "UNSURE", "NSFW"])[
+                        rng.choice(3, n, p=(0.95, 0.03, 0.02))
+                    ],
+                    "similarity": rng.uniform(0.28, 0.5, n),
+                }
+            ),
+            path,
+            row_group_size=250_000,
+        )
     return paths

@@ -19,26 +19,46 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from helpers import adapt, gpu, linear
+from helpers.engine import gpu
+from helpers.models import linear
+from helpers.models.linear import accuracy_of
+from helpers.models.train import rate
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES, SIBLINGS, WIDTH, EPOCHS = 100, 5, 512, 200
 
 
-def features(n: int, directions: int = 64, noise: float = 1.6, unclear: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
+def features(
+    n: int, directions: int = 64, noise: float = 1.6, unclear: float = 0.25
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors, (n, 512) float32, and labels; ``unclear`` of the images show one of the siblings of their class."""
     rng = np.random.default_rng(0)
     shown = np.arange(n) % CLASSES
     spread = np.arange(1, directions + 1) ** -0.5
     centres = rng.normal(size=(CLASSES, directions))
-    seen = (centres[shown] + noise * rng.normal(size=(n, directions))) * spread / np.linalg.norm(spread) / np.hypot(1, noise)
-    x = rng.normal(size=WIDTH) + seen @ rng.normal(size=(directions, WIDTH)) + 0.1 * rng.normal(size=(n, WIDTH))
+    seen = (
+        (centres[shown] + noise * rng.normal(size=(n, directions)))
+        * spread
+        / np.linalg.norm(spread)
+        / np.hypot(1, noise)
+    )
+    x = (
+        rng.normal(size=WIDTH)
+        + seen @ rng.normal(size=(directions, WIDTH))
+        + 0.1 * rng.normal(size=(n, WIDTH))
+    )
     siblings = shown // SIBLINGS * SIBLINGS + rng.integers(SIBLINGS, size=n)
     labels = np.where(rng.random(n) < unclear, siblings, shown)
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
 
 
-def adamw(x: np.ndarray, y: np.ndarray, penalty: float | None = None, epochs: int = EPOCHS, batch: int = 256):
+def adamw(
+    x: np.ndarray,
+    y: np.ndarray,
+    penalty: float | None = None,
+    epochs: int = EPOCHS,
+    batch: int = 256,
+):
     """[C]: AdamW, betas 0.9 / 0.95, rate 0.01, weight decay 0.1, 200 warm-up steps, cosine, clip at 1; weight and bias.
 
     With ``penalty`` our objective instead: no weight decay, ``penalty`` / 2 * |weight|^2 in the loss, rate 0.1.
@@ -53,7 +73,7 @@ def adamw(x: np.ndarray, y: np.ndarray, penalty: float | None = None, epochs: in
     x, y = torch.from_numpy(x).to(gpu.device()), torch.from_numpy(y).to(gpu.device())
     optimiser = torch.optim.AdamW(head.parameters(), betas=(0.9, 0.95), weight_decay=decay)
     for step, rows in enumerate(part for epoch in order for part in epoch.split(batch)):
-        optimiser.param_groups[0]["lr"] = adapt.rate(step, epochs * -(-len(x) // batch), lr, 200)
+        optimiser.param_groups[0]["lr"] = rate(step, epochs * -(-len(x) // batch), lr, 200)
         loss = torch.nn.functional.cross_entropy(head(x[rows]), y[rows])
         (loss if penalty is None else loss + penalty / 2 * head.weight.square().sum()).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -82,7 +102,10 @@ def objective(x: np.ndarray, y: np.ndarray, solution: tuple, penalty: float) -> 
     """Mean cross-entropy (nats) and penalty of a probe."""
     weight, bias = (part.astype(np.float64) for part in solution)
     logits = x @ weight.T + bias
-    return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y]).mean() + penalty / 2 * np.square(weight).sum())
+    return float(
+        (np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y]).mean()
+        + penalty / 2 * np.square(weight).sum()
+    )
 
 
 def main(rows: int | None, rounds: int) -> None:
@@ -92,37 +115,73 @@ def main(rows: int | None, rounds: int) -> None:
     train, val, test = (slice(0, n // 3), slice(n // 3, 2 * n // 3), slice(2 * n // 3, 3 * n))
 
     def best(fit: Callable):
-        return max((adapt.accuracy_of(x[val], *solution, y[val]), p, solution) for p in adapt.PENALTIES for solution in [fit(p)])
+        return max(
+            (accuracy_of(x[val], *solution, y[val]), p, solution)
+            for p in linear.PENALTIES
+            for solution in [fit(p)]
+        )
 
-    _, (_, penalty) = adapt.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)
-    published, given, chosen = "AdamW as published", "AdamW, our objective, penalty given", "AdamW, our objective, penalty chosen"
-    table = {published: Row(lambda: adamw(x[train], y[train])),
-             given: Row(lambda: adamw(x[train], y[train], penalty), published),
-             "the study's, penalty given": Row(lambda: linear.linear_probe(x[train], y[train], CLASSES, penalty), given),
-             chosen: Row(lambda: best(lambda p: adamw(x[train], y[train], p))[-1], published),
-             "the study's, penalty chosen": Row(lambda: adapt.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)[0], chosen)}
+    _, (_, penalty) = linear.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)
+    published, given, chosen = (
+        "AdamW as published",
+        "AdamW, our objective, penalty given",
+        "AdamW, our objective, penalty chosen",
+    )
+    table = {
+        published: Row(lambda: adamw(x[train], y[train])),
+        given: Row(lambda: adamw(x[train], y[train], penalty), published),
+        "the study's, penalty given": Row(
+            lambda: linear.linear_probe(x[train], y[train], CLASSES, penalty), given
+        ),
+        chosen: Row(lambda: best(lambda p: adamw(x[train], y[train], p))[-1], published),
+        "the study's, penalty chosen": Row(
+            lambda: linear.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)[0], chosen
+        ),
+    }
     tops = []
     for _ in range(rounds):
         tops.append(ceiling(1, "float32"))
         for row in table.values():
             row.measure()
-    report(table, n, statistics.median(tops), counted(lambda: adamw(x[train], y[train], epochs=2)) * EPOCHS // 2,
-           lambda solution: adapt.accuracy_of(x[test], *solution, y[test]),
-           lambda solution: objective(x[train], y[train], solution, penalty), rounds)
+    report(
+        table,
+        n,
+        statistics.median(tops),
+        counted(lambda: adamw(x[train], y[train], epochs=2)) * EPOCHS // 2,
+        lambda solution: accuracy_of(x[test], *solution, y[test]),
+        lambda solution: objective(x[train], y[train], solution, penalty),
+        rounds,
+    )
 
 
-def report(table: dict[str, Row], n: int, top: float, per_run: int, accuracy: Callable, value: Callable, rounds: int) -> None:
+def report(
+    table: dict[str, Row],
+    n: int,
+    top: float,
+    per_run: int,
+    accuracy: Callable,
+    value: Callable,
+    rounds: int,
+) -> None:
     """Print the table; ``top`` is the ceiling in FLOP/s, ``per_run`` what one run of AdamW computes, ``value`` the objective."""
-    runs = {label: (len(adapt.PENALTIES) if "chosen" in label else 1) for label in table}
-    work = {label: per_run * runs[label] if label.startswith("AdamW") else counted(row.run) for label, row in table.items()}
+    runs = {label: (len(linear.PENALTIES) if "chosen" in label else 1) for label in table}
+    work = {
+        label: per_run * runs[label] if label.startswith("AdamW") else counted(row.run)
+        for label, row in table.items()
+    }
     middle = {label: statistics.median(row.spent) for label, row in table.items()}
     first, lowest = next(iter(middle.values())), min(value(row.solution) for row in table.values())
-    print(f"\n{gpu.describe()}, {rounds} rounds, {n // 3:,} images to train on, {CLASSES} classes, {WIDTH} numbers; ceiling: "
-          f"{top / 1e12:.3g} TFLOP/s of float32 matrix products\n{'method':40s}{'seconds':>9s}{'min':>9s}{'max':>9s}{'/ published':>12s}"
-          f"{'/ AdamW alike':>14s}{'accuracy':>10s}{'points over it':>15s}{'excess':>9s}{'GFLOP':>8s}{'of ceiling':>11s}")
+    print(
+        f"\n{gpu.describe()}, {rounds} rounds, {n // 3:,} images to train on, {CLASSES} classes, {WIDTH} numbers; ceiling: "
+        f"{top / 1e12:.3g} TFLOP/s of float32 matrix products\n{'method':40s}{'seconds':>9s}{'min':>9s}{'max':>9s}{'/ published':>12s}"
+        f"{'/ AdamW alike':>14s}{'accuracy':>10s}{'points over it':>15s}{'excess':>9s}{'GFLOP':>8s}{'of ceiling':>11s}"
+    )
     for label, row in table.items():
         alike = row.against or label
         more = accuracy(row.solution) - accuracy(table[alike].solution)
-        print(f"{label:40s}{middle[label]:9.3f}{min(row.spent):9.3f}{max(row.spent):9.3f}{first / middle[label]:12.1f}"
-              f"{middle[alike] / middle[label]:14.1f}{accuracy(row.solution):10.2%}{100 * more:+15.2f}"
-              f"{value(row.solution) - lowest:9.4f}{work[label] / 1e9:8.4g}{work[label] / middle[label] / top:11.1%}", flush=True)
+        print(
+            f"{label:40s}{middle[label]:9.3f}{min(row.spent):9.3f}{max(row.spent):9.3f}{first / middle[label]:12.1f}"
+            f"{middle[alike] / middle[label]:14.1f}{accuracy(row.solution):10.2%}{100 * more:+15.2f}"
+            f"{value(row.solution) - lowest:9.4f}{work[label] / 1e9:8.4g}{work[label] / middle[label] / top:11.1%}",
+            flush=True,
+        )

@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import gpu, rules, scan
+from helpers.data import rules, scan
+from helpers.engine import gpu
 from tests.bench import laion
 
 ROWS = 2_000_000
@@ -56,7 +57,9 @@ def methods(rows: int) -> dict[str, tuple]:
 
 
 def _now() -> np.ndarray:
-    return np.array([time.perf_counter(), time.process_time()])  # the second counts on a machine that others use, too
+    return np.array(
+        [time.perf_counter(), time.process_time()]
+    )  # the second counts on a machine that others use, too
 
 
 def decode(shards, classes, columns, folder):
@@ -78,12 +81,18 @@ def run_scan(shards, classes, rule, folder):
         import hyperscan  # noqa: F401
 
     start = _now()
-    files = scan.write(shards, folder / "out", classes, rule, threads=int(os.environ["POLARS_MAX_THREADS"]))
+    files = scan.write(
+        shards, folder / "out", classes, rule, threads=int(os.environ["POLARS_MAX_THREADS"])
+    )
     return _now() - start, sum(pq.ParquetFile(f).metadata.num_rows for f in files)
 
 
 def _fts_match(name: str) -> str:  # as [C]: a phrase with "-" or "/", otherwise all of its tokens
-    return f'"{name}"' if "-" in name or "/" in name else " ".join(f'"{word}"' for word in name.split())
+    return (
+        f'"{name}"'
+        if "-" in name or "/" in name
+        else " ".join(f'"{word}"' for word in name.split())
+    )
 
 
 def _fts_tables(shards, path):
@@ -93,16 +102,23 @@ def _fts_tables(shards, path):
     names = tables[0].columns
     base = sqlite3.connect(path)
     start = _now()
-    base.execute(f"CREATE VIRTUAL TABLE laion USING fts5({', '.join(n if n == 'TEXT' else n + ' UNINDEXED' for n in names)})")
+    base.execute(
+        f"CREATE VIRTUAL TABLE laion USING fts5({', '.join(n if n == 'TEXT' else n + ' UNINDEXED' for n in names)})"
+    )
     for table in tables:
-        base.executemany(f"INSERT INTO laion VALUES ({', '.join('?' * len(names))})", table.iter_rows())
+        base.executemany(
+            f"INSERT INTO laion VALUES ({', '.join('?' * len(names))})", table.iter_rows()
+        )
     base.commit()
     return base, _now() - start
 
 
 def _fts_select(base, classes):
     start = _now()
-    found = sum(len(base.execute("SELECT * FROM laion WHERE TEXT MATCH ?", (_fts_match(c),)).fetchall()) for c in classes)
+    found = sum(
+        len(base.execute("SELECT * FROM laion WHERE TEXT MATCH ?", (_fts_match(c),)).fetchall())
+        for c in classes
+    )
     return _now() - start, found
 
 
@@ -129,8 +145,12 @@ def run_pandas(shards, classes, _, folder):
     start, found = _now(), 0
     for shard in shards:
         table = pd.read_parquet(shard)
-        hits = table[table["TEXT"].str.contains("|".join(map(re.escape, classes)), case=False, na=False)]
-        found += sum(int(hits["TEXT"].str.contains(c, case=False, regex=False).sum()) for c in classes)
+        hits = table[
+            table["TEXT"].str.contains("|".join(map(re.escape, classes)), case=False, na=False)
+        ]
+        found += sum(
+            int(hits["TEXT"].str.contains(c, case=False, regex=False).sum()) for c in classes
+        )
     return _now() - start, found
 
 
@@ -143,14 +163,26 @@ def _child(label: str, rows: int, data: str) -> None:
         for shard in shards:
             shard.read_bytes()  # into the page cache
         seconds, found = fn(shards, laion.class_names(n), argument, Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1e6 if sys.platform == "darwin" else 1e3
+    )
     print(json.dumps({"seconds": seconds[0], "cpu": seconds[1], "pairs": found, "peak": peak}))
 
 
 def _measure(label: str, rows: int, data: str, threads: int) -> dict:
-    environment = {**os.environ, "POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "STUDY_HEADLESS": "1"}
-    done = subprocess.run([sys.executable, "-m", "tests.bench.scan", label, str(rows), data], env=environment, check=True,
-                          capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "POLARS_MAX_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "STUDY_HEADLESS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.scan", label, str(rows), data],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -160,8 +192,13 @@ def main(rows: int | None, rounds: int) -> None:
     todo = methods(rows)
     with tempfile.TemporaryDirectory() as data:
         for n, limit in sorted({(n, limit) for _, n, limit, _, _ in todo.values()}):
-            paths = laion.write(Path(data) / f"{n}-{limit}", limit, laion.class_names(n), max(1, limit // SHARD))
-            print(f"{n:,} classes: {limit:,} rows, {sum(p.stat().st_size for p in paths) / limit:.0f} bytes per row", flush=True)
+            paths = laion.write(
+                Path(data) / f"{n}-{limit}", limit, laion.class_names(n), max(1, limit // SHARD)
+            )
+            print(
+                f"{n:,} classes: {limit:,} rows, {sum(p.stat().st_size for p in paths) / limit:.0f} bytes per row",
+                flush=True,
+            )
         runs: dict[str, list[dict]] = {label: [] for label in todo}
         for _ in range(rounds):
             for label, (_, _, _, threads, _) in todo.items():
@@ -170,21 +207,42 @@ def main(rows: int | None, rounds: int) -> None:
 
 
 def _report(todo: dict[str, tuple], runs: dict[str, list[dict]]) -> None:
-    rate = {label: statistics.median(todo[label][2] / r["seconds"] for r in made) for label, made in runs.items()}
+    rate = {
+        label: statistics.median(todo[label][2] / r["seconds"] for r in made)
+        for label, made in runs.items()
+    }
     decoded, built, queried = (rate[BASELINES[b]] for b in ("decode", "build", "query"))
-    print(f"\n{gpu.cores()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, {len(runs[BASELINES['decode']])} rounds")
-    heads = ("classes", "rows", "Mrows/s", "min", "max", "/ CPU-s", "/ decode", "/ build", "/ query", "peak MB", "pairs")
+    print(
+        f"\n{gpu.cores()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, {len(runs[BASELINES['decode']])} rounds"
+    )
+    heads = (
+        "classes",
+        "rows",
+        "Mrows/s",
+        "min",
+        "max",
+        "/ CPU-s",
+        "/ decode",
+        "/ build",
+        "/ query",
+        "peak MB",
+        "pairs",
+    )
     print(f"{'method':36s}" + "".join(f"{h:>10s}" for h in heads))
     for label, made in runs.items():
         _, n, rows, _, _ = todo[label]
         each = [rows / r["seconds"] / 1e6 for r in made]
         busy = statistics.median(rows / r["cpu"] / 1e6 for r in made)
-        print(f"{label:36s}{n:10,d}{rows:10,d}{rate[label] / 1e6:10.3f}{min(each):10.3f}{max(each):10.3f}{busy:10.3f}"
-              f"{rate[label] / decoded:10.2f}{rate[label] / built:10.1f}{rate[label] / queried:10.2f}"
-              f"{max(r['peak'] for r in made):10.0f}{made[0]['pairs'] or '':>10}")
-    print(f"\nratios of rates: / decode = against '{BASELINES['decode']}', / build = against '{BASELINES['build']}', / query = against "
-          f"'{BASELINES['query']}' (warm); "
-          "/ CPU-s: Mrows per second of processor time")
+        print(
+            f"{label:36s}{n:10,d}{rows:10,d}{rate[label] / 1e6:10.3f}{min(each):10.3f}{max(each):10.3f}{busy:10.3f}"
+            f"{rate[label] / decoded:10.2f}{rate[label] / built:10.1f}{rate[label] / queried:10.2f}"
+            f"{max(r['peak'] for r in made):10.0f}{made[0]['pairs'] or '':>10}"
+        )
+    print(
+        f"\nratios of rates: / decode = against '{BASELINES['decode']}', / build = against '{BASELINES['build']}', / query = against "
+        f"'{BASELINES['query']}' (warm); "
+        "/ CPU-s: Mrows per second of processor time"
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from unittest import mock
 
 import numpy as np
 
-from helpers import drawing, gpu, pools, worlds
+from helpers import worlds
+from helpers.data import shards
+from helpers.engine import gpu
+from helpers.study import synthesis
 from tests import tiny
 from tests.bench._models import Method, compare
 
@@ -23,15 +26,24 @@ def plain(folder: Path, settings, side: int):
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=gpu.precision()).to(gpu.device())
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=gpu.precision()).to(
+        gpu.device()
+    )
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
 
     def run(n: int):
         for i in range(n):
-            image = pipe(caption(i), height=side, width=side, num_inference_steps=settings.steps, guidance_scale=settings.guidance,
-                         eta=settings.eta, generator=torch.Generator().manual_seed(i)).images[0]
-            pools.png(np.asarray(image.resize((side // 2, side // 2))))
+            image = pipe(
+                caption(i),
+                height=side,
+                width=side,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                eta=settings.eta,
+                generator=torch.Generator().manual_seed(i),
+            ).images[0]
+            shards.png(np.asarray(image.resize((side // 2, side // 2))))
 
     return run
 
@@ -48,10 +60,21 @@ def main(rows: int | None, rounds: int) -> None:
     n, side = rows or (512 if fast else 64), 512 if fast else tiny.SIDE
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, STUDY_PAPER=folder):
         path = tiny.generator(Path(folder) / "generator", tiny.PUBLISHED if fast else tiny.TINY)
-        (Path(folder) / "paper.toml").write_text(f'drawn = {side}\nkept = {side // 2}\n[generators]\n"1.5" = "generator"\n')
+        (Path(folder) / "paper.toml").write_text(
+            f'drawn = {side}\nkept = {side // 2}\n[generators]\n"1.5" = "generator"\n'
+        )
 
         def study(n: int):
-            return drawing.draw_shard(w, [{"caption": caption(i), "seed": i, "label": 0} for i in range(n)])
+            return synthesis.draw_shard(
+                w, [{"caption": caption(i), "seed": i, "label": 0} for i in range(n)]
+            )
 
-        compare("synthesis", {"pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
-                 f"the study's shards, {w.synthesis.batch} at a time": Method(study, n, 4)}, rounds, "images")
+        compare(
+            "synthesis",
+            {
+                "pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
+                f"the study's shards, {w.synthesis.batch} at a time": Method(study, n, 4),
+            },
+            rounds,
+            "images",
+        )

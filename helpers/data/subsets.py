@@ -1,0 +1,53 @@
+"""Which rows of a table are taken: nested, balanced, evenly spread, best of a class."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from helpers.data.tables import Split
+from helpers.errors import StudyError
+
+
+def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of ``n`` images, classes as balanced as they can be; the subset for n lies inside the one for 2 n.
+
+    Classes are taken in turns, each class's images in an order drawn from ``rng``. Raises ``StudyError`` when there are
+    fewer than ``n`` images.
+    """
+    if n > len(labels):
+        raise StudyError(f"a subset of {n} images was asked for, but there are only {len(labels)}.")
+    order = rng.permutation(len(labels))
+    turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    shuffled_classes = rng.permutation(int(labels.max()) + 1 if len(labels) else 0)
+    return order[np.lexsort((shuffled_classes[labels[order]], turn))][:n]
+
+
+def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """``n`` rows with classes (``label``) in turns; a shorter table is repeated: another seed draws another image.
+
+    Raises ``StudyError`` on an empty table.
+    """
+    if not len(table):
+        raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
+    many = pd.concat([table] * int(np.ceil(n / len(table))), ignore_index=True)
+    return many.iloc[nested_subset(many["label"].to_numpy(), n, rng)].reset_index(drop=True)
+
+
+def top_share(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Mask of the best-scoring ``share`` of each class, at least one ([P] section 3: top 30 % per class)."""
+    rank = pd.Series(scores).groupby(labels).rank(ascending=False, method="first")
+    size = pd.Series(labels).groupby(labels).transform("size")
+    return (rank <= np.maximum(np.ceil(share * size - 1e-9), 1)).to_numpy()
+
+
+@functools.lru_cache(maxsize=16)
+def _every(n: int, most: int) -> tuple[int, ...]:
+    return tuple(np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)))
+
+
+def thinned(split: Split, most: int) -> Split:
+    """At most ``most`` images, evenly spread over the split; the same ones for every arm."""
+    return split if len(split) <= most else split.take(_every(len(split), most))

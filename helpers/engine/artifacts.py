@@ -1,0 +1,168 @@
+"""What the study keeps: every artifact, what it depends on, and the key that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+
+from helpers import worlds
+from helpers.engine import sources
+from helpers.engine.places import PACKAGE
+from helpers.errors import unknown
+from helpers.worlds import World
+
+MEASURED = "pocket"  # the world in which the costs below were measured
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an artifact depends on: the module that builds it, world settings, other artifacts, shipped files of the package.
+
+    ``builder`` is a module below ``helpers`` ("{backend}" stands for the world's own package), or the name of a function that this
+    package supplies. The source of the builder and of all that it imports is part of the key.
+    """
+
+    notebook: str
+    cost: str
+    builder: str
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+RENDERED = ("image_size", "pool.seed")
+ARTIFACTS = {
+    "pool": Spec("00", "under a minute", "open_pool", ("image_size", "pool")),
+    "benchmarks": Spec(
+        "00", "under a minute", "benchmark", (*RENDERED, "pool.benchmark_per_class")
+    ),
+    "upstream": Spec(
+        "00",
+        "seconds with the committed weights",
+        "{backend}.train.upstream",
+        ("pool.upstream", "upstream"),
+        ("pool",),
+        ("pocket/weights/card.json",),
+    ),
+    "quality": Spec(
+        "00",
+        "a minute",
+        "quality",
+        ("seed", "synthesis", "finetune"),
+        ("pool", "benchmarks", "upstream"),
+    ),
+    "captions": Spec("01", "half a minute", "study.captions", ("seed", "captions"), ("upstream",)),
+    "synthetic": Spec(
+        "02", "five minutes", "study.synthesis", ("synthesis", "clip"), ("captions", "upstream")
+    ),
+    "samples": Spec("02", "seconds", "study.synthesis", ("synthesis",), ("upstream",)),
+    "embeddings": Spec(
+        "03",
+        "a minute",
+        "study.embeddings",
+        ("clip", "retrieval.index"),
+        ("pool", "benchmarks", "upstream"),
+    ),
+    "retrieved": Spec("03", "a minute", "study.retrieval", ("retrieval",), ("pool", "embeddings")),
+    "finetuned": Spec(
+        "04",
+        "five minutes",
+        "study.finetune",
+        ("seed", "finetune"),
+        ("synthetic", "retrieved", "benchmarks"),
+    ),
+    "fidelity": Spec("05", "seconds", "study.analysis", ("analysis.judged",), ("finetuned",)),
+    "analysed": Spec("05", "three minutes", "study.analysis", ("seed", "analysis"), ("finetuned",)),
+    "shifted": Spec("06", "half a minute", "shifted", (*RENDERED, "scaling.shifted_per_class")),
+    "arms": Spec(
+        "06",
+        "four minutes",
+        "study.arms",
+        (
+            "seed",
+            "synthesis",
+            "clip",
+            "scaling.sizes",
+            "scaling.guidances",
+            "scaling.prompts",
+            "scaling.generators",
+        ),
+        ("finetuned", "shifted"),
+    ),
+    "paired": Spec(
+        "06",
+        "two minutes",
+        "study.pairs",
+        ("seed", "synthesis", "scaling.pairs", "robustness"),
+        ("finetuned", "shifted"),
+    ),
+    "scaled": Spec("06", "two minutes", "study.scaling", ("seed", "scaling"), ("arms",)),
+    "rarity": Spec(
+        "06 -p intervention=True",
+        "eight minutes",
+        "intervention",
+        ("seed", "upstream", "synthesis", "clip", "scaling"),
+        ("finetuned",),
+    ),
+    "probes": Spec(
+        "07",
+        "half a minute",
+        "probe_sets",
+        (*RENDERED, "pool.benchmark_per_class", "robustness.probe_images"),
+    ),
+    "prompted": Spec(
+        "07",
+        "half a minute",
+        "study.arms",
+        ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
+        ("finetuned",),
+    ),
+    "robust": Spec(
+        "07",
+        "five minutes",
+        "study.robustness",
+        ("seed", "robustness"),
+        ("finetuned", "probes", "prompted"),
+    ),
+}
+
+
+def spec(name: str) -> Spec:
+    """What the artifact called ``name`` depends on. Raises ``StudyError`` on an unknown name."""
+    if name not in ARTIFACTS:
+        raise unknown("artifact", name, ARTIFACTS)
+    return ARTIFACTS[name]
+
+
+def _setting(w: World, dotted: str):
+    value = functools.reduce(getattr, dotted.split("."), w)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def key(name: str, w: World, **variant) -> str:
+    """The hash that names an artifact: over its settings, variant, code, what lies outside, and the keys of what it is made from."""
+    parts = {
+        "name": name,
+        "backend": w.backend,
+        "variant": variant,
+        "settings": {s: _setting(w, s) for s in spec(name).settings},
+        "needs": {n: key(n, w) for n in spec(name).needs},
+        "code": code(name, w),
+        "outside": worlds.backend(w).outside(w).get(name),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def code(name: str, w: World) -> dict[str, str]:
+    """What an artifact of this world depends on by itself: modules and shipped files, each with the hash of what it says."""
+    builder = spec(name).builder.replace("{backend}", w.backend)
+    seam = worlds.backend(w).SEAM
+    module = seam[builder].partition(":")[0] if builder in seam else f"helpers.{builder}"
+    found = {m: sources.digest(m) for m in sources.closure(module, w.backend)}
+    for file in spec(name).files:
+        if file.startswith(f"{w.backend}/") and (PACKAGE / file).exists():
+            found[file] = hashlib.sha256((PACKAGE / file).read_bytes()).hexdigest()
+    return found

@@ -1,0 +1,280 @@
+"""A urllib opener for a list of addresses that strangers wrote: public hosts only, bounded, and asked politely.
+
+img2dataset fetches with ``urllib.request.urlopen``, without a limit on address, size or rate. urllib has a place for such
+rules, ``install_opener``, so they sit here and img2dataset stays as it is. What the rules hold for:
+
+- *address*: http and https only; every address of a host must be public, the connection goes to the very address that was
+  checked (a second DNS answer cannot differ), and a redirect is checked like a first request. No proxy is used: it would
+  look names up itself.
+- *size*: a time limit on the whole answer, also one that drips; a byte limit; pixels counted in the header, before decoding.
+- *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our name and img2dataset's.
+- *rate*: requests per second and host over all threads and processes, slower where robots.txt asks for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import http.client
+import io
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+import urllib.response
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urljoin, urlsplit
+from urllib.robotparser import RobotFileParser
+
+from helpers.engine.randomness import entropy
+from helpers.paper.download.guard import Http, Https, Refusal
+
+NAMES = (
+    "retrieve-or-generate",
+    "img2dataset",
+)  # what a site may call us; img2dataset's name is the one that sites know
+AGENT = f"{NAMES[0]}/1.0 (research on retrieved training images; {NAMES[1]})"
+OPT_OUT = {
+    "noai",
+    "noimageai",
+    "noindex",
+    "noimageindex",
+    "none",
+}  # img2dataset's, and "none", which implies "noindex"
+VALUED = (
+    "max-image-preview",
+    "max-snippet",
+    "max-video-preview",
+    "unavailable_after",
+)  # directives with a colon
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+ROBOTS_BYTES = 512_000  # RFC 9309: at least 500 KiB have to be read
+LONGEST_DELAY = 30.0  # seconds; a site whose robots.txt asks for more is left alone
+NOT_HTTP, MALFORMED = "refused: not http(s)", "refused: malformed address"
+OPTED_OUT, ROBOTS = "refused: opt-out header", "refused: robots.txt"
+TOO_LARGE, TOO_MANY_PIXELS = "refused: too many bytes", "refused: too many pixels"
+NOT_AN_IMAGE, TIMEOUT = "failed: not an image", "failed: timeout"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost, and how often a host is asked."""
+
+    seconds: float = 10.0  # of a whole answer [L: img2dataset's default, there between two packets]
+    bytes: int = 20_000_000
+    pixels: int = 50_000_000
+    per_host: float = 5.0  # requests per second, over all processes
+
+
+class Pace:
+    """Turns at a host, ``interval`` seconds apart, shared by all threads and processes through a locked file per host."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def wait(self, host: str, interval: float) -> None:
+        """Sleep until it is this caller's turn."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / f"{entropy(host):016x}", "a+") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            f.seek(0)
+            now = time.monotonic()
+            turn = max(now, float(f.read() or 0))
+            f.truncate(0)
+            f.write(f"{turn + interval:.6f}")
+        time.sleep(turn - now)
+
+
+class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Guarded connections, our name, our turn, and bodies that are read only up to the limit."""
+
+    handler_order = 400  # before urllib turns an answer into a redirect or an error
+
+    def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
+        super().__init__()
+        self.limits, self.pace, self.most = limits, pace, ROBOTS_BYTES
+        self.allow_private, self.tls = (
+            allow_private,
+            ssl.create_default_context(),
+        )  # read from disk once, not per request
+
+    def http_open(self, request):
+        return self.do_open(Http, request, allow_private=self.allow_private)
+
+    def https_open(self, request):
+        return self.do_open(Https, request, allow_private=self.allow_private, context=self.tls)
+
+    def http_request(self, request):
+        request.add_header("User-agent", AGENT)
+        self.pace.wait(request.host, self.interval(request))
+        return self.do_request_(request)
+
+    def http_response(self, request, response):
+        location = response.headers.get("location")
+        if 300 <= response.status < 400 and location:
+            _check_scheme(urljoin(request.full_url, location))
+        body = self.body(response) if 200 <= response.status < 300 else b""
+        made = urllib.response.addinfourl(
+            io.BytesIO(body), response.headers, response.url, response.status
+        )
+        made.msg = response.msg
+        response.close()
+        return made
+
+    https_request, https_response = http_request, http_response
+
+    def interval(self, request) -> float:
+        """Seconds that the host is left alone after this request; raises ``Refusal`` where it must not be made."""
+        return 1 / self.limits.per_host
+
+    def body(self, response) -> bytes:
+        parts, size = [], 0
+        if (response.length or 0) > self.most:
+            raise Refusal(TOO_LARGE)
+        while part := response.read(1 << 16):
+            parts.append(part)
+            size += len(part)
+            if size > self.most:
+                raise Refusal(TOO_LARGE)
+        if response.length:  # bytes that were announced and did not come
+            raise http.client.IncompleteRead(b"", response.length)
+        return b"".join(parts)
+
+
+class _Images(_Polite):
+    """The same for images: robots.txt is asked first, opt-out headers are obeyed, the header of the image is checked."""
+
+    def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
+        super().__init__(limits, pace, allow_private)
+        self.most, self.pages = limits.bytes, Opener(_Polite(limits, pace, allow_private))
+        self.mutex, self.locks, self.known = threading.Lock(), {}, {}
+
+    def interval(self, request) -> float:
+        rules = self.rules(f"{request.type}://{request.host}")
+        if not all(rules.can_fetch(name, request.full_url) for name in NAMES):
+            raise Refusal(ROBOTS)
+        asked = float(rules.crawl_delay(NAMES[0]) or 0)
+        if asked > LONGEST_DELAY:
+            raise Refusal(ROBOTS)
+        return max(asked, super().interval(request))
+
+    def rules(self, origin: str) -> RobotFileParser:
+        with self.mutex:
+            lock = self.locks.setdefault(origin, threading.Lock())
+        with lock:
+            if origin not in self.known:
+                self.known[origin] = self.ask(origin)
+        if isinstance(self.known[origin], str):
+            raise Refusal(self.known[origin])
+        return self.known[origin]
+
+    def ask(self, origin: str) -> RobotFileParser | str:
+        """The rules of a host, or the outcome of all its images where there is no telling (RFC 9309: 4xx allows all)."""
+        parser = RobotFileParser()
+        try:
+            with self.pages.open(f"{origin}/robots.txt", timeout=self.limits.seconds) as page:
+                parser.parse(page.read().decode("utf-8", "replace").splitlines())
+        except Refusal as e:
+            if str(e).startswith("failed: HTTP 5") or str(e) in ("failed: HTTP 429", TOO_LARGE):
+                return ROBOTS
+            if not str(e).startswith("failed: HTTP"):
+                return str(e)  # the host cannot be reached: neither can its images
+            parser.allow_all = True
+        return parser
+
+    def http_response(self, request, response):
+        if opted_out(response.headers.get_all("X-Robots-Tag", [])):
+            raise Refusal(OPTED_OUT)
+        return super().http_response(request, response)
+
+    https_response = http_response
+
+    def body(self, response) -> bytes:
+        body = super().body(response)
+        check_image(body, self.limits.pixels)
+        return body
+
+
+def opted_out(values: list[str]) -> bool:
+    """Whether X-Robots-Tag headers forbid the use of an image, to everybody or to one of our names.
+
+    img2dataset's own reading takes all before a colon for a robot's name and so misses "noai, max-image-preview:large".
+    """
+    for value in values:
+        robot, colon, rest = (part.strip().lower() for part in value.partition(":"))
+        named = colon and "," not in robot and robot not in VALUED
+        if (not named or robot in NAMES) and OPT_OUT & {
+            part.strip() for part in (rest if named else value.lower()).split(",")
+        }:
+            return True
+    return False
+
+
+def check_image(body: bytes, pixels: int) -> None:
+    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels; nothing is decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise Refusal(TOO_MANY_PIXELS) from None
+    except (OSError, ValueError):
+        raise Refusal(NOT_AN_IMAGE) from None
+    if width * height > pixels:
+        raise Refusal(TOO_MANY_PIXELS)
+
+
+class Opener(urllib.request.OpenerDirector):
+    """urllib's opener with nothing in it but http(s); whatever goes wrong leaves it as ``Refusal`` with one short reason."""
+
+    def __init__(self, handler: urllib.request.BaseHandler):
+        super().__init__()
+        for part in (
+            handler,
+            urllib.request.HTTPRedirectHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPDefaultErrorHandler(),
+        ):
+            self.add_handler(part)
+
+    def open(self, fullurl, data=None, timeout=10.0):
+        """The answer to a ``Request`` or address, its body already read; redirects come through here again."""
+        try:
+            request = urllib.request.Request(fullurl) if isinstance(fullurl, str) else fullurl
+            _check_scheme(request.full_url)
+            return super().open(request, data, timeout)
+        except HTTPError as e:
+            raise Refusal(f"failed: HTTP {e.code}") from None
+        except (OSError, ValueError, http.client.HTTPException) as e:
+            raise Refusal(_reason(e.reason if isinstance(e, URLError) else e)) from e
+
+
+def _check_scheme(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise Refusal(NOT_HTTP)
+
+
+def _reason(problem: Exception | str) -> str:
+    if isinstance(problem, TimeoutError):
+        return TIMEOUT
+    if isinstance(problem, socket.gaierror):
+        return "failed: host not found"
+    if isinstance(problem, ssl.SSLError):
+        return "failed: TLS"
+    if isinstance(problem, (str, ValueError, http.client.InvalidURL)):
+        return MALFORMED
+    return (
+        "failed: cut short"
+        if isinstance(problem, http.client.IncompleteRead)
+        else "failed: no connection"
+    )
+
+
+@functools.cache  # one per process, so that robots.txt is read once per host and process
+def opener(limits: Limits, pace_folder: Path, allow_private: tuple[str, ...]) -> Opener:
+    """The opener for images. ``allow_private`` lists addresses let through although not public; for tests only."""
+    return Opener(_Images(limits, Pace(pace_folder), allow_private))

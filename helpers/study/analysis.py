@@ -218,13 +218,13 @@ def draw_arms(path: Path, w: World, retrieved: Split, bench: Benchmark) -> dict[
     filled = pd.concat(
         [names.assign(caption=[t.format(c) for c in names["class"]]) for t in bench.templates]
     )
-    tables = {
+    prompts = {
         **{f"captions-{g}": captions for g in others(w)},
         "alt-text": alt,
         "templates": filled,
     }
     made = {}
-    for arm, table in tables.items():
+    for arm, table in prompts.items():
         budget = (
             arm.removeprefix("captions-") if arm.startswith("captions-") else w.synthesis.generator
         )

@@ -50,7 +50,7 @@ def download(
     missing column, a folder that is not writable, in use or holds another download, a killed process, and without img2dataset.
     ``allow_private`` lists addresses let through although not public: for the tests' own server and nothing else.
     """
-    limits, folder, shards = limits or Limits(), Path(folder), _img2dataset()
+    limits, folder = limits or Limits(), Path(folder)
     rows = checked(rows)
     wanted = plan(rows)
     extra = [c for c in wanted if c not in ("url", "TEXT")]
@@ -75,10 +75,6 @@ def download(
             ):
                 pass
         return _report(rows, folder)
-
-
-def _img2dataset():
-    return shards
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+REFUSED = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+)
 
 
 class Need(NamedTuple):
-    """Something that notebooks need and may not find: what, for which of them (numbers), where, how to get it."""
+    """Something notebooks need and may not find: what, for which numbers, where, how to get it."""
 
     what: str
     notebooks: str
@@ -24,14 +31,14 @@ class Need(NamedTuple):
 
 
 class StudyError(Exception):
-    """Something a user can put right; the message says what was given, what is valid, and what to do next."""
+    """Something a user can put right: what was given, what is valid, and what to do next."""
 
 
 class NotKnown(StudyError):
     """Something that only some worlds can know, such as how many wheels a picture really shows."""
 
 
-def ask(fn: Callable, *arguments):
+def ask(fn: Callable, *arguments: Any) -> Any:
     """``fn(*arguments)``, or None after one line that says why, where a world cannot know it."""
     try:
         return fn(*arguments)
@@ -40,27 +47,25 @@ def ask(fn: Callable, *arguments):
         return None
 
 
-def unknown(kind: str, given: str, valid: Iterable[str]) -> StudyError:
-    """A ``StudyError`` for a name that is not one of ``valid``, with the nearest valid name as a suggestion."""
-    valid = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(given), valid, n=1)
+def unknown(kind: str, given: object, valid: Iterable[object]) -> StudyError:
+    """A ``StudyError`` for a name that is not one of ``valid``, which suggests the nearest one."""
+    names = [str(v) for v in valid]
+    close = difflib.get_close_matches(str(given), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(valid)}.")
+    return StudyError(f"unknown {kind} {given!r}.{hint} Valid: {', '.join(names)}.")
 
 
-def equally_many(**given) -> None:
-    """Raise ``StudyError`` when arguments that go together, one entry each, are not equally many; None stands for left out."""
+def equally_many(**given: Sized | None) -> None:
+    """Raise ``StudyError`` when arguments that go together are not equally many (None: not given)."""
     counts = {name: len(values) for name, values in given.items() if values is not None}
     if len(set(counts.values())) > 1:
-        raise StudyError(
-            f"{', '.join(f'{n} {name}' for name, n in counts.items())} were given; they go together one by one, so give "
-            "equally many."
-        )
+        listed = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise StudyError(f"{listed} were given; they go together one by one, so give equally many.")
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, or a file where a folder should be, into a ``StudyError`` that says what to do."""
+    """Turn a full or read-only disk, or a file in the way, into a ``StudyError`` with advice."""
     try:
         yield
     except OSError as e:

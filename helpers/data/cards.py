@@ -60,7 +60,7 @@ def code_version(name: str, w: World) -> str:
         part = waiting.pop()
         if part not in needed:
             needed[part] = artifacts.code(part, w)
-            waiting += artifacts.ARTIFACTS[part].needs
+            waiting += artifacts.ARTIFACTS[part].needs.split()
     return hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from helpers import worlds
 from helpers.engine import sources
@@ -19,113 +20,77 @@ MEASURED = "pocket"  # the world in which the costs below were measured
 
 @dataclass(frozen=True)
 class Spec:
-    """What an artifact depends on: the module that builds it, world settings, other artifacts, shipped files of the package.
+    """What an artifact depends on: a builder, settings, other artifacts and shipped files.
 
-    ``builder`` is a module below ``helpers`` ("{backend}" stands for the world's own package), or the name of a function that this
-    package supplies. The source of the builder and of all that it imports is part of the key.
+    ``builder`` is a module below ``helpers`` ("{backend}" stands for the world's own package), or
+    the name of a function that this package supplies. Its source, and that of all that it imports,
+    is part of the key. ``settings`` and ``needs`` (other artifacts) are names, spaces between them.
     """
 
     notebook: str
     cost: str
     builder: str
-    settings: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
+    settings: str = ""
+    needs: str = ""
     files: tuple[str, ...] = ()
 
 
-RENDERED = ("image_size", "pool.seed")
+CARD = ("pocket/weights/card.json",)
+FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
+PROMPTS = "robustness.task robustness.prompts robustness.prompted"
 ARTIFACTS = {
-    "pool": Spec("00", "under a minute", "open_pool", ("image_size", "pool")),
+    "pool": Spec("00", "under a minute", "open_pool", "image_size pool"),
     "benchmarks": Spec(
-        "00", "under a minute", "benchmark", (*RENDERED, "pool.benchmark_per_class")
+        "00", "under a minute", "benchmark", "image_size pool.seed pool.benchmark_per_class"
     ),
     "upstream": Spec(
-        "00",
-        "seconds with the committed weights",
-        "{backend}.train.upstream",
-        ("pool.upstream", "upstream"),
-        ("pool",),
-        ("pocket/weights/card.json",),
+        "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
     "quality": Spec(
-        "00",
-        "a minute",
-        "quality",
-        ("seed", "synthesis", "finetune"),
-        ("pool", "benchmarks", "upstream"),
+        "00", "a minute", "quality", "seed synthesis finetune", "pool benchmarks upstream"
     ),
-    "captions": Spec("01", "half a minute", "study.captions", ("seed", "captions"), ("upstream",)),
+    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
     "synthetic": Spec(
-        "02", "five minutes", "study.synthesis", ("synthesis", "clip"), ("captions", "upstream")
+        "02", "five minutes", "study.synthesis", "synthesis clip", "captions upstream"
     ),
-    "samples": Spec("02", "seconds", "study.synthesis", ("synthesis",), ("upstream",)),
-    "embeddings": Spec(
-        "03",
-        "a minute",
-        "study.embeddings",
-        ("clip", "retrieval.index"),
-        ("pool", "benchmarks", "upstream"),
-    ),
-    "retrieved": Spec("03", "a minute", "study.retrieval", ("retrieval",), ("pool", "embeddings")),
+    "samples": Spec("02", "seconds", "study.synthesis", "synthesis", "upstream"),
+    "embeddings": Spec("03", "a minute", "study.embeddings", "clip", "pool benchmarks upstream"),
+    "retrieved": Spec("03", "a minute", "study.retrieval", "retrieval", "pool embeddings"),
     "finetuned": Spec(
-        "04",
-        "five minutes",
-        "study.finetune",
-        ("seed", "finetune"),
-        ("synthetic", "retrieved", "benchmarks"),
+        "04", "five minutes", "study.finetune", "seed finetune", "synthetic retrieved benchmarks"
     ),
-    "fidelity": Spec("05", "seconds", "study.analysis", ("analysis.judged",), ("finetuned",)),
-    "analysed": Spec("05", "three minutes", "study.analysis", ("seed", "analysis"), ("finetuned",)),
-    "shifted": Spec("06", "half a minute", "shifted", (*RENDERED, "scaling.shifted_per_class")),
+    "fidelity": Spec("05", "seconds", "study.analysis", "analysis.judged", "finetuned"),
+    "analysed": Spec("05", "three minutes", "study.analysis", "seed analysis", "finetuned"),
+    "shifted": Spec(
+        "06", "half a minute", "shifted", "image_size pool.seed scaling.shifted_per_class"
+    ),
     "arms": Spec(
-        "06",
-        "four minutes",
-        "study.arms",
-        (
-            "seed",
-            "synthesis",
-            "clip",
-            "scaling.sizes",
-            "scaling.guidances",
-            "scaling.prompts",
-            "scaling.generators",
-        ),
-        ("finetuned", "shifted"),
+        "06", "four minutes", "study.arms", f"seed synthesis clip {FACTORS}", "finetuned shifted"
     ),
     "paired": Spec(
         "06",
         "two minutes",
         "study.pairs",
-        ("seed", "synthesis", "scaling.pairs", "robustness"),
-        ("finetuned", "shifted"),
+        "seed synthesis scaling.pairs robustness",
+        "finetuned shifted",
     ),
-    "scaled": Spec("06", "two minutes", "study.scaling", ("seed", "scaling"), ("arms",)),
+    "scaled": Spec("06", "two minutes", "study.scaling", "seed scaling", "arms"),
     "rarity": Spec(
         "06 -p intervention=True",
         "eight minutes",
         "intervention",
-        ("seed", "upstream", "synthesis", "clip", "scaling"),
-        ("finetuned",),
+        "seed upstream synthesis clip scaling",
+        "finetuned",
     ),
     "probes": Spec(
         "07",
         "half a minute",
         "probe_sets",
-        (*RENDERED, "pool.benchmark_per_class", "robustness.probe_images"),
+        "image_size pool.seed pool.benchmark_per_class robustness.probe_images",
     ),
-    "prompted": Spec(
-        "07",
-        "half a minute",
-        "study.arms",
-        ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
-        ("finetuned",),
-    ),
+    "prompted": Spec("07", "half a minute", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
     "robust": Spec(
-        "07",
-        "five minutes",
-        "study.robustness",
-        ("seed", "robustness"),
-        ("finetuned", "probes", "prompted"),
+        "07", "five minutes", "study.robustness", "seed robustness", "finetuned probes prompted"
     ),
 }
 
@@ -137,19 +102,19 @@ def spec(name: str) -> Spec:
     return ARTIFACTS[name]
 
 
-def _setting(w: World, dotted: str):
+def _setting(w: World, dotted: str) -> Any:
     value = functools.reduce(getattr, dotted.split("."), w)
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
-def key(name: str, w: World, **variant) -> str:
-    """The hash that names an artifact: over its settings, variant, code, what lies outside, and the keys of what it is made from."""
+def key(name: str, w: World, **variant: str) -> str:
+    """The hash that names an artifact: of all that it depends on."""
     parts = {
         "name": name,
         "backend": w.backend,
         "variant": variant,
-        "settings": {s: _setting(w, s) for s in spec(name).settings},
-        "needs": {n: key(n, w) for n in spec(name).needs},
+        "settings": {s: _setting(w, s) for s in spec(name).settings.split()},
+        "needs": {n: key(n, w) for n in spec(name).needs.split()},
         "code": code(name, w),
         "outside": worlds.backend(w).outside(w).get(name),
     }
@@ -157,7 +122,7 @@ def key(name: str, w: World, **variant) -> str:
 
 
 def code(name: str, w: World) -> dict[str, str]:
-    """What an artifact of this world depends on by itself: modules and shipped files, each with the hash of what it says."""
+    """Modules and shipped files that an artifact depends on by itself, each with its hash."""
     builder = spec(name).builder.replace("{backend}", w.backend)
     seam = worlds.backend(w).SEAM
     module = seam[builder].partition(":")[0] if builder in seam else f"helpers.{builder}"

@@ -1,58 +1,77 @@
-"""The Jupyter kernel in which the runner executes notebooks: started once, as if fresh for each of them."""
+"""The Jupyter kernel in which the runner executes notebooks: started once, as if fresh for each."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jupyter_client import AsyncKernelClient, KernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
 from helpers.engine import gpu, workers
 from helpers.errors import StudyError
 
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+NAME = "python3"
+FORGET = "import helpers.engine.kernel as kernel; kernel.forget(get_ipython())"
+QUIET = ["--IPKernelApp.log_level=50", "--HistoryManager.hist_file=:memory:"]
+
+
+class ThisInterpreter(KernelSpecManager):
+    """Finds one kernel: the interpreter that is running, whatever kernels are installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The command that starts this interpreter as a kernel."""
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name=kernel_name, language="python")
+
 
 @contextlib.contextmanager
-def started(folder: str) -> Iterator:
-    """A running kernel of this interpreter that works in ``folder``, as its jupyter_client manager; stopped at the end."""
-    from jupyter_client import AsyncKernelClient, KernelManager
-
+def started(folder: str) -> Iterator[KernelManager]:
+    """A running kernel that works in ``folder``, as its manager; stopped at the end."""
+    # With a Ray it has much to stop. Else it would only wait for a process that ignores it.
+    patience = 30.0 if gpu.ray_address() else 1.0
     manager = KernelManager(
-        kernel_name=_name(), client_factory=AsyncKernelClient, shutdown_wait_time=_seconds_to_stop()
+        kernel_name=NAME,
+        kernel_spec_manager=ThisInterpreter(),
+        client_factory=AsyncKernelClient,
+        shutdown_wait_time=patience,
     )
-    manager.start_kernel(
-        cwd=folder,
-        extra_arguments=["--IPKernelApp.log_level=50", "--HistoryManager.hist_file=:memory:"],
-    )
+    manager.start_kernel(cwd=folder, extra_arguments=QUIET)
     try:
         yield manager
     finally:
         manager.shutdown_kernel()
 
 
-def empty(manager) -> None:
-    """Have the kernel forget all that a notebook left in it. Raises ``StudyError`` when it does not answer."""
+def empty(manager: KernelManager) -> None:
+    """Have the kernel forget what a notebook left in it; ``StudyError`` when it does not answer."""
     client = manager.blocking_client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        reply = client.execute_interactive(
-            "import helpers.engine.kernel; helpers.engine.kernel.forget(get_ipython())", timeout=60
-        )["content"]
+        reply = client.execute_interactive(FORGET, timeout=60)["content"]
         if reply["status"] != "ok":
             raise RuntimeError(f"{reply['ename']}: {reply['evalue']}")
     except (RuntimeError, TimeoutError) as e:
         raise StudyError(
-            f"the notebooks' kernel does not answer ({e}). What was finished is kept: run the same command again."
+            f"the notebooks' kernel does not answer ({e}). What was finished is kept: run the same "
+            "command again."
         ) from e
     finally:
         client.stop_channels()
 
 
-def forget(shell) -> None:
-    """Within the kernel: drop its variables, and the helpers with all they remember (models, images, worker processes).
+def forget(shell: InteractiveShell) -> None:
+    """Within the kernel: drop its variables, and the helpers with models, images and workers.
 
-    Torch, open_clip and diffusers stay loaded: importing them takes longer than many a notebook of a small world.
+    Torch, open_clip and diffusers stay loaded: importing them takes longer than many a notebook of
+    a small world.
     """
     workers.release()
     dunders = {n: v for n, v in shell.user_ns.items() if n.startswith("__") and n.strip("_")}
@@ -61,25 +80,4 @@ def forget(shell) -> None:
     shell.reset()
     shell.user_ns.update(dunders)  # multiprocessing asks for __spec__
     gc.collect()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        sys.modules["torch"].cuda.empty_cache()
-
-
-def _seconds_to_stop() -> float:
-    """A kernel with a Ray has much to stop; another has nothing, but would wait for a helper of multiprocessing that ignores it."""
-    return 30.0 if gpu.ray_address() else 1.0
-
-
-def _name() -> str:
-    """A kernel of this interpreter, whatever other kernels are installed under the name python3."""
-    from ipykernel.kernelspec import install
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    found = KernelSpecManager().get_all_specs().get("python3")
-    if found and os.path.realpath(found["spec"]["argv"][0]) in (
-        os.path.realpath(sys.executable),
-        "python",
-    ):
-        return "python3"
-    install(kernel_name="study", prefix=sys.prefix, display_name="Study")
-    return "study"
+    gpu.forget()

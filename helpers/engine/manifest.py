@@ -1,7 +1,8 @@
-"""The list of an artifact's files with their sizes and hashes: written when all of them are there, held against them later.
+"""The list of an artifact's files with sizes and hashes: written last, held against them later.
 
-Every file must have its size. Small files, and files changed since the list was written, must also have the same sha256. So a
-large file that decays on the disk, its time unchanged, is not noticed: for that all of a store would have to be read in every run.
+Every file must have its size. Small files, and files changed since the list was written, must also
+have the same sha256. So a large file that decays on the disk, its time unchanged, is not noticed:
+for that, all of a store would have to be read in every run.
 """
 
 from __future__ import annotations
@@ -16,41 +17,41 @@ from pathlib import Path
 from helpers.errors import StudyError
 
 NAME = "manifest.json"
-SMALL = (
-    2**20
-)  # bytes; all smaller files of a pocket store, 38 MB, are hashed in 0.1 s, all files, 1.3 GB, in a second or more
+SMALL = 2**20  # bytes: all smaller files of a pocket store are hashed in a tenth of a second
 
 
 def listed(folder: Path) -> dict[str, list]:
-    """What a manifest says: the path of every file in ``folder``, relative to it, with its size in bytes and its sha256."""
+    """What a manifest says: every file below ``folder``, relative to it, with [bytes, sha256]."""
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name not in (NAME, ".lock"))
     return {str(f.relative_to(folder)): [f.stat().st_size, _digest(f, *_state(f))] for f in files}
 
 
 def verify(folder: Path) -> None:
-    """Raise ``StudyError`` when the files in ``folder`` are not what its manifest says, or that cannot be read."""
+    """Raise ``StudyError`` when the files in ``folder`` are not what its manifest says."""
+    file = folder / NAME
     try:
-        written, rows = (folder / NAME).stat().st_mtime_ns, json.loads((folder / NAME).read_text())
-        expected = [
-            (folder / file, int(size), str(digest)) for file, (size, digest) in rows.items()
-        ]
+        written = file.stat().st_mtime_ns
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        expected = [(folder / f, int(size), str(digest)) for f, (size, digest) in rows.items()]
     except (OSError, ValueError, TypeError, AttributeError) as e:
-        raise StudyError(
-            f"{folder / NAME} is not the list of files that it should be ({e})."
-        ) from e
+        raise StudyError(f"{file} is not the list of files that it should be ({e}).") from e
     if not expected:
-        raise StudyError(f"{folder / NAME} lists no files.")
-    late = False
-    for file, size, digest in expected:
-        found, changed = _state(file) if file.is_file() else (0, 0)
-        if found != size:
-            raise StudyError(f"{file} has {found} bytes instead of {size}.")
-        if (size < SMALL or changed > written) and _digest(file, found, changed) != digest:
-            raise StudyError(f"{file} holds other bytes than when it was made.")
-        late |= size >= SMALL and changed > written
-    if late:  # large and unharmed, as after a copy that kept no times: not to be read again by the next process
+        raise StudyError(f"{file} lists no files.")
+    changed = [_large_and_changed(*row, written) for row in expected]
+    if any(changed):
+        # large and unharmed, as after a copy that kept no times: not to be read again next time
         with contextlib.suppress(OSError):
-            os.utime(folder / NAME)
+            os.utime(file)
+
+
+def _large_and_changed(file: Path, size: int, digest: str, written: int) -> bool:
+    """Whether a file is large and younger than the manifest; ``StudyError`` when it is another."""
+    found, changed = _state(file) if file.is_file() else (0, 0)
+    if found != size:
+        raise StudyError(f"{file} has {found} bytes instead of {size}.")
+    if (size < SMALL or changed > written) and _digest(file, found, changed) != digest:
+        raise StudyError(f"{file} holds other bytes than when it was made.")
+    return size >= SMALL and changed > written
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -60,5 +61,5 @@ def _state(file: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=16_384)
 def _digest(file: Path, size: int, changed: int) -> str:
-    with open(file, "rb") as f:
+    with file.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

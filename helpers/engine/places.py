@@ -11,10 +11,10 @@ NOTEBOOKS = TOP / "notebooks"
 
 
 def root() -> Path:
-    """Where runs are kept: ``$STUDY_RUNS``, or ``.runs`` beside the package."""
-    return Path(os.environ.get("STUDY_RUNS") or TOP / ".runs")
+    """Where runs are kept: ``$STUDY_RUNS``, or ``.runs`` beside the package; an absolute path."""
+    return Path(os.environ.get("STUDY_RUNS") or TOP / ".runs").absolute()
 
 
 def figures_root() -> Path:
-    """Where figures are kept: ``$STUDY_FIGURES``, or ``figures`` beside the package."""
-    return Path(os.environ.get("STUDY_FIGURES") or TOP / "figures")
+    """Where figures are kept: ``$STUDY_FIGURES``, or ``figures`` beside the package; absolute."""
+    return Path(os.environ.get("STUDY_FIGURES") or TOP / "figures").absolute()

@@ -10,7 +10,7 @@ from helpers.worlds import World
 
 
 def rng(world: World, *names: object) -> np.random.Generator:
-    """A generator that depends on the world's seed and ``names`` only, not on what was drawn before."""
+    """A generator that depends on the world's seed and ``names`` only."""
     return np.random.default_rng(entropy(world.seed, *names))
 
 

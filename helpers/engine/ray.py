@@ -1,9 +1,10 @@
-"""The same shards on many machines: Ray under ``gpu.starmap``, reached by the runner's ``--ray`` or by ``$STUDY_RAY``.
+"""The same shards on many machines: Ray under ``workers.starmap`` (``--ray``, ``$STUDY_RAY``).
 
-Assumed of the machines: the store (``$STUDY_RUNS``, or ``.runs`` beside the package) and ``$STUDY_PAPER`` lie on a file
-system that all of them see at the same path; Python, Ray and what ``requirements.txt`` names have the same versions; the
-processors are of one kind, as another kind rounds floats otherwise. The package itself travels with the tasks. Tasks read
-from the store and send back what they made; this process writes it.
+Assumed of the machines: the store (``$STUDY_RUNS``, or ``.runs`` beside the package) and
+``$STUDY_PAPER`` lie on a file system that all of them see at the same path; Python, Ray and what
+``requirements.txt`` names have the same versions; the processors are of one kind, as another kind
+rounds floats otherwise. The package itself travels with the tasks. Tasks read from the store and
+send back what they computed; this process writes it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from helpers.engine import gpu, places
 from helpers.errors import StudyError
 
-RETRIES = (
-    3  # of a task whose process or machine died; errors of the task itself are not tried again
-)
-AHEAD = 2  # tasks handed out per core or GPU: the next one is there when one ends, and few results wait in memory
+RETRIES = 3  # of a task whose process or machine died; its own errors are not tried again
+AHEAD = 2  # tasks handed out per core or GPU: one runs, and the next is there when it ends
 PATIENCE = 5  # seconds for a head node to answer
 VALID = (
-    "Valid: local (a Ray on this machine), HOST:PORT of a head node started by `ray start --head`, auto (the cluster that "
-    "this machine is part of). Without --ray and STUDY_RAY the study runs in processes of this machine."
+    "Valid: local (a Ray on this machine), HOST:PORT of a head node started by `ray start --head`, "
+    "auto (the cluster that this machine is part of). Without --ray and STUDY_RAY the study runs "
+    "in processes of this machine."
 )
 
 
@@ -40,63 +41,46 @@ def check(address: str) -> None:
         connect(address).shutdown()
 
 
-def connect(address: str):
-    """The module ``ray``, connected: to a Ray of this machine's cores (``local``), or to the cluster at ``address``.
+def connect(address: str) -> Any:
+    """The module ``ray``, connected: to this machine (``local``) or to the cluster at ``address``.
 
-    A connection that this process has already is kept. Raises ``StudyError`` when Ray is not installed, cannot be started,
-    or there is none at ``address``.
+    A connection that this process has already is kept. Raises ``StudyError`` when Ray is not
+    installed, cannot be started, or there is none at ``address``.
     """
-    _show_token(address)
+    if address != "local" and _token_is_kept():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # newer clusters ask for it
     ray = _imported(address)
     if ray.is_initialized():
         return ray
-    _answers(address)
+    _see_that_somebody_listens(address)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-    if address == "local":
-        path = os.pathsep.join(
-            p for p in (str(places.PACKAGE.parent), os.environ.get("PYTHONPATH")) if p
-        )
-        own = {
-            "num_cpus": gpu.cores(),
-            "include_dashboard": False,
-            "runtime_env": {"env_vars": {"PYTHONPATH": path}},
-        }
-    else:
-        own = {"runtime_env": {"py_modules": [str(places.PACKAGE)]}}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **_options(address))
     except Exception as e:  # Ray raises a bare Exception when its parts are not up in time
-        raise StudyError(
-            f"Ray {address!r} could not be {'started' if address == 'local' else 'joined'}: "
-            f"{_first_line(e)} {VALID}"
-        ) from e
+        verb = "started" if address == "local" else "joined"
+        raise StudyError(f"Ray {address!r} could not be {verb}: {_first_line(e)} {VALID}") from e
     return ray
 
 
-def _show_token(address: str) -> None:
-    """Newer clusters ask for the token that ``ray start`` left; Ray sends it when told so, and one that asks for none does not mind."""
-    kept = (
-        os.environ.get("RAY_AUTH_TOKEN")
-        or os.environ.get("RAY_AUTH_TOKEN_PATH")
-        or (Path.home() / ".ray" / "auth_token").exists()
-    )
-    if kept and address != "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _imported(address: str):
+def _imported(address: str) -> Any:
     try:
         import ray
     except ImportError as e:
         raise StudyError(
-            f"Ray was asked for ({address!r}), but is not installed. Install it here and on all machines, in one "
-            "version: pip install ray. Or leave out --ray (and STUDY_RAY): the study then runs on this machine."
+            f"Ray was asked for ({address!r}), but is not installed. Install it here and on all "
+            "machines, in one version: pip install ray. Or leave out --ray (and STUDY_RAY): the "
+            "study then runs on this machine."
         ) from e
     return ray
 
 
-def _answers(address: str) -> None:
-    """Raise ``StudyError`` if nobody listens at ``HOST:PORT``; Ray by itself would wait for minutes."""
+def _token_is_kept() -> bool:
+    variables = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return any(map(os.environ.get, variables)) or (Path.home() / ".ray" / "auth_token").exists()
+
+
+def _see_that_somebody_listens(address: str) -> None:
+    """Raise ``StudyError`` if nobody does at ``HOST:PORT``; Ray itself would wait for minutes."""
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")
@@ -108,28 +92,44 @@ def _answers(address: str) -> None:
         raise StudyError(f"no Ray answers at {address!r} ({e}). {VALID}") from e
 
 
+def _options(address: str) -> dict[str, Any]:
+    """How Ray is started on this machine, or told to carry the package to others."""
+    if address != "local":
+        return {"runtime_env": {"py_modules": [str(places.PACKAGE)]}}
+    path = [str(places.TOP), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return {
+        "num_cpus": gpu.cores(),
+        "include_dashboard": False,
+        "runtime_env": {"env_vars": variables},
+    }
+
+
 def _first_line(e: Exception) -> str:
     return (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".") + "."
 
 
 def starmap(
     fn: Callable, jobs: Sequence[tuple], address: str, uses_gpu: bool = True
-) -> Iterator[tuple[int, object]]:
-    """Yield ``(i, fn(*jobs[i]))`` as results come in, computed by Ray tasks; what ``workers.starmap`` does for one machine.
+) -> Iterator[tuple[int, Any]]:
+    """Yield ``(i, fn(*jobs[i]))`` as results come in: Ray tasks instead of local processes.
 
-    A task gets what it would have here: one GPU if ``fn`` would use it and this process has one, otherwise one core and
-    a single thread. It is started again when its process or machine dies; those still open are stopped when the
-    caller stops. An error of ``fn`` is raised as it is. On GPUs Ray gives every task a fresh process, which loads its
-    models anew. Raises ``StudyError`` when the cluster has no such device, or a task died each time.
+    A task gets what it would have here: one GPU if ``fn`` would use it and this process has one,
+    otherwise one core and a single thread. It is started again when its process or machine dies;
+    those still open are stopped when the caller stops. An error of ``fn`` is raised as it is.
+    Raises ``StudyError`` when the cluster has no such device, or a task died each time.
     """
     ray = connect(address)
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"
     task = ray.remote(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=RETRIES)(_task)
-    environment, store_seen = _environment(kind), places.root().is_dir()
-    left, running = iter(enumerate(jobs)), {}
+    environment = _environment(kind)
+    store_seen = places.root().is_dir()
+    waiting = iter(enumerate(jobs))
+    running: dict[Any, int] = {}
     try:
         while True:
-            for i, job in islice(left, max(0, AHEAD * _slots(ray, address, kind) - len(running))):
+            room = AHEAD * _slots(ray, address, kind) - len(running)
+            for i, job in islice(waiting, max(0, room)):
                 running[task.remote(environment, store_seen, fn, *job)] = i
             if not running:
                 return
@@ -137,64 +137,53 @@ def starmap(
             value = _result(ray, done)
             yield running.pop(done), value
     finally:
-        for ref in running if ray.is_initialized() else ():
-            ray.cancel(ref, force=True)
+        if ray.is_initialized():
+            for ref in running:
+                ray.cancel(ref, force=True)
 
 
-def _slots(ray, address: str, kind: str) -> int:
+def _slots(ray: Any, address: str, kind: str) -> int:
     """How many tasks run at a time just now; machines may come and go."""
     slots = int(ray.cluster_resources().get(kind, 0))
     if not slots:
+        way_out = " Or set CUDA_VISIBLE_DEVICES to nothing to compute on CPUs." * (kind == "GPU")
         raise StudyError(
-            f"the Ray cluster {address!r} offers no {kind}, but this process computes on one. Add machines with a "
-            f"{kind}"
-            + (
-                ", or set CUDA_VISIBLE_DEVICES to nothing to compute on CPUs."
-                if kind == "GPU"
-                else "."
-            )
+            f"the Ray cluster {address!r} offers no {kind}, but this process computes on one. Add "
+            f"machines with a {kind}.{way_out}"
         )
     return slots
 
 
-def _result(ray, ref):
+def _result(ray: Any, ref: Any) -> Any:
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as e:
         raise e.cause from e
     except ray.exceptions.RayError as e:
         raise StudyError(
-            f"a shard was lost {1 + RETRIES} times on Ray, most likely for want of memory ({_first_line(e)}) What was "
-            "finished is kept: run the same command again to go on."
+            f"a shard was lost {1 + RETRIES} times on Ray, most likely for want of memory "
+            f"({_first_line(e)}) What was finished is kept: run the same command again to go on."
         ) from e
 
 
 def _environment(kind: str) -> dict[str, str]:
-    """What a task has to know of this process: where the data are, and how many cores and GPUs it would have here."""
-    folders = {
-        n: os.path.abspath(os.environ[n]) for n in ("STUDY_PAPER", "HF_HOME") if os.environ.get(n)
-    }
-    one_core = (
-        {}
-        if kind == "GPU"
-        else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
-    )
-    return {
-        "STUDY_RUNS": str(places.root().absolute()),
-        "STUDY_HEADLESS": "1",
-        "STUDY_RAY": "",
-        **folders,
-        **one_core,
-    }
+    """What a task has to know of this process: where the data are, and what it may use."""
+    variables = {"STUDY_RUNS": str(places.root()), "STUDY_HEADLESS": "1", "STUDY_RAY": ""}
+    for name in ("STUDY_PAPER", "HF_HOME"):
+        if os.environ.get(name):
+            variables[name] = str(Path(os.environ[name]).absolute())
+    if kind == "CPU":
+        variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    return variables
 
 
-def _task(environment: dict[str, str], store_seen: bool, fn: Callable, *job):
-    """Runs in a process of Ray; ``store_seen``: the store is there, and has to be seen from here too."""
+def _task(environment: dict[str, str], store_seen: bool, fn: Callable, *job: Any) -> Any:
+    """Runs in a process of Ray; where the store was seen at home, it must be seen here too."""
     os.environ.update(environment)
     if store_seen and not Path(environment["STUDY_RUNS"]).is_dir():
         raise StudyError(
-            f"machine {socket.gethostname()} does not see the store {environment['STUDY_RUNS']}. Set STUDY_RUNS to a "
-            "folder on a file system that all machines share."
+            f"machine {socket.gethostname()} does not see the store {environment['STUDY_RUNS']}. "
+            "Set STUDY_RUNS to a folder on a file system that all machines share."
         )
     if "OMP_NUM_THREADS" in environment:
         gpu.single_threaded()

@@ -1,7 +1,7 @@
-"""Which source files a module depends on: what it imports, and what that imports, within this package.
+"""Which modules of this package a module depends on: what it imports, and what that imports.
 
-Keys of artifacts are made of these (engine/artifacts.py). ``worlds`` and ``errors`` are left out: they hold settings, which count
-by their values, and messages, which no result depends on.
+Keys of artifacts are made of their sources (engine/artifacts.py). ``worlds`` and ``errors`` are
+left out: they hold settings, which count by their values, and messages, which no result needs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def path_of(module: str) -> Path:
 
 @functools.cache  # a source edited during a run does not change what the run looks for
 def _text(module: str) -> str:
-    """A module's source without what editors change by themselves: ends of lines, spaces before them."""
+    """A module's source without what editors change by themselves: space at ends of lines."""
     lines = path_of(module).read_text(encoding="utf-8").splitlines()
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
@@ -55,7 +55,7 @@ def imported(module: str) -> frozenset[str]:
 
 @functools.cache
 def behind_seam(module: str, backend: str) -> frozenset[str]:
-    """The modules of the package ``backend`` in which the functions are that a module asks it for."""
+    """The modules of the package ``backend`` whose functions a module asks for."""
     table = importlib.import_module(f"helpers.{backend}").SEAM
     return frozenset(
         table[name].partition(":")[0] for name in SEAM.findall(_text(module)) if name in table
@@ -64,7 +64,10 @@ def behind_seam(module: str, backend: str) -> frozenset[str]:
 
 @functools.cache
 def closure(module: str, backend: str) -> tuple[str, ...]:
-    """``module`` and all modules that it depends on in worlds of this backend, in order of name; () where there is no such module."""
+    """``module`` and all that it depends on in worlds of this backend, in order of name.
+
+    It is empty where there is no such module.
+    """
     if not path_of(module).is_file():
         return ()
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Artifacts on disk: content-addressed, written shard by shard, finished when the manifest is there."""
+"""Artifacts on disk: named by content, written shard by shard, finished with their manifest."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from helpers.engine import manifest, workers
-from helpers.engine.artifacts import MEASURED, key, spec
-from helpers.engine.places import root
+from helpers.engine import artifacts, manifest, places, workers
 from helpers.engine.randomness import entropy
 from helpers.errors import StudyError, writing
 from helpers.worlds import World
@@ -47,36 +46,41 @@ class Artifact:
         return np.load(self.path / file, mmap_mode="r")
 
 
-def folder(name: str, w: World, **variant) -> Path:
+def folder(name: str, w: World, **variant: str) -> Path:
     """Where an artifact is or will be."""
-    label = "-".join(
-        [name, *(f"{k}={v}" for k, v in sorted(variant.items())), key(name, w, **variant)]
-    )
-    return root() / w.name / "store" / label
+    variants = [f"{k}={v}" for k, v in sorted(variant.items())]
+    label = "-".join([name, *variants, artifacts.key(name, w, **variant)])
+    return places.root() / w.name / "store" / label
 
 
-def unfinished(name: str, w: World, *what) -> Path:
+def finished(name: str, w: World, **variant: str) -> bool:
+    """Whether an artifact is there: its manifest is written last."""
+    return (folder(name, w, **variant) / manifest.NAME).exists()
+
+
+def unfinished(name: str, w: World, *what: object) -> Path:
     """Where a long job of an artifact keeps its state until it is done; ``what`` says which job."""
-    return root() / w.name / "unfinished" / f"{name}-{key(name, w)}-{entropy(*what):016x}.pt"
+    file = f"{name}-{artifacts.key(name, w)}-{entropy(*what):016x}.pt"
+    return places.root() / w.name / "unfinished" / file
 
 
-def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:
-    """Build an artifact, or load it if it is there. ``build(folder)`` writes files; the manifest is written last.
+def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
+    """Build an artifact, or load it if it is there; prints one line.
 
-    A killed build goes on in the same folder, so ``build`` should use ``fill`` and skip what exists. ``variant`` names
-    one of several artifacts of a kind (``generator="short"``). Raises ``StudyError`` when nothing can be written.
+    ``build(folder)`` writes files; the manifest is written last. A killed build goes on in the same
+    folder, so ``build`` should use ``fill`` and skip what exists. ``variant`` names one of several
+    artifacts of a kind (``generator="short"``). Raises ``StudyError`` when nothing can be written.
     """
-    path, start = folder(name, w, **variant), time.monotonic()
-    if (path / manifest.NAME).exists():
+    path = folder(name, w, **variant)
+    start = time.monotonic()
+    if finished(name, w, **variant):
         print(f"{name}: found {path.name}")
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        workers.prepare_workers()
+        workers.prepare()
         with _alone(path):
-            if not (
-                path / manifest.NAME
-            ).exists():  # another process may have finished it meanwhile
+            if not finished(name, w, **variant):  # another process may have finished it meanwhile
                 build(path)
                 _write_manifest(path)
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
@@ -84,10 +88,17 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
     return load(name, w, **variant)
 
 
+def get(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
+    """The artifact, without a word where it is finished; else as ``make`` builds it."""
+    if finished(name, w, **variant):
+        return load(name, w, **variant)
+    return make(name, w, build, **variant)
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process builds in this folder; a killed process leaves no lock behind."""
-    with open(path / ".lock", "w") as lock:
+    with (path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -98,17 +109,18 @@ def _write_manifest(path: Path) -> None:
     write(path / manifest.NAME, manifest.listed(path))
 
 
-def load(name: str, w: World, **variant) -> Artifact:
-    """A finished artifact. Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged.
+def load(name: str, w: World, **variant: str) -> Artifact:
+    """A finished artifact.
 
-    Which damage is noticed, and at what cost: helpers/engine/manifest.py.
+    Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged. Which
+    damage is noticed, and at what cost: engine/manifest.py.
     """
-    about, path = spec(name), folder(name, w, **variant)
-    command = f"python -m helpers.run {w.name} {about.notebook}" + (
-        f" --seed {w.seed}" if w.seed else ""
-    )
-    if not (path / manifest.NAME).exists():
-        cost = f"   ({about.cost})" if w.name == MEASURED else ""
+    spec = artifacts.spec(name)
+    path = folder(name, w, **variant)
+    seed = f" --seed {w.seed}" if w.seed else ""
+    command = f"python -m helpers.run {w.name} {spec.notebook}{seed}"
+    if not finished(name, w, **variant):
+        cost = f"   ({spec.cost})" if w.name == artifacts.MEASURED else ""
         raise MissingArtifact(
             f"{name} for world {w.name!r} not found (looked in {path}). Run: {command}{cost}"
         )
@@ -129,8 +141,9 @@ def fill(
 ) -> list[Path]:
     """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
 
-    Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With ``parallel`` the work is
-    spread over processes (``fn`` must be importable); what is written does not depend on their number or order.
+    Tables go to ``.parquet``, arrays to ``.npy``, mappings to ``.json``, bytes to anything. With
+    ``parallel`` the work is spread over processes (``fn`` must be importable); what is written does
+    not depend on their number or order. Returns the files of all jobs.
     """
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
     results = workers.starmap(fn, list(missing.values()), parallel, uses_gpu)
@@ -140,25 +153,27 @@ def fill(
     return [path / file for file in jobs]
 
 
-def write(path: Path, value) -> Path:
-    """Write a table, array, mapping or bytes, chosen by the file's ending: temporary file, fsync, rename."""
+def write(path: Path, value: Any) -> Path:
+    """Write a table, array, mapping or bytes, chosen by the file's ending; all of it or nothing."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as f:
+        with temporary.open("wb") as file:
             if hasattr(value, "write_parquet"):  # a polars frame
-                value.write_parquet(f)
+                value.write_parquet(file)
             elif path.suffix == ".parquet":
-                value.to_parquet(f, index=False)
+                value.to_parquet(file, index=False)
+            elif hasattr(value, "save"):  # images that are still on disk
+                value.save(file)
             elif path.suffix == ".npy":
-                value.save(f) if hasattr(value, "save") else np.save(f, value, allow_pickle=False)
+                np.save(file, value, allow_pickle=False)
             elif path.suffix == ".json":
-                f.write(json.dumps(value, indent=1, sort_keys=True).encode())
+                file.write(json.dumps(value, indent=1, sort_keys=True).encode())
             else:
-                f.write(value)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
+                file.write(value)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
     return path
 
 
@@ -168,34 +183,35 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as e:
         raise StudyError(
-            f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run again."
+            f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run "
+            "again."
         ) from e
 
 
 def free(path: Path) -> int:
     """Bytes that are free where ``path`` is going to be."""
-    return shutil.disk_usage(
-        next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    ).free
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free
 
 
 def check_disk(path: Path, need: int) -> None:
-    """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` is going to be."""
+    """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` will be."""
     if free(path) < need:
         raise StudyError(
-            f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are free. "
-            "Free some space or set STUDY_RUNS to a folder on a larger disk."
+            f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are "
+            "free. Free some space or set STUDY_RUNS to a folder on a larger disk."
         )
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
-    """Go through ``items`` with a bar in JupyterLab, or with one line at the end when ``STUDY_HEADLESS=1``."""
+    """Go through ``items`` with a bar in JupyterLab, with one line at the end in the runner."""
     if os.environ.get("STUDY_HEADLESS") != "1":
         from tqdm.auto import tqdm
 
         yield from tqdm(items, desc=label, total=total)
         return
-    start, n = time.monotonic(), 0
+    start = time.monotonic()
+    n = 0
     for item in items:
         yield item
         n += 1

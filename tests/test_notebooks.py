@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers import run
+from helpers.engine import catalogue
 
 COLUMNS = {
     "04_accuracy_vs_size": ["task", "source", "n", "seed", "metric", "accuracy"],
@@ -50,14 +51,14 @@ def table(top, name):
 
 
 def test_all_notebooks_ran(smoke):
-    assert list(smoke[1]) == [p.stem for p in run.notebooks().values()] and len(smoke[1]) >= 6
+    assert list(smoke[1]) == [p.stem for p in catalogue.notebooks().values()] and len(smoke[1]) >= 6
     for name in smoke[1]:
         assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06", "07"])
 def test_declared_figures_exist_with_alt_text(smoke, number):
-    for name in declared(run.notebooks()[number]):
+    for name in declared(catalogue.notebooks()[number]):
         png = smoke[0] / "figures" / "smoke" / f"{name}.png"
         assert 60 <= len(Image.open(png).text["Description"]) <= 300, name
         assert name in (smoke[0] / "figures" / "README.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from helpers import run, worlds
 from helpers.data import shards, tables
 from helpers.data.shards import fetch_tar, tar_bytes, to_image_folder
-from helpers.engine import catalogue, figures, places, randomness, store
+from helpers.engine import catalogue, figures, notebooks, places, randomness, store
 from helpers.errors import StudyError
 from helpers.measure import inference
 from helpers.pocket.render.pictures import subject
@@ -47,7 +47,7 @@ def test_bad_input_is_one_line_with_the_way_out(capsys, arguments, words):
 def test_list_names_every_notebook(capsys):
     assert run.main(["pocket", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(run.notebooks()) and all(line.endswith("?") for line in lines)
+    assert len(lines) == len(catalogue.notebooks()) and all(line.endswith("?") for line in lines)
     assert run.main(["--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "world pocket; for another: python -m helpers.run WORLD --list",
@@ -66,27 +66,23 @@ def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
     store.write(
         tmp_path / "smoke" / "00_timing.csv", b"notebook,seconds\n02_image_synthesis,12.3\n"
     )
-    shipped = catalogue.times(places.TOP / "figures" / "pocket" / "00_timing.csv")
-    lines = run.listing("smoke").splitlines()
+    shipped = catalogue.times("pocket", places.TOP / "figures")
+    lines = catalogue.listing("smoke").splitlines()
     assert " 12 s  Image" in lines[2] and "est." not in lines[2]
     assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[
         3
     ] and "not measured" not in "".join(lines)
-    assert "est. GPU-days for a million images" in run.listing("paper", ["02"])
-    assert "est. GPU-hours  Robustness" in run.listing("paper", ["07"])
-    assert (
-        catalogue._estimate(run.notebooks()["02"], "smoke", {})
-        == "five minutes + seconds in pocket"
-    )
+    assert "est. GPU-days for a million images" in catalogue.listing("paper", ["02"])
+    assert "est. GPU-hours  Robustness" in catalogue.listing("paper", ["07"])
     (tmp_path / "smoke" / "00_timing.csv").write_text("something else")
     with pytest.raises(StudyError, match=r"00_timing\.csv.*delete it"):
-        run.listing("smoke")
+        catalogue.listing("smoke")
 
 
 def test_parameters_take_the_types_of_their_defaults():
-    path = run.notebooks()["00"]
-    other = run.notebooks()["01"]
-    made = run._parameters([path, other], {"seed": "3", "retrain": "True", "world": "smoke"})
+    path = catalogue.notebooks()["00"]
+    other = catalogue.notebooks()["01"]
+    made = run.typed_parameters([path, other], "smoke", None, {"seed": "3", "retrain": "True"})
     assert made == {
         path: {"seed": 3, "retrain": True, "world": "smoke"},
         other: {"seed": 3, "world": "smoke"},
@@ -104,15 +100,17 @@ def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
         and len(message.splitlines()) == 1
     )
     assert not (tmp_path / "runs" / "smoke" / "store").exists()
-    monkeypatch.setattr(run, "_execute", lambda path, *_: pytest.fail(f"started with {path.stem}"))
+    monkeypatch.setattr(
+        notebooks, "execute", lambda path, *_: pytest.fail(f"started with {path.stem}")
+    )
     code, message = status(capsys, "smoke", "02", "04")
     assert code == 1 and "python -m helpers.run smoke 01" in message
     run._check_reads(
-        "smoke", {run.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")}
+        "smoke", {catalogue.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")}
     )  # each finds what one before makes
 
 
-ERRORS = "from helpers.worlds import NotKnown, StudyError"
+ERRORS = "from helpers.errors import NotKnown, StudyError"
 
 
 @pytest.fixture
@@ -120,7 +118,7 @@ def notebook(tmp_path, monkeypatch):
     """Makes 00_tiny the only notebook, with some code in its last cell; runs and figures in a temporary folder."""
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setattr(catalogue, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(places, "NOTEBOOKS", tmp_path)
 
     def make(code):
         cells = [
@@ -199,7 +197,7 @@ def test_a_broken_figure_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
     store.write(tmp_path / "smoke" / "03_funnel.png", b"no picture")
     with pytest.raises(StudyError, match=r"03_funnel\.png.*notebook 03 draws it again"):
-        run.write_gallery()
+        notebooks.write_gallery()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +249,7 @@ def test_settings_take_all_that_fits():
         w.finetune.synthetic_beyond,
         w.retrieval.decontaminate,
     ) == (3, 3, 0, ())
-    for name in ("smoke", "workstation", "paper"):  # what the worlds themselves say passes
+    for name in ("smoke", "paper"):  # what the worlds themselves say passes
         w = worlds.WORLDS[name]
         parts = {
             part: vars(getattr(w, part))
@@ -352,7 +350,7 @@ def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
         alt in shown["text/html"]
         and Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
     )
-    assert alt in run.write_gallery().read_text()
+    assert alt in notebooks.write_gallery().read_text()
 
 
 def test_intervals():

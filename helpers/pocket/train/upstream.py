@@ -23,7 +23,7 @@ from helpers.pocket.train import diffusion, judges, language
 from helpers.pocket.world.pool import open_pool
 from helpers.worlds import World
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 VOCABULARY = 1_500
 START, END = "<|startoftext|>", "<|endoftext|>"  # CLIP's special tokens
 NOUN = {"aircraft": " aircraft", "cars": " car"}  # appended to class names in prompts [C]

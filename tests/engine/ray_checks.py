@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import run, worlds
+from helpers import worlds
 from helpers.data import scan
-from helpers.engine import gpu, ray, store, workers
+from helpers.engine import gpu, places, ray, store, workers
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.pocket.train import upstream
@@ -235,7 +235,7 @@ def test_another_process_joins_by_address_and_brings_the_package(on_ray, tmp_pat
     environment = {
         **os.environ,
         "STUDY_RAY": address,
-        "PYTHONPATH": os.pathsep.join([str(run.TOP), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(places.TOP), *sys.path]),
     }
     environment.pop(
         "RAY_AUTH_MODE", None

@@ -81,7 +81,7 @@ def digests(folder):
     }
 
 
-CODE = "from tests.test_store import build, W; from helpers.engine import store; store.make('captions', W, build)"
+CODE = "from tests.engine.test_store import build, W; from helpers.engine import store; store.make('captions', W, build)"
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.9, 1.6])
@@ -222,11 +222,11 @@ def test_one_core_needs_no_other_process(monkeypatch):
 PRODUCT = """
 import hashlib, sys
 import numpy as np, threadpoolctl
-from helpers import gpu
+from helpers.engine import gpu, workers
 
 threadpoolctl.threadpool_limits(int(sys.argv[1]))
 x = np.random.default_rng(0).normal(size=(1_400, 142)).astype(np.float32)
-workers._start_worker()
+workers._start_worker(None)
 print(hashlib.sha256(x[:, :128] @ x[:128, 128:]).hexdigest())
 """
 
@@ -244,7 +244,7 @@ def test_what_a_worker_computes_does_not_depend_on_the_number_of_cores():
 
 WAITING = """
 import os, time
-from helpers import gpu
+from helpers.engine import gpu, workers
 
 if __name__ == "__main__":
     gpu.cores = lambda: 2
@@ -269,17 +269,17 @@ def gone(pid, patience=20.0):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
 def test_workers_end_with_a_killed_main_process(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     main = subprocess.Popen(
         [sys.executable, str(tmp_path / "waiting.py")],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
     )
-    workers = main.stdout.readline().split()
+    pids = main.stdout.readline().split()
     main.kill()
     main.wait()
-    assert workers and all(gone(pid) for pid in workers)
+    assert pids and all(gone(pid) for pid in pids)
 
 
 def test_a_dead_worker_is_explained(two_cores):
@@ -293,8 +293,7 @@ def test_several_gpus_have_a_process_each(monkeypatch):
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     monkeypatch.setattr(gpu, "gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    workers._processes.cache_clear()
+    workers.release()
     seen = dict(workers.starmap(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 12))
     assert sorted(seen) == list(range(12)) and set(seen.values()) <= {"4", "7"}
-    workers._processes(2).shutdown()
-    workers._processes.cache_clear()
+    workers.release()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from helpers import run
-from helpers.engine import workers
+from helpers.engine import places, workers
 from helpers.errors import StudyError
 
 
@@ -46,8 +46,8 @@ def test_shards_on_a_local_ray():
     for _ in range(2):
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", "tests/ray_checks.py"],
-                cwd=run.TOP,
+                [sys.executable, "-m", "pytest", "-q", "tests/engine/ray_checks.py"],
+                cwd=places.TOP,
                 capture_output=True,
                 text=True,
                 timeout=240,

@@ -5,14 +5,13 @@ import os
 import nbformat
 import pytest
 
-from helpers import run
-from helpers.engine import kernel
+from helpers.engine import kernel, notebooks, places
 from helpers.errors import StudyError
 
 
 @pytest.fixture(scope="module")
 def manager(tmp_path_factory):
-    with kernel.started(str(run.TOP)) as manager:
+    with kernel.started(str(places.TOP)) as manager:
         yield manager
 
 
@@ -38,12 +37,12 @@ def alive(pid):
 def test_a_notebook_finds_nothing_of_the_one_before(manager):
     asked(
         manager,
-        "import sys, numpy, os, subprocess; from helpers import worlds; worlds.WORLDS['mine'] = left = 1",
+        "import sys, numpy, os, subprocess; from helpers import worlds; from helpers.engine import gpu, workers; worlds.WORLDS['mine'] = left = 1",
     )
     assert "left" in asked(manager, "print(dir())")
     asked(manager, "gpu.cores = lambda: 2")
     workers = set(
-        asked(manager, "print(*(pid for _, pid in gpu.starmap(os.getpid, [()] * 4)))").split()
+        asked(manager, "print(*(pid for _, pid in workers.starmap(os.getpid, [()] * 4)))").split()
     )
     assert workers and all(alive(pid) for pid in workers)
     kernel.empty(manager)
@@ -72,6 +71,6 @@ def test_a_killed_kernel_is_told_in_one_line(manager, tmp_path):
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     with pytest.raises(StudyError, match="00_killed: the kernel was killed.*same command"):
-        run._execute(path, tmp_path / "copy.ipynb", {}, manager)
+        notebooks.execute(path, tmp_path / "copy.ipynb", {}, manager)
     with pytest.raises(StudyError, match="does not answer"):
         kernel.empty(manager)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.engine import store
+from helpers.engine import report, store
 from helpers.measure import inference
 from helpers.study import analysis, captions, finetune, scaling
 from helpers.worlds import World
+
+AXLES = ("axles", "one axle", "two or more axles")  # over all classes, and apart
 
 
 def over_seeds(results: pd.DataFrame, keys: Sequence[str], value: str = "value") -> pd.DataFrame:
@@ -72,7 +74,7 @@ def gaps(results: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
         for metric in finetune.METRICS:
             for n in shared:
                 difference = 100 * finetune.gap(results, task, metric, n)
-                rows.append((task, metric, n, *inference.interval(difference)))
+                rows.append((task, report.words(metric), n, *inference.interval(difference)))
     return pd.DataFrame(rows, columns=["task", "metric", "n", "gap", "low", "high"])
 
 
@@ -94,11 +96,11 @@ def matches(results: pd.DataFrame, tasks: Sequence[str], metric: str) -> pd.Data
 def details(fidelity: pd.DataFrame, axles: pd.Series) -> pd.DataFrame:
     """Notebook 05: how often each detail is right: ``source, attribute, images, correct, share, low, high``.
 
-    ``axles`` (class -> their number): they are counted over all classes and then apart, as "one axle" and "two or more axles".
+    ``axles`` (class -> their number): they are counted over all classes and then apart, as ``AXLES`` says.
     """
     apart = fidelity[fidelity["attribute"] == "axles"]
     several = apart["class"].map(axles) > 1
-    apart = apart.assign(attribute=np.where(several, "two or more axles", "one axle"))
+    apart = apart.assign(attribute=np.where(several, AXLES[2], AXLES[1]))
     counts = pd.concat([fidelity, apart]).groupby(["source", "attribute"])[["images", "correct"]]
     total = counts.sum().reset_index()
     total["share"] = total["correct"] / total["images"]
@@ -119,7 +121,7 @@ def changes(results: pd.DataFrame, by: str) -> pd.DataFrame:
         wide = runs.pivot(index="seed", columns=by, values="accuracy")
         for value in wide.columns[1:]:
             change = 100 * (wide[value] - wide.iloc[:, 0])
-            rows.append((metric, value, *inference.interval(change)))
+            rows.append((report.words(metric), value, *inference.interval(change)))
     return pd.DataFrame(rows, columns=["metric", by, "mean", "low", "high"])
 
 
@@ -130,7 +132,7 @@ def differences(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Data
     for arm, other in pairs:
         for metric in analysis.METRICS:
             difference = 100 * (accuracy.loc[arm, metric] - accuracy.loc[other, metric])
-            rows.append((arm, other, metric, *inference.interval(difference)))
+            rows.append((arm, other, report.words(metric), *inference.interval(difference)))
     return pd.DataFrame(rows, columns=["arm", "other", "metric", "mean", "low", "high"])
 
 

@@ -1,6 +1,6 @@
 """Sentences computed from results, as Markdown: no number in a notebook's prose is typed.
 
-A sentence is written once, as a template with the names of a table's columns; every row of the table fills it.
+A sentence about every row of a table is a template that names the table's columns (``rows``).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def points(mean: float, low: float, high: float) -> str:
 
 
 def includes_zero(intervals: pd.DataFrame) -> pd.Series:
-    """Which intervals, from ``low`` to ``high``, include zero: they leave the sign of a difference open."""
+    """Which intervals, ``low`` to ``high``, include zero: the sign of the difference is open."""
     return (intervals["low"] <= 0) & (intervals["high"] >= 0)
 
 

@@ -19,13 +19,16 @@ AXLES = ("axles", "one axle", "two or more axles")  # over all classes, and apar
 
 
 def over_seeds(results: pd.DataFrame, keys: Sequence[str], value: str = "value") -> pd.DataFrame:
-    """Mean of ``value`` over the rows of each key, with its 95 % interval: ``keys``, ``mean, low, high``."""
+    """Mean of ``value`` per key with its 95 % interval: columns ``keys``, ``mean, low, high``."""
     rows = [(*key, *inference.interval(part[value])) for key, part in results.groupby(keys)]
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 
 def stacked(heights: Iterable[float], gap: float) -> list[float]:
-    """Heights in ascending order, moved up as little as keeps neighbours ``gap`` apart: places for labels."""
+    """Places of labels: ascending heights, moved up where neighbours were less than ``gap`` apart.
+
+    None is moved further up than needed.
+    """
     places: list[float] = []
     for height in heights:
         places.append(max(height, places[-1] + gap) if places else height)
@@ -33,7 +36,10 @@ def stacked(heights: Iterable[float], gap: float) -> list[float]:
 
 
 def repeats(artifact: store.Artifact, tasks: Sequence[str]) -> pd.DataFrame:
-    """Notebook 01: the share of written captions that repeat an earlier one, a column per form: ``task, rounds``, forms."""
+    """Notebook 01: the share of written captions that repeat an earlier one.
+
+    Columns ``task``, ``rounds`` (how often the model was asked), and a share per form in ``KINDS``.
+    """
     rows = []
     for task in tasks:
         files = artifact.files(f"raw/{task}-*.parquet")
@@ -52,9 +58,10 @@ def repeats(artifact: store.Artifact, tasks: Sequence[str]) -> pd.DataFrame:
 def copies_dropped(
     tables: Mapping[str, pd.DataFrame], truth: pd.DataFrame
 ) -> tuple[pd.Series, pd.Series]:
-    """Notebook 03: which candidates decontamination dropped: of the planted copies of test images, and of the others.
+    """Notebook 03: whether decontamination dropped a candidate.
 
-    ``tables`` holds the candidates of each task, ``truth`` what the pool's pictures show.
+    First the candidates that are planted copies of test images, then the others. ``tables`` holds
+    the candidates of each task, ``truth`` what the pool's pictures show.
     """
     leaked = truth["test_copy_of"].to_numpy() >= 0
     kind = truth["kind"].to_numpy()
@@ -65,7 +72,10 @@ def copies_dropped(
 
 
 def gaps(results: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """Notebook 04: retrieved minus synthetic at every size that both have: ``task, metric, n, gap, low, high``, in points."""
+    """Notebook 04: retrieved minus synthetic accuracy at every size that both have, in points.
+
+    Columns ``task, metric, n, gap``, and ``low, high`` (95 % over seeds); ``metric`` in words.
+    """
     rows = []
     for task in tasks:
         trained = results[(results["task"] == task) & (results["n"] > 0)]
@@ -79,9 +89,10 @@ def gaps(results: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
 
 
 def matches(results: pd.DataFrame, tasks: Sequence[str], metric: str) -> pd.DataFrame:
-    """Notebook 04: the synthetic images that reach what the fewest and the most retrieved ones do.
+    """Notebook 04: how many synthetic images match the fewest and the most retrieved ones.
 
-    Columns ``task, n, accuracy, match``; ``match`` is ``inf`` where no number of synthetic images that was tried does.
+    Columns ``task, n, accuracy, match``: ``match`` synthetic images are as good as ``n`` retrieved
+    ones, ``inf`` where no number that was tried is.
     """
     retrieved = results[(results["source"] == "retrieved") & (results["metric"] == metric)]
     rows = []
@@ -94,9 +105,10 @@ def matches(results: pd.DataFrame, tasks: Sequence[str], metric: str) -> pd.Data
 
 
 def details(fidelity: pd.DataFrame, axles: pd.Series) -> pd.DataFrame:
-    """Notebook 05: how often each detail is right: ``source, attribute, images, correct, share, low, high``.
+    """Notebook 05: how often each detail is right, over all classes.
 
-    ``axles`` (class -> their number): they are counted over all classes and then apart, as ``AXLES`` says.
+    Columns ``source, attribute, images, correct, share``, and ``low, high`` (95 %). ``axles`` maps
+    classes to their number of axles, which are counted over all classes and apart (``AXLES``).
     """
     apart = fidelity[fidelity["attribute"] == "axles"]
     several = apart["class"].map(axles) > 1
@@ -111,9 +123,9 @@ def details(fidelity: pd.DataFrame, axles: pd.Series) -> pd.DataFrame:
 
 
 def changes(results: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Notebook 05: accuracy against that at the first value of ``by``, seed by seed, in points.
+    """Notebook 05: accuracy minus that at the first value of ``by``, seed by seed, in points.
 
-    Columns ``metric``, ``by``, ``mean, low, high`` (95 %), a row per metric and later value.
+    Columns ``metric`` (in words), ``by``, ``mean, low, high`` (95 %), a row per later value.
     """
     rows = []
     for metric in analysis.METRICS:
@@ -126,7 +138,10 @@ def changes(results: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Notebook 05: one arm's accuracy minus another's, seed by seed: ``arm, other, metric, mean, low, high``, in points."""
+    """Notebook 05: the accuracy of one arm minus that of another, seed by seed, in points.
+
+    Columns ``arm, other, metric`` (in words), ``mean, low, high`` (95 %).
+    """
     accuracy = runs.set_index(["arm", "seed"])[list(analysis.METRICS)]
     rows = []
     for arm, other in pairs:
@@ -136,7 +151,47 @@ def differences(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Data
     return pd.DataFrame(rows, columns=["arm", "other", "metric", "mean", "low", "high"])
 
 
+def decided(differences: pd.DataFrame, size: int, seeds: int) -> str:
+    """Notebook 05: how many of ``differences`` leave zero out, and which, in words.
+
+    ``size`` and ``seeds`` are the images of an arm and the runs on it.
+    """
+    include = report.includes_zero(differences)
+    template = "{arm} against {other}, {metric}: {mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+    others = report.listed(report.rows(differences[~include], template), between="; ")
+    enough = "too few" if include.mean() > 0.5 else "enough, for the others,"
+    return (
+        f"Arm by arm against what it varies, seed by seed, {include.sum()} of {len(differences)} "
+        f"differences have an interval that includes zero: {size} images and {seeds} seeds are "
+        f"{enough} to put arms in an order. The others: {others}."
+    )
+
+
+def similarity(scores: pd.DataFrame, keep: str, share: float) -> str:
+    """Notebook 05: whose CLIP similarity is higher after filtering, in words.
+
+    ``scores`` has ``source`` and ``score``; ``keep`` names rule and filter of the retrieved images,
+    such as "word+top". Of drawn images the best ``share`` of each class was kept.
+    """
+    medians = scores.groupby("source")["score"].median()
+    drawn = medians["synthetic"]
+    real = medians["retrieved"]
+    ahead = "drawn" if drawn > real else "retrieved"
+    rule = keep.rsplit("+", 1)[1]
+    filters = (
+        f"Both are the best {share:.0%} of each class, so a filter by this number prefers"
+        if rule == "top"
+        else f"These are two filters: drawn images are the best {share:.0%} of each class by this "
+        f"very number, retrieved ones what lies above one threshold on another text (`{rule}`). So "
+        "the difference is partly the filter's; a cut at one value would prefer"
+    )
+    return (
+        f"Median similarity: retrieved {real:.3f}, drawn {drawn:.3f}. {filters} {ahead} images, "
+        "whatever their details."
+    )
+
+
 def last_three_sizes(w: World, results: pd.DataFrame, arm: str) -> pd.Series:
-    """Notebook 06: the exponents of an arm fitted to its three largest sizes only: evaluation set -> k."""
+    """Notebook 06: exponents of an arm on its three largest sizes alone: evaluation set -> k."""
     runs = results[results["arm"] == arm]
     return scaling.fit(w, runs, runs["n"].unique()[-3], runs["n"].max()).set_index("eval_set")["k"]

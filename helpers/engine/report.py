@@ -13,6 +13,9 @@ import pandas as pd
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
+# For ``rows``: a difference in percentage points with its interval, "+1.2 points (-0.3 to +2.7)".
+POINTS = "{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+
 
 def text(*paragraphs: str) -> Markdown:
     """Paragraphs to show; empty ones are left out."""
@@ -53,11 +56,6 @@ def listed(items: Iterable, none: str = "none", between: str = ", ") -> str:
 def words(name: str) -> str:
     """The name of a column or metric as words: "zero_shot" is "zero shot"."""
     return name.replace("_", " ")
-
-
-def points(mean: float, low: float, high: float) -> str:
-    """A difference in percentage points with its interval: "+1.2 points (-0.3 to +2.7)"."""
-    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
 def includes_zero(intervals: pd.DataFrame) -> pd.Series:

@@ -157,7 +157,7 @@ def decided(differences: pd.DataFrame, size: int, seeds: int) -> str:
     ``size`` and ``seeds`` are the images of an arm and the runs on it.
     """
     include = report.includes_zero(differences)
-    template = "{arm} against {other}, {metric}: {mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+    template = "{arm} against {other}, {metric}: " + report.POINTS
     others = report.listed(report.rows(differences[~include], template), between="; ")
     enough = "too few" if include.mean() > 0.5 else "enough, for the others,"
     return (

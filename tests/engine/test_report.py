@@ -55,7 +55,7 @@ def test_words_of_a_name():
 
 
 def test_points_carry_signs_and_an_interval():
-    assert report.points(1.25, -0.3, 2.8) == "+1.2 points (-0.3 to +2.8)"
+    assert report.rows(GAPS[:1], report.POINTS) == ["+1.2 points (-0.3 to +2.8)"]
 
 
 def test_which_intervals_include_zero():

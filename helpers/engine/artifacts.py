@@ -116,7 +116,7 @@ ARTIFACTS = {
     "prompted": Spec(
         "07",
         "half a minute",
-        "study.arms",
+        "study.prompts",
         ("seed", "synthesis", "robustness.task", "robustness.prompts", "robustness.prompted"),
         ("finetuned",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -120,7 +121,7 @@ def power_law(
     means = [(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")]
     rows = np.array(means)
     inside = (rows[:, 0] >= low) & (rows[:, 0] <= high)
-    style = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
+    style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
     for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
         n, mean, below, above = rows[chosen].T
         ax.errorbar(n, mean, [mean - below, above - mean], mfc=face, label=text, **style)
@@ -136,7 +137,7 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
 
     The x axis gets ticks at their ends. Nothing is drawn where ``table`` has no rows.
     """
-    style = {"color": "0.5", "mfc": "white", "ms": 8, "lw": 1}
+    style: dict[str, Any] = {"color": "0.5", "mfc": "white", "ms": 8, "lw": 1}
     for marker, (name, part) in zip("*PXv", table.groupby(group), strict=False):
         label = f"PUBLISHED, ImageNet: {what}{name}"
         ax.plot(part["n"], part[y], marker + ":", label=label, **style)
@@ -154,7 +155,7 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
     ordered = table.sort_values(["thinned", "pool"])
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
         for _, part in ordered.groupby("class"):
-            style = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
+            style: dict[str, Any] = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
             if part["thinned"].any():
                 style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
             ax.plot([0, 1], part[column], marker="o", **style)

@@ -107,13 +107,13 @@ def make(w: World) -> store.Artifact:
 
 def _build(path: Path, w: World) -> None:
     probe_sets(w)  # made before workers start, as are the tower and the drawings
+    jobs: dict[str, tuple] = {}
     if w.robustness.checkpoints:
-        jobs = {f"runs/{i:04d}.parquet": (w, *model) for i, model in enumerate(finished(w))}
+        jobs |= {f"runs/{i:04d}.parquet": (w, *model) for i, model in enumerate(finished(w))}
         store.fill(path, jobs, run_checkpoint, "models probed")
     else:
         worlds.backend(w).clip_folder(w)
         prompts.draw(w)
-        jobs = {}
         for family, source, n, seed in plan(w):
             file = f"runs/{family}-{source.replace(' ', '-')}-{n:06d}-{seed}.parquet"
             jobs[file] = (w, family, source, n, seed)
@@ -219,7 +219,7 @@ def reliability(sets: ProbeSets, logits: Logits) -> dict[str, float]:
 
 def out_of_distribution(sets: ProbeSets, logits: Logits) -> dict[str, float]:
     """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
-    values = {}
+    values: dict[str, float] = {}
     known = metrics.ood_scores(logits["original"])
     for kind in ("near", "far"):
         if f"ood_{kind}" in logits:

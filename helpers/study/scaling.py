@@ -8,7 +8,7 @@ the finished runs is in ``study/exponents.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +39,15 @@ def make(w: World) -> store.Artifact:
 
 def _build(path: Path, w: World) -> None:
     folder = store.load("arms", w).path
-    most_drawn = sizes(w, folder, "synthetic")[-1]
-    steps = (
+    added = (0, sizes(w, folder, "synthetic")[-1])
+    steps: tuple[tuple[str, Callable, Iterable, str], ...] = (
         ("runs", run, arms.arms(w), "arms trained at all sizes"),
-        ("few_real", few_real, (0, most_drawn), "few-real arms trained"),
+        ("few_real", few_real, added, "few-real arms trained"),
         ("metrics", judged, arms.sets(w), "arms judged"),
     )
-    finished = {}
     for name, function, values, label in steps:
         jobs = {f"{name}/{value}.parquet": (w, folder, value) for value in values}
-        finished[name] = store.fill(path, jobs, function, label)
-    for name, files in finished.items():
+        files = store.fill(path, jobs, function, label)
         table = pd.concat([store.read_table(file) for file in files], ignore_index=True)
         store.write(path / f"{name}.parquet", table)
 
@@ -60,7 +58,7 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def sizes(w: World, folder: Path, name: str) -> list[int]:
-    """The sizes that an arm is trained at, increasing; ``folder`` is that of the artifact ``arms``.
+    """The sizes that an arm is trained at; ``folder`` is that of the artifact ``arms``.
 
     These are the common ones, and further doublings for the sources that offer more. Raises
     ``StudyError`` on an arm with fewer images than the smallest size.
@@ -80,76 +78,69 @@ def sizes(w: World, folder: Path, name: str) -> list[int]:
 
 
 def subset(w: World, folder: Path, name: str, n: int, seed: int) -> np.ndarray:
-    """Positions of ``n`` images of a set, classes balanced.
-
-    The subset for n lies inside the one for 2 n of the same seed.
-    """
+    """Positions of ``n`` images of a set, classes balanced; inside those for 2 n of the seed."""
     labels = arms.images_of(w, folder, name).labels
     return nested_subset(labels, n, randomness.rng(w, "scaling", "subset", name, seed))
 
 
 def run(w: World, folder: Path, name: str) -> pd.DataFrame:
-    """One arm at all its sizes and seeds, trained as one ensemble: the columns of ``measured``."""
-    members = [
-        {"arm": name, "n": n, "seed": seed}
-        for n in sizes(w, folder, name)
-        for seed in range(w.scaling.seeds)
-    ]
+    """One arm at all its sizes and seeds: a table of ``measured``."""
+    asked = sizes(w, folder, name)
     if name == "mixed":
-        shares = [{"retrieved": m["n"] - m["n"] // 2, "synthetic": m["n"] // 2} for m in members]
-    else:
-        shares = [{name: m["n"]} for m in members]
-    return measured(w, folder, members, shares)
+        return measured(
+            w, folder, name, {n: {"retrieved": n - n // 2, "synthetic": n // 2} for n in asked}
+        )
+    return measured(w, folder, name, {n: {name: n} for n in asked})
 
 
 def few_real(w: World, folder: Path, added: int) -> pd.DataFrame:
-    """Growing numbers of real images of the task, each with the same number of drawn ones added.
+    """Growing numbers of real images of the task, always with the same number of drawn ones.
 
-    The columns are those of ``measured`` and ``added``.
+    A table of ``measured`` with the column ``added``; ``n`` is the number of real images.
     """
-    alone = [0] if added else []
-    members = [
-        {"arm": FEW_REAL, "n": n, "seed": seed, "added": added}
-        for n in (*alone, *sizes(w, folder, "train"))
-        for seed in range(w.scaling.seeds)
-    ]
-    shares = [{"train": m["n"], "synthetic": added} for m in members]
-    return measured(w, folder, members, shares)
+    asked = sizes(w, folder, "train")
+    if added:
+        asked = [0, *asked]
+    shares = {n: {"train": n, "synthetic": added} for n in asked}
+    table = measured(w, folder, FEW_REAL, shares)
+    table.insert(3, "added", added)
+    return table
 
 
 def measured(
-    w: World, folder: Path, members: Sequence[dict], shares: Sequence[Mapping[str, int]]
+    w: World, folder: Path, name: str, shares: Mapping[int, Mapping[str, int]]
 ) -> pd.DataFrame:
-    """Train one head per member and evaluate it class by class on every evaluation set.
+    """Train an ensemble, a head per size and seed, and evaluate it class by class on every set.
 
-    A member trains on as many images of each set as its entry of ``shares`` says; all entries name
-    the same sets. Columns: those of the members, then ``eval_set, class, images, loss, top1``, the
-    mean cross-entropy in nats over the ``images`` of a class and their accuracy (0..1).
+    ``shares``: size -> the number of images of each set, the same sets at all sizes. Columns:
+    ``arm, n, seed, eval_set, class, images, loss, top1``, the mean cross-entropy in nats over the
+    ``images`` of a class and their accuracy (0..1).
     """
     classes = tables.benchmark(w, arms.scaled_task(w)).classes
-    parts = list(shares[0])
+    parts = list(next(iter(shares.values())))
     part_labels = [arms.images_of(w, folder, part).labels for part in parts]
     first = dict(zip(parts, np.cumsum([0, *map(len, part_labels)]), strict=False))
+    members = [(n, seed) for n in shares for seed in range(w.scaling.seeds)]
     subsets = [
         np.concatenate(
-            [first[part] + subset(w, folder, part, n, m["seed"]) for part, n in share.items()]
+            [first[part] + subset(w, folder, part, m, seed) for part, m in shares[n].items()]
         )
-        for m, share in zip(members, shares, strict=True)
+        for n, seed in members
     ]
     features = np.concatenate([arms.embedding(folder, part) for part in parts], axis=1)
+    labels = np.concatenate(part_labels)
     # The same start at every size and in every arm.
-    seeds = [randomness.entropy(w.seed, "head", m["seed"]) for m in members]
-    trained = heads.train(
-        features, np.concatenate(part_labels), subsets, seeds, len(classes), w.scaling
-    )
+    seeds = [randomness.entropy(w.seed, "head", seed) for _, seed in members]
+    trained = heads.train(features, labels, subsets, seeds, len(classes), w.scaling)
     rows = []
     for eval_set, split in arms.evaluation_sets(w).items():
         embedded = arms.embedding(folder, eval_set)[0]
         loss, top1 = heads.evaluate(trained, embedded, split.labels, len(classes))
         images = np.bincount(split.labels, minlength=len(classes))
-        for i, member in enumerate(members):
-            table = pd.DataFrame({**member, "eval_set": eval_set, "class": classes})
-            rows.append(table.assign(images=images, loss=loss[i], top1=top1[i]))
+        for i, (n, seed) in enumerate(members):
+            of_member = {"arm": name, "n": n, "seed": seed, "eval_set": eval_set, "class": classes}
+            of_member |= {"images": images, "loss": loss[i], "top1": top1[i]}
+            rows.append(pd.DataFrame(of_member))
     return pd.concat(rows, ignore_index=True)
 
 

@@ -77,7 +77,7 @@ def test_prompts_with_descriptions_and_train_captions(small_world):
     )
     assert set(prompts.LEAKS) == {"alt text", "training captions"}
     with pytest.raises(
-        StudyError, match="unknown kind of prompt 'template'. Did you mean 'templates'"
+        StudyError, match=r"unknown kind of prompt 'template'. Did you mean 'templates'"
     ):
         prompts.prompts(small_world, "aircraft", "template")
 

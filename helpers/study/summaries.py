@@ -18,7 +18,8 @@ from helpers.study import prompts, robustness
 from helpers.study.robustness import ABLATED, FAMILIES, MODEL, PROMPTED, SOURCES
 from helpers.worlds import World
 
-ONE_NUMBER = (  # probe and setting; a probe's number is the mean over its settings here,
+# The one number of a probe is the mean over those of its settings that are listed here, ...
+ONE_NUMBER = (
     ("accuracy", "test"),
     ("renditions", "accuracy"),
     ("context", "P2"),
@@ -28,8 +29,9 @@ ONE_NUMBER = (  # probe and setting; a probe's number is the mean over its setti
     ("shape", "shape_bias"),
     ("background", "gap"),
 )
-AVERAGED = ("corruption", "corruption_3d", "fgsm", "pgd")  # or over all settings, radius 0 apart
-RELATIVE = (*AVERAGED, "renditions", "context")  # accuracies, which a share of the clean one suits
+# ... or over all its settings without radius 0, which is no attack.
+AVERAGED = ("corruption", "corruption_3d", "fgsm", "pgd")
+RELATIVE = ("renditions", *AVERAGED, "context")  # accuracies, which a share of the clean one suits
 
 
 def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:

@@ -42,6 +42,11 @@ def test_summary_averages_settings_and_divides_by_clean():
     assert set(shares["probe"]) == {"pgd"} and shares["value"].max() == pytest.approx(0.17 / 0.5)
 
 
+def test_relative_probes_stand_in_the_order_of_their_panels():
+    panels = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")
+    assert panels == summaries.RELATIVE
+
+
 def test_settings_that_are_no_headline_do_not_count():
     rows = [
         ("ood", "near-entropy-auroc", 0.6),

@@ -213,11 +213,6 @@ def test_shape_bias_by_hand():
             "unknown severity",
         ),
         (lambda: families.train(W, "supervized", None, None, None, 0), "Did you mean 'supervised'"),
-        (lambda: robustness.training_images(W, "real", 4, 0), "unknown source 'real'"),
-        (
-            lambda: robustness.task(worlds.get("smoke", tasks=("cars",))),
-            "unknown task in world 'smoke' 'flowers'",
-        ),
         (lambda: pocket.probe_sets(W, "boats"), "unknown task"),
         (lambda: paper.probe_sets(worlds.get("paper"), "cars"), "probe sets of 'imagenet' only"),
         (
@@ -435,45 +430,6 @@ def test_families_start_from_the_same_tower_and_end_with_the_same_architecture(t
     )
 
 
-def test_attack_reports_every_radius_and_clean(toy):
-    model = families.train(W, "supervised", toy.train, toy.train, toy, 0)
-    rows = robustness.attack(W, model, toy.test, 0)
-    assert set(rows) == {(a, e) for a in ("fgsm", "pgd") for e in ("0", "1", "4")}
-    assert all(rows["pgd", e] <= rows["fgsm", e] + 1e-9 for e in ("0", "1", "4"))
-
-
-def test_mixed_takes_half_of_each(monkeypatch):
-    def offered(w, task, source):
-        labels = np.arange(40) % 4
-        return Split(
-            np.zeros((40, 2, 2, 3), np.uint8), labels, pd.DataFrame({"from": [source] * 40})
-        )
-
-    monkeypatch.setattr(robustness.tables, "source_set", offered)
-    made = robustness.training_images(W, "mixed", 9, 0)
-    assert (
-        made.facts["from"].value_counts().to_dict() == {"retrieved": 5, "synthetic": 4}
-        and len(made) == 9
-    )
-    assert len(robustness.training_images(W, "synthetic", 9, 0)) == 9
-
-
-def test_a_kind_of_prompt_is_a_source(monkeypatch):
-    seen = []
-
-    def prompted(w, kind):
-        seen.append(kind)
-        return Split(
-            np.zeros((8, 2, 2, 3), np.uint8),
-            np.arange(8) % 4,
-            pd.DataFrame({"caption": [kind] * 8}),
-        )
-
-    monkeypatch.setattr(robustness.arms, "prompted", prompted)
-    assert len(robustness.training_images(W, "templates", 4, 0)) == 4 and seen == ["templates"]
-    assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
-
-
 def test_texts_are_embedded_as_by_the_tower_itself(toy):
     made = families.untrained(W, 0)
     captions = [
@@ -689,77 +645,6 @@ def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp
         "pgd",
     } <= set(table["probe"])
     assert list(table)[:4] == robustness.MODEL and np.isfinite(table["value"]).all()
-
-
-def made_up(shift):
-    """Results of three seeds: the clone's shape bias is ``shift`` above real's, everything else equal."""
-    rows = []
-    for family in robustness.FAMILIES:
-        for seed in range(3):
-            for source in robustness.SOURCES:
-                value = 0.4 + 0.01 * seed + shift * (source == "synthetic")
-                rows += [
-                    (family, source, 10, seed, *row)
-                    for row in (
-                        ("shape", "shape_bias", value),
-                        ("shape", "shape_hits", 9.0),
-                        ("accuracy", "clean", 0.5),
-                        ("accuracy", "test", 0.5),
-                        ("pgd", "0", 0.5),
-                        ("pgd", "1", 0.1 + 0.01 * seed),
-                        ("pgd", "2", 0.2 + 0.01 * seed),
-                    )
-                ]
-    return pd.DataFrame(rows, columns=[*robustness.MODEL, "probe", "setting", "value"])
-
-
-def test_summary_averages_settings_and_divides_by_clean():
-    table = (
-        robustness.summary(made_up(0))
-        .query("family == 'supervised' and source == 'mixed' and seed == 1")
-        .set_index("probe")["value"]
-    )
-    assert table.to_dict() == pytest.approx({"accuracy": 0.5, "pgd": 0.16, "shape": 0.41})
-    shares = robustness.summary(made_up(0), relative=True)
-    assert set(shares["probe"]) == {"pgd"} and shares["value"].max() == pytest.approx(0.17 / 0.5)
-
-
-@pytest.mark.parametrize(
-    "shift, holds, lags",
-    [(0.1, "yes", "no"), (-0.1, "no", "yes"), (0, "no difference found", "no difference found")],
-)
-def test_claims_hold_only_where_the_interval_says_so(shift, holds, lags):
-    table = made_up(shift)
-    table.loc[table["source"] == "synthetic", "value"] += np.resize(
-        [0.001, -0.001, 0.0], (table["source"] == "synthetic").sum()
-    )
-    verdicts = robustness.claims(table).set_index("claim")
-    assert verdicts.loc["self-supervised clones match or beat real on shape bias", "holds"] == holds
-    assert verdicts.loc["supervised clones lag behind real on shape bias", "holds"] == lags
-    assert (verdicts["low"] <= verdicts["difference"]).all() and len(verdicts) == 6
-
-
-def test_richer_prompts_are_judged_at_the_largest_size():
-    rows = [
-        (
-            "supervised",
-            kind,
-            n,
-            seed,
-            "corruption",
-            0.3 + 0.01 * seed + gain * (kind == "language model") + 0.001 * (seed == n),
-        )
-        for kind in ("class names", "language model")
-        for n, gain in ((1, -0.2), (2, 0.1))
-        for seed in range(3)
-    ]
-    asked = pd.DataFrame(rows, columns=[*robustness.MODEL, "probe", "value"])
-    verdict = (
-        robustness.claims(made_up(0), asked)
-        .set_index("claim")
-        .loc["captions help more than class names on corruptions (supervised)"]
-    )
-    assert verdict["difference"] == pytest.approx(0.1) and verdict["holds"] == "yes"
 
 
 def test_the_probed_task_can_put_cues_in_conflict():

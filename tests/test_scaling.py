@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers import worlds
@@ -13,7 +12,6 @@ from helpers.measure import fits
 from helpers.measure.metrics import frechet
 from helpers.models import heads
 from helpers.pocket.world import rarity, shifts
-from helpers.study import arms, pairs, scaling
 
 W = worlds.get("smoke")
 SIZES = np.array([12, 24, 48, 96, 192, 384, 768])
@@ -109,12 +107,6 @@ def test_heads_learn_and_are_measured_per_class(blobs):
         heads.train(features, labels, [np.zeros(0, int)], [0], 3, W.scaling)
 
 
-def test_spread_and_pairwise_distance_by_hand():
-    assert scaling.spread(np.array([[0.0, 0.0], [2.0, 0.0]])) == pytest.approx(1.0)
-    assert scaling.pairwise(np.array([[3.0, 0.0], [0.0, 5.0]])) == pytest.approx(2**0.5)
-    assert np.isnan(scaling.spread(np.ones((1, 4)))) and np.isnan(scaling.pairwise(np.ones((1, 4))))
-
-
 def test_frechet_of_shifted_gaussians():
     rng = np.random.default_rng(0)
     a, b = (
@@ -122,28 +114,6 @@ def test_frechet_of_shifted_gaussians():
         rng.normal(size=(4_000, 4)).astype(np.float32),
     )
     assert frechet(a, b) < 0.05 and frechet(a, b + [2, 0, 0, 0]) == pytest.approx(4, abs=0.2)
-
-
-def test_drawn_arms_differ_from_the_default_in_one_factor():
-    every = arms.arms(worlds.get("pocket"))
-    base = every["synthetic"]
-    for arm in arms.drawn(worlds.get("pocket")).values():
-        changed = [
-            f for f in ("prompt", "guidance", "generator") if getattr(arm, f) != getattr(base, f)
-        ]
-        assert len(changed) == 1, arm
-    guidances = {
-        a.guidance for a in every.values() if a.source == "synthetic" and a.prompt == arms.DEFAULT
-    }
-    assert {1.0, 7.5} <= guidances and len(guidances) >= 5
-    keys = [(a.source, a.prompt, a.guidance) for a in every.values()]
-    assert len(set(keys)) == len(keys)  # so that a row of the tables names its arm
-
-
-def test_published_worlds_double_their_sizes():
-    for name in ("pocket", "workstation", "paper"):
-        sizes = np.array(worlds.get(name).scaling.sizes)
-        assert len(sizes) >= 6 and (sizes[1:] == 2 * sizes[:-1]).all()
 
 
 def test_unseen_keeps_the_object_and_replaces_the_rest():
@@ -173,33 +143,6 @@ def test_shifted_sets_are_balanced_and_repeat():
         shifts.shifted(W, "boats")
 
 
-def test_per_class_slopes_and_totals_from_runs():
-    rows = [
-        {
-            "arm": "synthetic",
-            "n": n,
-            "seed": s,
-            "eval_set": "test",
-            "class": c,
-            "images": m,
-            "loss": 4 * n**-k,
-            "top1": 0.5,
-        }
-        for n in (24, 48, 96)
-        for s in (0, 1)
-        for c, k, m in (("A320", 0.5, 10), ("A380", 0.0, 30))
-    ]
-    table = scaling.per_class(pd.DataFrame(rows), "synthetic", 24, 96).set_index("class")
-    assert table.loc["A320", "k"] == pytest.approx(0.5) and table.loc["A380", "k"] == pytest.approx(
-        0, abs=1e-9
-    )
-    total = scaling.tidy(W, pd.DataFrame(rows))
-    assert len(total) == 6 and total["loss"].iloc[0] == pytest.approx(
-        (10 * 4 * 24**-0.5 + 30 * 4) / 40
-    )
-    assert set(scaling.RUN) <= set(total) and (total["source"] == "synthetic").all()
-
-
 def test_published_points_are_complete_and_marked_by_family():
     from helpers import paper, pocket
 
@@ -220,42 +163,6 @@ def store_of(tmp_path_factory):
     monkey.undo()
 
 
-def test_prompts_with_descriptions_and_train_captions(store_of):
-    table = arms.prompts(store_of, "aircraft", "class and description").set_index("class")[
-        "caption"
-    ]
-    assert table["A380"].startswith("A380, 5 axles") and len(table) == 24
-    captions = arms.prompts(store_of, "flowers", "training captions")
-    assert len(captions) == 28 and all(
-        c.lower() in t.lower() for c, t in zip(captions["class"], captions["caption"], strict=True)
-    )
-    assert set(arms.LEAKS) == {"alt text", "training captions"}
-    with pytest.raises(
-        StudyError, match="unknown kind of prompt 'template'. Did you mean 'templates'"
-    ):
-        arms.prompts(store_of, "aircraft", "template")
-
-
-def test_prompts_nobody_wrote_are_refused(monkeypatch):
-    bench = tables.Benchmark(
-        "cars",
-        ("a",),
-        "car",
-        "",
-        ("{}",),
-        (),
-        pd.DataFrame(),
-        *[tables.Split(np.zeros(0), np.zeros(0))] * 3,
-    )
-    monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
-    for kind in ("class and description", "training captions"):
-        with pytest.raises(StudyError, match="take it out of scaling prompts"):
-            arms.prompts(W, "cars", kind)
-    assert not {"class and description", "training captions"} & set(
-        worlds.get("paper").scaling.prompts
-    )
-
-
 def test_each_thinned_pool_is_the_control_of_the_other(store_of):
 
     truth, lots = rarity.open_pool(store_of).truth(), rarity.lots(store_of)
@@ -272,76 +179,3 @@ def test_each_thinned_pool_is_the_control_of_the_other(store_of):
         )
         assert all(counts[other][c] > 0.8 * full[c] for c in lots[lot])
     assert set(truth.iloc[rows["a"]]["kind"]) == {"flowers"}
-
-
-def test_thinning_is_paired_by_class(tmp_path):
-    plan = [(p, c, (p, c) in {("a", "x"), ("b", "y")}) for p in "ab" for c in "xyz"]
-    classes = pd.DataFrame(
-        [
-            {
-                "pool": p,
-                "class": c,
-                "thinned": t,
-                "pairs": 9,
-                "retrieved": 5 - 4 * t,
-                "recognizability": 0.8 - 0.5 * t,
-                "hit": 0.5,
-            }
-            for p, c, t in plan
-        ]
-    )
-    runs = pd.DataFrame(
-        [
-            {
-                "arm": p,
-                "n": n,
-                "seed": s,
-                "eval_set": "test",
-                "class": c,
-                "images": 1,
-                "loss": 3 * n ** (-0.1 if t else -0.4),
-                "top1": 0.5,
-            }
-            for p, c, t in plan
-            for n in (3, 6, 12)
-            for s in (0, 1)
-        ]
-    )
-    for name, table in (("classes", classes), ("runs", runs)):
-        table.to_parquet(tmp_path / f"{name}.parquet")
-    table, turned = scaling.intervention(W, scaling.store.Artifact("rarity", tmp_path))
-    turned = turned.set_index("quantity")["difference"]
-    assert (
-        len(table) == 6
-        and turned["k"] == pytest.approx(-0.3)
-        and turned["retrieved"] == -4
-        and turned["loss"] > 0
-    )
-
-
-def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
-    labels = np.arange(12) % 3
-    facts = pd.DataFrame({"caption": [f"text {i}" for i in range(12)], "row": np.arange(12)})
-    real, drawn = (tables.Split(np.full((12, 2, 2, 3), v, np.uint8), labels, facts) for v in (1, 2))
-    monkeypatch.setattr(pairs, "both", lambda w, path: (real, drawn))
-    bench = tables.Benchmark("t", ("a", "b", "c"), "", "", (), (), None, real, real, real)
-    monkeypatch.setattr(pairs.tables, "benchmark", lambda w, task: bench)
-    monkeypatch.setattr(worlds.backend(W), "shifted", lambda w, task: {"far": drawn})
-    seen = {}
-    monkeypatch.setattr(pairs.families, "train", lambda w, family, images, *_: images)
-    monkeypatch.setattr(
-        pairs.families,
-        "logits",
-        lambda model, images: seen.setdefault("train", []).append(model) or np.eye(3)[labels],
-    )
-    for source in pairs.SOURCES:
-        assert pairs.run(W, tmp_path, source, 6, 0)[
-            ["source", "n", "top1", "shifted"]
-        ].to_numpy().tolist() == [[source, 6, 1.0, 1.0]]
-    texts = [split.facts["caption"].tolist() for split in seen["train"][::2]]
-    assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) == 6
-    assert [split.images.mean() for split in seen["train"][::2]] == [
-        1,
-        2,
-        1.5,
-    ]  # every other call asks about the shifted set

@@ -1,21 +1,25 @@
-"""How every figure looks and is kept: theme, one colour per source, image grids, PNG with alt text and CSV beside it."""
+"""How every figure looks and is kept.
+
+Theme, one colour per source, grids of images; PNG with alt text, and CSV beside it.
+"""
 
 from __future__ import annotations
 
 import html
 import inspect
-import os
 import textwrap
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from helpers.engine import gpu, places, store
 from helpers.errors import StudyError
@@ -36,16 +40,8 @@ COLOURS = {
     "ground_truth": "#b8860b",
 }
 CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
-PAIRS = (
-    "#332288",
-    "#aa9fd6",
-    "#882255",
-    "#d99ab8",
-    "#7a7a7a",
-    "#c4c4c4",
-    "#5b3a1e",
-    "#b79a80",
-)  # the same for categories in twos
+# The same for categories in twos.
+PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")
 DPI = 150
 
 
@@ -71,29 +67,42 @@ sns.set_theme(
 
 
 def folder(w: World) -> Path:
-    """Where this world's figures are kept: ``$STUDY_FIGURES/<world>``, or ``figures/<world>`` beside the package."""
-    return Path(os.environ.get("STUDY_FIGURES") or places.PACKAGE.parent / "figures") / w.name
+    """Where this world's figures are kept."""
+    return places.figures_root() / w.name
 
 
-def save(fig, name: str, data: pd.DataFrame | None, alt: str, w: World):
-    """Keep a figure as ``NN_name.png`` with its alt text, and the plotted rows as ``NN_name.csv``; returns what to display.
+@dataclass(frozen=True)
+class Shown:
+    """A figure as HTML with its alt text, which is where nbconvert keeps it."""
 
-    ``alt`` says what form the figure has and what it shows, 60 to 300 characters. A line below the figure names world, seed
-    and device. Raises ``StudyError`` on an alt text out of bounds or a folder that cannot be written to.
+    png: bytes
+    name: str
+    alt: str
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        source = f"data:image/png;base64,{b64encode(self.png).decode()}"
+        image = f'<img src="{source}" alt="{html.escape(self.alt)}" style="max-width:100%">'
+        caption = f"<figcaption>{self.name}</figcaption>"
+        return {
+            "text/html": f'<figure style="margin:0">{image}{caption}</figure>',
+            "text/plain": f"{self.name}: {self.alt}",
+        }
+
+
+def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) -> Shown:
+    """Keep a figure as ``NN_name.png``, and the plotted rows as ``NN_name.csv``.
+
+    Returns what a notebook displays. ``alt`` says in 60 to 300 characters what form the figure has
+    and what it shows; it is kept in the PNG. A line below the figure names world, seed and device.
+    Raises ``StudyError`` on an alt text out of bounds or a folder that cannot be written to.
     """
     if not 60 <= len(alt) <= 300:
         raise StudyError(
-            f"the alt text of {name} has {len(alt)} characters; write 60 to 300: form, then finding."
+            f"the alt text of {name} has {len(alt)} characters; write 60 to 300: "
+            "its form, then what it shows."
         )
-    fig.text(
-        0.995,
-        -0.005,
-        f"{w.name} world · seed {w.seed} · {gpu.describe()}",
-        ha="right",
-        va="top",
-        fontsize=8,
-        color="0.4",
-    )
+    below = f"{w.name} world · seed {w.seed} · {gpu.describe()}"
+    fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
     buffer = BytesIO()
     fig.savefig(
         buffer,
@@ -106,25 +115,9 @@ def save(fig, name: str, data: pd.DataFrame | None, alt: str, w: World):
     plt.close(fig)
     store.write(folder(w) / f"{name}.png", buffer.getvalue())
     if data is not None:
-        store.write(
-            folder(w) / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode()
-        )
-    return _Shown(buffer.getvalue(), name, alt)
-
-
-class _Shown:
-    """A figure as HTML with its alt text, which is where nbconvert keeps it."""
-
-    def __init__(self, png: bytes, name: str, alt: str):
-        self.png, self.name, self.alt = png, name, alt
-
-    def _repr_mimebundle_(self, **_):
-        source = f"data:image/png;base64,{b64encode(self.png).decode()}"
-        shown = (
-            f'<figure style="margin:0"><img src="{source}" alt="{html.escape(self.alt)}" style="max-width:100%">'
-            f"<figcaption>{self.name}</figcaption></figure>"
-        )
-        return {"text/html": shown, "text/plain": f"{self.name}: {self.alt}"}
+        rows = data.to_csv(index=False, float_format="%.6g").encode()
+        store.write(folder(w) / f"{name}.csv", rows)
+    return Shown(buffer.getvalue(), name, alt)
 
 
 def grid(
@@ -132,28 +125,26 @@ def grid(
     columns: Sequence[str] = (),
     tile: float = 0.95,
     label: float = 1.9,
-):
-    """Images in labelled rows, uint8 (n, side, side, 3) each, enlarged without smoothing; ``columns`` are headings.
+) -> Figure:
+    """Images in labelled rows, uint8 (n, side, side, 3) each, enlarged without smoothing.
 
-    A heading may be empty; it stands over the column at its position. ``tile`` and ``label`` are widths in inches.
+    ``columns`` are headings, each over the column at its position; one may be empty. ``tile`` and
+    ``label`` are widths in inches. Raises ``StudyError`` where there are no rows.
     """
     if not rows:
         raise StudyError("a grid needs at least one row of images; this selection is empty.")
     across = max(len(images) for _, images in rows)
+    width = label + tile * across
+    height = tile * len(rows) + (0.35 if columns else 0.1)
     fig, axes = plt.subplots(
         len(rows),
         across,
-        figsize=(label + tile * across, tile * len(rows) + (0.35 if columns else 0.1)),
+        figsize=(width, height),
         squeeze=False,
         gridspec_kw={"wspace": 0.04, "hspace": 0.06},
     )
-    width = label + tile * across
-    fig.subplots_adjust(
-        left=label / width,
-        right=0.999,
-        top=1 - 0.3 / fig.get_figheight() if columns else 0.999,
-        bottom=0.001,
-    )
+    top = 1 - 0.3 / fig.get_figheight() if columns else 0.999
+    fig.subplots_adjust(left=label / width, right=0.999, top=top, bottom=0.001)
     for line, (name, images) in zip(axes, rows, strict=True):
         for ax, image in zip(line, images, strict=False):
             ax.imshow(image, interpolation="nearest")
@@ -174,41 +165,8 @@ def grid(
     return fig
 
 
-def show_source(function):
+def show_source(function: Callable) -> Any:
     """The source of a helper, to read in the notebook."""
     from IPython.display import Code
 
     return Code(inspect.getsource(function), language="python")
-
-
-def panels(count: int, width: float, height: float, sharey: bool = False):
-    """A figure with ``count`` panels in a row, ``width`` by ``height`` inches each: figure, array of axes."""
-    fig, axes = plt.subplots(
-        1,
-        count,
-        figsize=(max(width * count, 6), height),
-        layout="constrained",
-        sharey=sharey,
-        squeeze=False,
-    )
-    return fig, axes[0]
-
-
-def legend_of(axes) -> tuple[list, list]:
-    """Handles and labels of all panels, each label once: for a legend of the whole figure."""
-    every: dict = {}
-    for ax in np.ravel(axes):
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            every.setdefault(label, handle)
-    return list(every.values()), list(every)
-
-
-def size_axis(ax, sizes: Sequence[int]) -> None:
-    """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(list(sizes), [f"{n:,.0f}" if n < 10**6 else f"{n / 10**6:,.0f} M" for n in sizes])
-
-
-def use_headless_backend() -> None:
-    """Draw without a display, for tests and scripts."""
-    matplotlib.use("Agg")

@@ -2,81 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from helpers.data import tables
-from helpers.engine.figures import COLOURS, SOURCES, size_axis
+from helpers.engine.figures import COLOURS
 from helpers.measure.inference import interval
-from helpers.study import robustness
-from helpers.worlds import World
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
 
 
-def gear_box(
-    image: np.ndarray, gear: tuple[float, float], width: float = 0.42
-) -> tuple[float, float, float, float]:
-    """Where the main gear stands in a side view of an aircraft: a box (x0, y0, x1, y1 as shares) for ``with_inset``.
+def panels(
+    count: int, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure with ``count`` panels in a row, ``width`` x ``height`` inches each, and its axes."""
+    size = (max(width * count, 6), height)
+    fig, axes = plt.subplots(
+        1, count, figsize=size, layout="constrained", sharey=sharey, squeeze=False
+    )
+    return fig, axes[0]
 
-    ``gear``: from the first to the last wheel, as shares of the side from the middle, with the nose to the left. Aircraft face
-    either way and stand a little aside; so, of the stretches as long as the gear that are near its place in one of the two
-    directions, the one in which the line of the wheels is darkest is put into the middle of a box of ``width``.
+
+def legend_of(axes: np.ndarray) -> tuple[list, list[str]]:
+    """Handles and labels of all panels, each label once: for a legend of the whole figure."""
+    handles: dict = {}
+    for ax in np.ravel(axes):
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    return list(handles.values()), list(handles)
+
+
+def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
+    """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
+    labels = [f"{n:,.0f}" if n < 10**6 else f"{n / 10**6:,.0f} M" for n in sizes]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(sizes), labels)
+
+
+def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) -> Box:
+    """A box of ``width`` around the main gear in a side view of an aircraft, for ``with_inset``.
+
+    ``gear``: from the first to the last wheel, as shares of the side from the middle, with the nose
+    to the left. Aircraft face either way and stand a little aside; so, of the stretches as long as
+    the gear that are near its place in one of the two directions, the one in which the line of the
+    wheels is darkest is put into the middle of the box.
     """
-    n, (first, last) = len(image), gear
-    line = image[round(0.7 * n) : round(0.82 * n)].mean(2)
-    dark = np.maximum(np.median(line, 1, keepdims=True) - line, 0).sum(0)
-    span = max(1, round((last - first) * n))
-    found = np.convolve(dark, np.ones(span), "valid")
-    middle = (np.arange(len(found)) + span / 2) / n - 0.5
-    near = (
-        np.abs(np.abs(middle) - abs(first + last) / 2) <= 0.07
-    )  # as far aside as the renderer puts them
-    pixels, middle = (
-        round(width * n),
-        0.5 + middle[near][found[near].argmax()],
-    )  # whole pixels, so that all boxes are of one size
-    left = int(np.clip(round(middle * n - pixels / 2), 0, n - pixels))
-    return left / n, 0.62, (left + pixels) / n, 0.84
+    side = len(image)
+    first, last = gear
+    line = image[round(0.7 * side) : round(0.82 * side)].mean(2)
+    darkness = np.maximum(np.median(line, 1, keepdims=True) - line, 0).sum(0)
+    span = max(1, round((last - first) * side))
+    of_stretch = np.convolve(darkness, np.ones(span), "valid")
+    middle = (np.arange(len(of_stretch)) + span / 2) / side - 0.5
+    aside = np.abs(np.abs(middle) - abs(first + last) / 2)
+    near = aside <= 0.07  # as far aside as the renderer puts them
+    gear_middle = 0.5 + middle[near][of_stretch[near].argmax()]
+    pixels = round(width * side)  # whole pixels, so that all boxes are of one size
+    left = int(np.clip(round(gear_middle * side - pixels / 2), 0, side - pixels))
+    return left / side, 0.62, (left + pixels) / side, 0.84
 
 
-def with_inset(
-    image: np.ndarray, box: tuple[float, float, float, float], side: int = 448
-) -> np.ndarray:
-    """An image enlarged to ``side`` pixels, with the part in ``box`` (x0, y0, x1, y1 as shares) enlarged below it."""
+def with_inset(image: np.ndarray, box: Box, side: int = 448) -> np.ndarray:
+    """An image enlarged to ``side`` pixels, with the part in ``box`` enlarged below it."""
     from PIL import Image
 
-    n = len(image)
-    x0, y0, x1, y1 = (round(b * n) for b in box)
+    def enlarged(part: np.ndarray, height: int) -> np.ndarray:
+        picture = Image.fromarray(part)
+        return np.asarray(picture.resize((side, height), Image.Resampling.NEAREST))
+
+    x0, y0, x1, y1 = (round(share * len(image)) for share in box)
     height = round(side * (y1 - y0) / max(x1 - x0, 1))
-    whole = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
-    part = np.asarray(
-        Image.fromarray(image[y0:y1, x0:x1]).resize((side, height), Image.Resampling.NEAREST)
-    )
-    return np.concatenate([whole, np.full((side // 48, side, 3), 255, np.uint8), part])
+    gap = np.full((side // 48, side, 3), 255, np.uint8)
+    return np.concatenate([enlarged(image, side), gap, enlarged(image[y0:y1, x0:x1], height)])
 
 
 def band(
-    ax,
+    ax: Axes,
     table: pd.DataFrame,
     x: str,
     y: str,
     colour: str,
     label: str | None = None,
-    within=(0, 1),
-    **line,
+    within: tuple[float | None, float | None] = (0, 1),
 ) -> None:
-    """Mean over seeds of ``y`` against ``x``, with its 95 % interval, as far as ``within`` bounds (those of an accuracy), as a band."""
+    """Mean over seeds of ``y`` against ``x``, with its 95 % interval as a band.
+
+    ``within`` bounds the band; the bounds of an accuracy are 0 and 1.
+    """
     rows = pd.DataFrame(
-        [(v, *interval(part[y])) for v, part in table.groupby(x)],
+        [(value, *interval(part[y])) for value, part in table.groupby(x)],
         columns=[x, "mean", "low", "high"],
     )
     rows[["low", "high"]] = rows[["low", "high"]].clip(*within)
-    ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label, **line)
+    ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label)
     ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
 
 
 def power_law(
-    ax,
+    ax: Axes,
     table: pd.DataFrame,
     low: int,
     high: int,
@@ -84,117 +112,61 @@ def power_law(
     b: float,
     colour: str,
     label: str | None = None,
-    **line,
 ) -> None:
-    """Loss against n on two logarithmic axes: means over seeds with 95 % intervals, and the law exp(b) n^-k where it was fitted.
+    """Loss against n on two logarithmic axes, and the law exp(b) n^-k where it was fitted.
 
-    ``table`` has ``n`` and ``loss``, one row per run. Sizes outside ``low`` to ``high`` did not take part: their points are hollow.
+    ``table`` has ``n`` and ``loss``, one row per run; means over seeds are drawn with their 95 %
+    intervals. Sizes outside ``low`` to ``high`` did not take part: their points are hollow.
     """
-    rows = np.array(
-        [(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")]
-    )
+    means = [(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")]
+    rows = np.array(means)
     inside = (rows[:, 0] >= low) & (rows[:, 0] <= high)
+    style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
     for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
         n, mean, below, above = rows[chosen].T
-        ax.errorbar(
-            n,
-            mean,
-            [mean - below, above - mean],
-            fmt=line.get("marker", "o"),
-            color=colour,
-            mfc=face,
-            ms=5,
-            lw=1,
-            label=text,
-        )
+        ax.errorbar(n, mean, [mean - below, above - mean], mfc=face, label=text, **style)
     ends = np.array([max(low, rows[inside, 0].min()), rows[inside, 0].max()])
-    ax.plot(
-        ends,
-        np.exp(b) * ends**-k,
-        color=colour,
-        lw=1.3,
-        **{k: v for k, v in line.items() if k != "marker"},
-    )
+    ax.plot(ends, np.exp(b) * ends**-k, color=colour, lw=1.3)
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:.3g}"), ax.yaxis.set_minor_formatter("{x:.3g}")
+    ax.yaxis.set_major_formatter("{x:.3g}")
+    ax.yaxis.set_minor_formatter("{x:.3g}")
 
 
-def published(ax, table: pd.DataFrame, group: str, y: str, what: str = "") -> None:
-    """Published points, ``n`` against ``y``, one grey dotted line per value of ``group``, with ticks at their ends; none for no rows."""
+def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "") -> None:
+    """Published points, ``n`` against ``y``: one grey dotted line per value of ``group``.
+
+    The x axis gets ticks at their ends. Nothing is drawn where ``table`` has no rows.
+    """
+    style: dict[str, Any] = {"color": "0.5", "mfc": "white", "ms": 8, "lw": 1}
     for marker, (name, part) in zip("*PXv", table.groupby(group), strict=False):
-        ax.plot(
-            part["n"],
-            part[y],
-            marker + ":",
-            color="0.5",
-            mfc="white",
-            ms=8,
-            lw=1,
-            label=f"PUBLISHED, ImageNet: {what}{name}",
-        )
+        label = f"PUBLISHED, ImageNet: {what}{name}"
+        ax.plot(part["n"], part[y], marker + ":", label=label, **style)
     if len(table):
         size_axis(ax, [*ax.get_xticks(), table["n"].min(), table["n"].max()])
 
 
-def slopes(table: pd.DataFrame, columns: dict[str, str]):
-    """One panel per column (name -> title), a line per ``class`` from the pool where it was not ``thinned`` to the one where it was.
+def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
+    """One panel per column (name -> title), with a line per ``class`` between two pools.
 
-    Classes that no pool thins are grey, from the first ``pool`` to the second.
+    A line goes from the pool where the class was not ``thinned`` to the one where it was. Classes
+    that no pool thins are grey, from the first ``pool`` to the second.
     """
-    fig, axes = plt.subplots(
-        1, len(columns), figsize=(3.3 * len(columns), 4), layout="constrained", squeeze=False
-    )
-    for ax, (column, title) in zip(axes[0], columns.items(), strict=True):
-        for _, part in table.sort_values(["thinned", "pool"]).groupby("class"):
-            chosen = part["thinned"].any()
-            ax.plot(
-                [0, 1],
-                part[column],
-                marker="o",
-                ms=5 if chosen else 3,
-                zorder=2 if chosen else 1,
-                lw=1.6 if chosen else 1,
-                color=COLOURS["synthetic"] if chosen else "0.8",
-            )
-        above, gap = -np.inf, np.ptp(table[column]) / 24  # so far apart are labels
-        for name, y in (
-            table[table["thinned"]]
-            .sort_values(column)[["class", column]]
-            .itertuples(index=False, name=None)
-        ):
+    fig, axes = panels(len(columns), 3.3, 4)
+    ordered = table.sort_values(["thinned", "pool"])
+    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+        for _, part in ordered.groupby("class"):
+            style: dict[str, Any] = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
+            if part["thinned"].any():
+                style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
+            ax.plot([0, 1], part[column], marker="o", **style)
+        # Labels of thinned classes stand in a column, so far apart that they can be read.
+        gap = np.ptp(table[column]) / 24
+        above = -np.inf
+        labelled = table[table["thinned"]].sort_values(column)
+        for name, y in zip(labelled["class"], labelled[column], strict=True):
             above = max(y, above + gap)
-            ax.annotate(
-                name,
-                (1.04, y),
-                (1.15, above),
-                va="center",
-                fontsize=7,
-                arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6},
-            )
+            arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
+            ax.annotate(name, (1.04, y), (1.15, above), va="center", fontsize=7, arrowprops=arrow)
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig
-
-
-def models(w: World, results: pd.DataFrame) -> str:
-    """What was probed, in a sentence."""
-    bench, n = (
-        tables.benchmark(w, robustness.task(w)),
-        len(results.drop_duplicates(robustness.MODEL)),
-    )
-    if w.robustness.checkpoints:
-        named = "; ".join(
-            f"{family}, {labels(w)[source]}: {name}"
-            for family, source, name in w.robustness.checkpoints
-        )
-        return f"{n} finished checkpoints, probed on {bench.task} ({len(bench.classes)} classes). {named}."
-    return (
-        f"{n} models of {bench.task} ({len(bench.classes)} classes), each trained on {results['n'].max()} images for "
-        f"{w.robustness.steps} updates, and smaller ones for two ablations."
-    )
-
-
-def labels(w: World) -> dict[str, str]:
-    """What figures call the sources; a finished checkpoint's real images were not retrieved in this study."""
-
-    return {**SOURCES, **({"retrieved": "real"} if w.robustness.checkpoints else {})}

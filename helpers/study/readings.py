@@ -12,7 +12,7 @@ import pandas as pd
 
 from helpers.engine import report, store
 from helpers.measure import inference
-from helpers.study import analysis, captions, finetune, scaling
+from helpers.study import analysis, captions, exponents, finetune
 from helpers.worlds import World
 
 AXLES = ("axles", "one axle", "two or more axles")  # over all classes, and apart
@@ -194,4 +194,4 @@ def similarity(scores: pd.DataFrame, keep: str, share: float) -> str:
 def last_three_sizes(w: World, results: pd.DataFrame, arm: str) -> pd.Series:
     """Notebook 06: exponents of an arm on its three largest sizes alone: evaluation set -> k."""
     runs = results[results["arm"] == arm]
-    return scaling.fit(w, runs, runs["n"].unique()[-3], runs["n"].max()).set_index("eval_set")["k"]
+    return exponents.fit(w, runs, runs["n"].unique()[-3], runs["n"].max()).set_index("eval_set")["k"]

@@ -1,14 +1,16 @@
-"""Notebook 07: three families of models, each trained on real, synthetic and mixed images, under the same probes.
+"""Notebook 07: three families of models, each trained on real, synthetic and mixed images.
 
-[R] is *Is Synthetic Data all We Need?* (arXiv 2405.20469), whose models differ in size, recipe, amount of data and number of
-seeds. Here these are equal (helpers/models/families.py), and every number comes once per seed.
+[R] is *Is Synthetic Data all We Need?* (arXiv 2405.20469), whose models differ in size, recipe,
+amount of data and number of seeds. Here these are equal (``models/families.py``), and every number
+comes once per seed. What is read off the results is in ``study/summaries.py``.
 """
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
-import itertools
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,50 +21,36 @@ from helpers.data import tables
 from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
-from helpers.errors import NotKnown, unknown
-from helpers.measure import attacks, inference, metrics, probes
-from helpers.measure.probes import ProbeSets
+from helpers.errors import unknown
+from helpers.measure import attacks, metrics, probes
+from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import checkpoints, families
 from helpers.models.classifier import Classifier
-from helpers.study import arms
+from helpers.study import prompts
 from helpers.worlds import World
 
-FAMILIES, SOURCES = families.FAMILIES, families.SOURCES
-COST = ("language-supervised", "self-supervised", "supervised")  # to train, most first
+FAMILIES = families.FAMILIES
+SOURCES = families.SOURCES
+COSTLY_FIRST = ("language-supervised", "self-supervised", "supervised")  # families, to train
 ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
 PROMPTED = "supervised"  # and of its prompt ablation
 MODEL = ["family", "source", "n", "seed"]
-SUMMARY = {  # probe -> settings that its one number is the mean of, as a regular expression
-    "accuracy": "test",
-    "renditions": "accuracy",
-    "corruption": ".+",
-    "corruption_3d": ".+",
-    "fgsm": "(?!0$).+",
-    "pgd": "(?!0$).+",
-    "context": "P2",
-    "calibration": "ece",
-    "ood": "(near|far)-entropy-auroc",
-    "shape": "shape_bias",
-    "background": "gap",
-}
 ATTACKED_AT_ONCE = 128
-PROMPT_HELPS = {
-    "accuracy": "test accuracy",
-    "corruption": "corruptions",
-    "context": "uncommon attributes",
+HARD = ("renditions", "natural_adversarial")  # sets of other, harder images of the classes
+ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it is taken on
+    ("accuracy", "test"): "test",
+    ("accuracy", "clean"): "original",  # the test images that most other sets are changes of
+    **{(name, "accuracy"): name for name in HARD},
+    **{("corruption", f"{c}-{s}"): f"{c}-{s}" for c in IMAGE_SPACE for s in SEVERITIES},
+    **{("corruption_3d", f"{c}-{s}"): f"{c}-{s}" for c in DEPTH_AWARE for s in SEVERITIES},
+    **{("context", f"P{k}"): f"context_{k}" for k in range(3)},
 }
-RELATIVE = (
-    "renditions",
-    "corruption",
-    "corruption_3d",
-    "fgsm",
-    "pgd",
-    "context",
-)  # accuracies, which a share of clean accuracy suits
+Values = dict[tuple[str, str], float]  # (probe, setting) -> value
+Logits = Mapping[str, np.ndarray]  # name of a set -> a model's logits on it, (n, classes)
 
 
-def task(w: World) -> str:
-    """The task that is probed. Raises ``StudyError`` when models are to be trained on it and the world does not have it."""
+def probed_task(w: World) -> str:
+    """The task that is probed; ``StudyError`` when it must be trained on and is not there."""
     if w.robustness.task not in w.tasks and not w.robustness.checkpoints:
         raise unknown(f"task in world {w.name!r}", w.robustness.task, w.tasks)
     return w.robustness.task
@@ -71,351 +59,215 @@ def task(w: World) -> str:
 @functools.lru_cache(maxsize=2)
 def probe_sets(w: World) -> ProbeSets:
     """The probed task's probe sets, on disk and mapped into memory."""
-    return worlds.backend(w).probe_sets(w, task(w))
+    return worlds.backend(w).probe_sets(w, probed_task(w))
 
 
 @functools.lru_cache(maxsize=2)
-def looked_at(w: World) -> dict[str, np.ndarray]:
-    """Every set that goes through the models, at the size that the towers see: the probe sets, ``test`` and ``val``."""
-    bench, side = tables.benchmark(w, task(w)), w.robustness.image_size
-    splits = {
-        **probe_sets(w).sets,
-        "test": bench.test,
-        "val": thinned(bench.val, w.robustness.validation),
-    }
-    return {
-        name: families.shrunk(
-            split.images if type(split.images) is np.ndarray else np.array(split.images), side
-        )  # off the disk
-        for name, split in splits.items()
-    }
-
-
-def common_size(w: World) -> int:
-    """Images per model: what is wanted, or what both sources can offer."""
-    return min(
-        w.robustness.images,
-        *(len(tables.source_set(w, task(w), source)) for source in ("retrieved", "synthetic")),
-    )
+def small_sets(w: World) -> ProbeSets:
+    """The probe sets, ``test`` and ``val``, in memory at the size that the towers see."""
+    probed = probe_sets(w)
+    benchmark = tables.benchmark(w, probed_task(w))
+    validation = thinned(benchmark.val, w.robustness.validation)
+    small = {}
+    for name, split in {**probed.sets, "test": benchmark.test, "val": validation}.items():
+        images = families.shrunk(np.array(split.images), w.robustness.image_size)
+        small[name] = dataclasses.replace(split, images=images)
+    return dataclasses.replace(probed, sets=small)
 
 
 def kinds(w: World) -> tuple[str, ...]:
-    """The kinds of prompts that are compared: the ablated ones and the language model's captions."""
-    return (*w.robustness.prompts, arms.DEFAULT)
+    """The compared kinds of prompts: the ablated ones and the language model's captions."""
+    return (*w.robustness.prompts, prompts.DEFAULT)
 
 
 def training_images(w: World, source: str, n: int, seed: int) -> Split:
-    """``n`` images of a source, classes balanced; ``mixed`` takes half from each, so that the number stays the same.
+    """``n`` images of a source, classes balanced; ``mixed`` takes half of them from each source.
 
-    A kind of prompt is a source, too: images drawn from such prompts, unfiltered (``arms.draw_prompts``).
+    A kind of prompt is a source, too: images drawn from such prompts, unfiltered.
     """
     if source not in (*SOURCES, *kinds(w)):
         raise unknown("source", source, (*SOURCES, *kinds(w)))
-    taken = []
-    for name, k in (
-        {source: n} if source != "mixed" else {"retrieved": n - n // 2, "synthetic": n // 2}
-    ).items():
-        split = arms.prompted(w, name) if name in kinds(w) else tables.source_set(w, task(w), name)
-        taken.append(
-            split.take(nested_subset(split.labels, k, randomness.rng(w, "robust", name, seed)))
-        )
-    return taken[0] if len(taken) == 1 else taken[0].plus(taken[1])
-
-
-def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one model on ``n`` images and measure everything; one row per number: ``MODEL``, ``probe, setting, value``."""
-    images, real = training_images(w, source, n, seed), training_images(w, "retrieved", n, seed)
-    return _tidy(
-        measure(
-            w, families.train(w, family, images, real, tables.benchmark(w, task(w)), seed), seed
-        ),
-        family,
-        source,
-        n,
-        seed,
-    )
-
-
-def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
-    """Measure a finished model by its name (``checkpoints.load``): the columns of ``run``, with n = 0."""
-    rows = measure(
-        w,
-        checkpoints.load(worlds.backend(w).checkpoint(w, name), tables.benchmark(w, task(w))),
-        seed,
-    )
-    return _tidy(rows, family, source, 0, seed)
-
-
-def _tidy(rows: dict, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
-    table = pd.DataFrame(
-        [(*key, float(value)) for key, value in rows.items()], columns=["probe", "setting", "value"]
-    )
-    return table.assign(family=family, source=source, n=n, seed=seed)[[*MODEL, *table]]
-
-
-def measure(w: World, model: Classifier, seed: int) -> dict[tuple[str, str], float]:
-    """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
-    made, bench = probe_sets(w), tables.benchmark(w, task(w))
-    seen = {
-        name: made.chosen(name, families.logits(model, images))
-        for name, images in looked_at(w).items()
-    }
-    test, val = seen["test"], thinned(bench.val, w.robustness.validation)
-    right = {
-        name: made.accuracy(name, seen[name])
-        for name, split in made.sets.items()
-        if split.labels.min() >= 0
-    }
-    rows = {
-        ("accuracy", "test"): metrics.accuracy(test, bench.test.labels),
-        ("accuracy", "clean"): right["original"],
-    }
-    rows |= _keyed(
-        "calibration", metrics.calibration(test, bench.test.labels, seen["val"], val.labels)
-    )
-    for name in {"renditions", "natural_adversarial"} & set(seen):
-        rows[name, "accuracy"], rows["calibration", f"ece_{name}"] = (
-            right[name],
-            metrics.ece(seen[name], made.sets[name].labels),
-        )
-    rows |= _keyed("reliability", reliability_rows(test, bench.test.labels))
-    for kind in {"near", "far"} & {name.removeprefix("ood_") for name in seen}:
-        for name, known in metrics.ood_scores(seen["original"]).items():
-            found = metrics.ood_metrics(known, metrics.ood_scores(seen[f"ood_{kind}"])[name])
-            rows |= _keyed(
-                "ood", {f"{kind}-{name}-{metric}": value for metric, value in found.items()}
-            )
-    rows |= attack(w, model, made.sets["original"], seed)
-    rows |= _keyed(
-        "corruption", {k: v for k, v in right.items() if k.split("-")[0] in probes.IMAGE_SPACE}
-    )
-    rows |= _keyed(
-        "corruption_3d", {k: v for k, v in right.items() if k.split("-")[0] in probes.DEPTH_AWARE}
-    )
-    if {"mixed_same", "mixed_rand"} <= set(right):
-        rows |= _keyed(
-            "background",
-            {
-                "mixed_same": right["mixed_same"],
-                "mixed_rand": right["mixed_rand"],
-                "gap": right["mixed_same"] - right["mixed_rand"],
-            },
-        )
-    rows |= _keyed(
-        "context", {f"P{k}": right[f"context_{k}"] for k in range(3) if f"context_{k}" in right}
-    )
-    if "cue_conflict" in seen:
-        answers, facts = seen["cue_conflict"].argmax(1), made.sets["cue_conflict"].facts
-        rows |= _keyed("shape", probes.shape_bias(answers, facts, made.groups))
-    return dict(sorted(rows.items()))
-
-
-def _keyed(probe: str, values: dict) -> dict[tuple[str, str], float]:
-    return {(probe, setting): value for setting, value in values.items()}
-
-
-def reliability_rows(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """A reliability diagram as settings: "bin-confidence", "bin-accuracy", "bin-share", for bins with images."""
-    table = metrics.reliability(logits, labels).set_index("bin")
-    return {f"{b:02d}-{name}": value for b, row in table.iterrows() for name, value in row.items()}
-
-
-def attack(w: World, model: Classifier, split: Split, seed: int) -> dict[tuple[str, str], float]:
-    """Accuracy under FGSM and PGD: ("fgsm" or "pgd", L-inf radius in 255ths) -> 0..1; radius "0" is the same images clean."""
-    import torch
-
-    some, f, radii = (
-        thinned(split, w.robustness.attacked),
-        families.logits_of(model),
-        w.robustness.epsilons,
-    )
-    generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
-    rows: dict[tuple[str, str], float] = dict.fromkeys(
-        [(a, f"{e:g}") for a in ("fgsm", "pgd") for e in (0, *radii)], 0.0
-    )
-    for start in range(0, len(some), ATTACKED_AT_ONCE):
-        part = some.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(some))))
-        x = (
-            torch.tensor(np.ascontiguousarray(part.images), device=gpu.device())
-            .permute(0, 3, 1, 2)
-            .float()
-            / 255
-        )
-        y = torch.from_numpy(part.labels).to(gpu.device())
-        steps = attacks.fgsm(f, x, y, [e / 255 for e in radii])
-        walks = (attacks.pgd(f, x, y, e / 255, w.robustness.pgd_steps, generator) for e in radii)
-        for key, at in zip(rows, itertools.chain([x], steps, [x], walks), strict=True):
-            with torch.inference_mode():
-                rows[key] += float((f(at).argmax(1) == y).sum()) / len(some)
-    return rows
+    if source == "mixed":
+        real = training_images(w, "retrieved", n - n // 2, seed)
+        return real.plus(training_images(w, "synthetic", n // 2, seed))
+    if source in kinds(w):
+        split = prompts.drawn_from(w, source)
+    else:
+        split = tables.source_set(w, probed_task(w), source)
+    return split.take(nested_subset(split.labels, n, randomness.rng(w, "robust", source, seed)))
 
 
 def make(w: World) -> store.Artifact:
-    """All models of notebook 07, measured: ``results.parquet``, and one small file per model beside it."""
+    """All models of notebook 07, measured: ``results.parquet``, and a file per model beside it.
+
+    Columns: ``MODEL``, ``probe, setting, value``.
+    """
     return store.make("robust", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
-    jobs = {
-        f"runs/{job[0]}-{job[1].replace(' ', '-')}-{job[2]:06d}-{job[3]}.parquet": (w, *job)
-        for job in plan(w)
-    }
-    named = {
-        f"runs/{i:04d}.parquet": (w, *model, seed) for i, (*model, seed) in enumerate(finished(w))
-    }
-    probe_sets(w)  # before the workers want them
-    longest_first = dict(
-        sorted(jobs.items(), key=lambda job: COST.index(job[1][1]))
-    )  # so that no core waits long at the end
-    store.fill(path, named or longest_first, run_checkpoint if named else run, "models probed")
-    files = [path / file for file in named or jobs]
-    store.write(
-        path / "results.parquet", pd.concat([store.read_table(f) for f in files], ignore_index=True)
-    )
+    probe_sets(w)  # made before workers start, as are the tower and the drawings
+    jobs: dict[str, tuple] = {}
+    if w.robustness.checkpoints:
+        jobs |= {f"runs/{i:04d}.parquet": (w, *model) for i, model in enumerate(finished(w))}
+        store.fill(path, jobs, run_checkpoint, "models probed")
+    else:
+        worlds.backend(w).clip_folder(w)
+        prompts.draw(w)
+        for family, source, n, seed in plan(w):
+            file = f"runs/{family}-{source.replace(' ', '-')}-{n:06d}-{seed}.parquet"
+            jobs[file] = (w, family, source, n, seed)
+        # The longest come first, so that no core waits long at the end.
+        order = sorted(jobs, key=lambda file: COSTLY_FIRST.index(jobs[file][1]))
+        store.fill(path, {file: jobs[file] for file in order}, run, "models probed")
+    results = pd.concat([store.read_table(path / file) for file in jobs], ignore_index=True)
+    store.write(path / "results.parquet", results)
 
 
 def finished(w: World) -> list[tuple[str, str, str, int]]:
-    """Family, source, name and number of the checkpoints; the first clone of a family is compared with its first real model."""
-    given = [model[:2] for model in w.robustness.checkpoints]
-    return [
-        (*model, given[:i].count(model[:2])) for i, model in enumerate(w.robustness.checkpoints)
-    ]
+    """Family, source, name and number of the checkpoints that are probed.
 
-
-def ablations(w: World, results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The mixing ablation and the prompt ablation in the form of ``summary``. Raises ``NotKnown`` where no models are trained."""
-    if w.robustness.checkpoints:
-        raise NotKnown(
-            f"world {w.name!r} probes finished checkpoints, so nothing is trained for an ablation of mixing or prompts. "
-            "The rendered worlds do: python -m helpers.run pocket 07"
-        )
-    return (
-        summary(results[(results["family"] == ABLATED)]),
-        summary(results[(results["family"] == PROMPTED) & results["source"].isin(kinds(w))]),
-    )
+    The number, in place of a seed, counts those of one family and source: the first clone of a
+    family is compared with its first real model.
+    """
+    given = w.robustness.checkpoints
+    compared = [(family, source) for family, source, _ in given]
+    return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(given)]
 
 
 def plan(w: World) -> list[tuple[str, str, int, int]]:
-    """Family, source, images and seed of every model that is trained; none where the world takes finished checkpoints."""
-    if w.robustness.checkpoints:
-        return []
-    worlds.backend(w).clip_folder(w), arms.draw_prompts(w)  # before the workers want them
-    n, seeds = common_size(w), range(w.robustness.seeds)
-    models = [
-        (family, source, n, seed)
+    """Family, source, number of images and seed of every model that is trained.
+
+    The number is what the settings ask for, or what both sources can offer.
+    """
+    s = w.robustness
+    offered = [len(tables.source_set(w, probed_task(w), source)) for source in SOURCES[:2]]
+    n = min(s.images, *offered)
+    compared = [
+        (family, source, n)
         for family in ("self-supervised", "language-supervised", "supervised")
         for source in SOURCES
-        for seed in seeds
     ]
-    models += [
-        (PROMPTED, kind, k, seed)
-        for k in w.robustness.prompted
-        for kind in kinds(w)
-        for seed in seeds
-    ]
-    return models + [
-        (ABLATED, source, k, seed)
-        for k in w.robustness.mixing_sizes
-        if k < n
-        for source in SOURCES
-        for seed in seeds
-    ]
+    by_prompt = [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
+    smaller = [size for size in s.mixing_sizes if size < n]
+    mixing = [(ABLATED, source, size) for size in smaller for source in SOURCES]
+    models = (*compared, *by_prompt, *mixing)
+    return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
-def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
-    """One number per model and probe of ``SUMMARY``: ``family, source, n, seed, probe, value``.
-
-    With ``relative`` only the probes of ``RELATIVE``, as a share of the same model's clean accuracy, where that is not zero.
-    """
-    keep = [
-        re.fullmatch(SUMMARY.get(probe, "(?!)"), setting) is not None
-        for probe, setting in zip(results["probe"], results["setting"], strict=True)
-    ]
-    table = results[keep].groupby([*MODEL, "probe"])["value"].mean().reset_index()
-    if not relative:
-        return table
-    clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")[
-        [*MODEL, "value"]
-    ]
-    table = table[table["probe"].isin(RELATIVE)].merge(clean, on=MODEL, suffixes=("", "_clean"))
-    return table.assign(value=table["value"] / table["value_clean"]).drop(columns="value_clean")
+def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
+    """Train one model on ``n`` images and measure everything: a row per number."""
+    images = training_images(w, source, n, seed)
+    real = training_images(w, "retrieved", n, seed)
+    model = families.train(w, family, images, real, tables.benchmark(w, probed_task(w)), seed)
+    return measured(w, model, (family, source, n, seed))
 
 
-def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
-    """[R]'s claims against these models: ``claim, difference, low, high, holds``.
-
-    The difference is clone minus real (mixed minus real; with ``by_prompt``, the summary of the prompt ablation, captions minus
-    class names), seed by seed, turned so that positive is better for the first, with its 95 % interval over seeds. A claim
-    holds ("yes") or fails ("no") only where the interval excludes zero.
-    """
-    plain, shares = summary(results), summary(results, relative=True)
-    rows = []
-    for text, family, source, probe, sign, expected in _listed():
-        table = shares if probe in RELATIVE else plain
-        change = _changes(
-            table[(table["family"] == family) & (table["probe"] == probe)], source, "retrieved"
-        )
-        rows += _verdict(text, sign * change, expected)
-    for probe, name in PROMPT_HELPS.items() if by_prompt is not None else ():
-        change = _changes(by_prompt[by_prompt["probe"] == probe], arms.DEFAULT, "class names")
-        rows += _verdict(f"captions help more than class names on {name} ({PROMPTED})", change, 1)
-    return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
+def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
+    """Measure a finished model by its name (``checkpoints.load``): as ``run``, with n = 0."""
+    file = worlds.backend(w).checkpoint(w, name)
+    model = checkpoints.load(file, tables.benchmark(w, probed_task(w)))
+    return measured(w, model, (family, source, 0, seed))
 
 
-def _changes(table: pd.DataFrame, source: str, reference: str) -> pd.Series:
-    """``source`` minus ``reference`` by seed, at the largest number of images; empty where one of them is missing."""
-    by_seed = table[table["n"] == table["n"].max()].pivot(
-        index="seed", columns="source", values="value"
-    )
-    return (
-        (by_seed[source] - by_seed[reference]).dropna()
-        if {source, reference} <= set(by_seed)
-        else pd.Series(dtype=float)
-    )
+def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
+    """What ``measure`` says as rows; ``about`` are the values of the columns ``MODEL``."""
+    values = measure(w, model, about[-1])
+    rows = [(*about, *key, float(value)) for key, value in values.items()]
+    return pd.DataFrame(rows, columns=[*MODEL, "probe", "setting", "value"])
 
 
-def _verdict(text: str, change: pd.Series, expected: int) -> list[tuple]:
-
-    if not len(change):
-        return []
-    mean, low, high = inference.interval(change)
-    direction = 0 if low <= 0 <= high else np.sign(mean)
-    verdict = "no difference found" if not direction else "yes" if direction == expected else "no"
-    return [(text, mean, low, high, verdict if len(change) > 1 else "one pair decides nothing")]
-
-
-def _listed():
-    """Text, family, source, probe, sign that makes larger better, and the direction that [R] claims."""
-    names = {
-        "shape": ("shape bias", 1),
-        "background": ("background gap", -1),
-        "calibration": ("calibration error", -1),
+def measure(w: World, model: Classifier, seed: int) -> Values:
+    """Every probe on one model, in order; a set of images goes through the model once."""
+    sets = small_sets(w)
+    logits = {
+        name: sets.chosen(name, families.logits(model, split.images))
+        for name, split in sets.sets.items()
     }
-    for family in FAMILIES:
-        for probe, (name, sign) in names.items():
-            expected, verb = (-1, "lag behind") if family == "supervised" else (1, "match or beat")
-            yield (
-                f"{family} clones {verb} real on {name}",
-                family,
-                "synthetic",
-                probe,
-                sign,
-                expected,
-            )
-        for probe, name in (("pgd", "PGD"), ("corruption", "corruptions")):
-            yield (
-                f"{family} clones are more fragile under {name} (relative)",
-                family,
-                "synthetic",
-                probe,
-                1,
-                -1,
-            )
-    yield (
-        "mixing improves calibration (language-supervised)",
-        "language-supervised",
-        "mixed",
-        "calibration",
-        -1,
-        1,
-    )
+    values = accuracies(sets, logits) | attack(w, model, probe_sets(w).sets["original"], seed)
+    further = {
+        "calibration": calibration,
+        "reliability": reliability,
+        "ood": out_of_distribution,
+        "background": background,
+        "shape": shape,
+    }
+    for probe, function in further.items():
+        values |= {(probe, setting): v for setting, v in function(sets, logits).items()}
+    return dict(sorted(values.items()))
+
+
+def accuracies(sets: ProbeSets, logits: Logits) -> Values:
+    """The accuracies (0..1) of ``ACCURACIES`` on the sets that are there."""
+    there = {key: name for key, name in ACCURACIES.items() if name in logits}
+    return {key: sets.accuracy(name, logits[name]) for key, name in there.items()}
+
+
+def calibration(sets: ProbeSets, logits: Logits) -> dict[str, float]:
+    """All calibration measures on test images, and the calibration error (ECE) on hard sets."""
+    labels = {name: sets.sets[name].labels for name in logits}
+    values = metrics.calibration(logits["test"], labels["test"], logits["val"], labels["val"])
+    there = [name for name in HARD if name in logits]
+    return values | {f"ece_{name}": metrics.ece(logits[name], labels[name]) for name in there}
+
+
+def reliability(sets: ProbeSets, logits: Logits) -> dict[str, float]:
+    """A reliability diagram: ``{bin}-confidence``, ``-accuracy``, ``-share``; bins with images."""
+    table = metrics.reliability(logits["test"], sets.sets["test"].labels).set_index("bin")
+    return {f"{b:02d}-{name}": value for b, row in table.iterrows() for name, value in row.items()}
+
+
+def out_of_distribution(sets: ProbeSets, logits: Logits) -> dict[str, float]:
+    """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
+    values: dict[str, float] = {}
+    known = metrics.ood_scores(logits["original"])
+    for kind in ("near", "far"):
+        if f"ood_{kind}" in logits:
+            for name, scores in metrics.ood_scores(logits[f"ood_{kind}"]).items():
+                found = metrics.ood_metrics(known[name], scores)
+                values |= {f"{kind}-{name}-{metric}": value for metric, value in found.items()}
+    return values
+
+
+def background(sets: ProbeSets, logits: Logits) -> dict[str, float]:
+    """Accuracy before other backgrounds of the same class and of another, and the gap."""
+    both = [name for name in ("mixed_same", "mixed_rand") if name in logits]
+    if len(both) < 2:
+        return {}
+    same, other = (sets.accuracy(name, logits[name]) for name in both)
+    return {"mixed_same": same, "mixed_rand": other, "gap": same - other}
+
+
+def shape(sets: ProbeSets, logits: Logits) -> dict[str, float]:
+    """Shape bias, where the task puts shape and texture in conflict."""
+    if "cue_conflict" not in logits:
+        return {}
+    facts = sets.sets["cue_conflict"].facts
+    return probes.shape_bias(logits["cue_conflict"].argmax(1), facts, sets.groups)
+
+
+def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:
+    """Accuracy (0..1) under ("fgsm" or "pgd", L-inf radius in 255ths); radius "0" is clean."""
+    import torch
+
+    images = thinned(split, w.robustness.attacked)
+    radii = w.robustness.epsilons
+    logits_of = families.logits_of(model)
+    generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
+    right: Values = collections.defaultdict(float)
+    for start in range(0, len(images), ATTACKED_AT_ONCE):
+        part = images.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(images))))
+        pixels = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device())
+        x = pixels.permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(part.labels).to(gpu.device())
+        steps = attacks.fgsm(logits_of, x, y, [radius / 255 for radius in radii])
+        walks = [
+            attacks.pgd(logits_of, x, y, radius / 255, w.robustness.pgd_steps, generator)
+            for radius in radii
+        ]
+        for name, attacked in (("fgsm", steps), ("pgd", walks)):
+            for radius, changed in zip((0, *radii), (x, *attacked), strict=True):
+                with torch.inference_mode():
+                    hits = (logits_of(changed).argmax(1) == y).sum()
+                right[name, f"{radius:g}"] += float(hits) / len(images)
+    return dict(right)

@@ -1,0 +1,166 @@
+"""What notebook 07 reads off its measured models: one number per probe, ablations, [R]'s claims.
+
+Nothing that is built imports this module, so a change here rebuilds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from helpers.data import tables
+from helpers.errors import NotKnown
+from helpers.measure import inference
+from helpers.study import prompts, robustness
+from helpers.study.robustness import ABLATED, FAMILIES, MODEL, PROMPTED, SOURCES
+from helpers.worlds import World
+
+# The one number of a probe is the mean over those of its settings that are listed here, ...
+ONE_NUMBER = (
+    ("accuracy", "test"),
+    ("renditions", "accuracy"),
+    ("context", "P2"),
+    ("calibration", "ece"),
+    ("ood", "near-entropy-auroc"),
+    ("ood", "far-entropy-auroc"),
+    ("shape", "shape_bias"),
+    ("background", "gap"),
+)
+# ... or over all its settings without radius 0, which is no attack.
+AVERAGED = ("corruption", "corruption_3d", "fgsm", "pgd")
+RELATIVE = ("renditions", *AVERAGED, "context")  # accuracies, which a share of the clean one suits
+
+
+def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
+    """One number per model and probe: ``family, source, n, seed, probe, value``.
+
+    With ``relative`` only the probes of ``RELATIVE``, as a share of the same model's clean
+    accuracy, where that is not zero.
+    """
+    named = pd.MultiIndex.from_frame(results[["probe", "setting"]]).isin(ONE_NUMBER)
+    averaged = results["probe"].isin(AVERAGED) & (results["setting"] != "0")
+    table = results[named | averaged].groupby([*MODEL, "probe"])["value"].mean().reset_index()
+    if not relative:
+        return table
+    clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")
+    table = table[table["probe"].isin(RELATIVE)]
+    table = table.merge(clean[[*MODEL, "value"]], on=MODEL, suffixes=("", "_clean"))
+    return table.assign(value=table["value"] / table["value_clean"]).drop(columns="value_clean")
+
+
+def ablations(w: World, results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The mixing ablation and the prompt ablation in the form of ``summary``.
+
+    Raises ``NotKnown`` where no models are trained.
+    """
+    if w.robustness.checkpoints:
+        raise NotKnown(
+            f"world {w.name!r} probes finished checkpoints, so nothing is trained for an ablation"
+            " of mixing or prompts. The rendered worlds do: python -m helpers.run pocket 07"
+        )
+    mixing = results[results["family"] == ABLATED]
+    by_prompt = (results["family"] == PROMPTED) & results["source"].isin(robustness.kinds(w))
+    return summary(mixing), summary(results[by_prompt])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of [R]'s claims: on ``probe``, ``source`` is better (1) or worse (-1) than ``reference``.
+
+    A probe's numbers are turned by ``sign``, so that larger is better.
+    """
+
+    text: str
+    family: str
+    probe: str
+    sign: int
+    expected: int
+    source: str = "synthetic"
+    reference: str = "retrieved"
+
+
+def listed() -> Iterator[Claim]:
+    """[R]'s claims on clones (models of synthetic images), on mixing, and on prompts."""
+    for family in FAMILIES:
+        expected, verb = (-1, "lag behind") if family == "supervised" else (1, "match or beat")
+        clones = f"{family} clones {verb} real on"
+        yield Claim(f"{clones} shape bias", family, "shape", 1, expected)
+        yield Claim(f"{clones} background gap", family, "background", -1, expected)
+        yield Claim(f"{clones} calibration error", family, "calibration", -1, expected)
+        fragile = f"{family} clones are more fragile under"
+        yield Claim(f"{fragile} PGD (relative)", family, "pgd", 1, -1)
+        yield Claim(f"{fragile} corruptions (relative)", family, "corruption", 1, -1)
+    yield Claim(f"mixing improves calibration ({ABLATED})", ABLATED, "calibration", -1, 1, "mixed")
+    helped = {
+        "accuracy": "test accuracy",
+        "corruption": "corruptions",
+        "context": "uncommon attributes",
+    }
+    for probe, name in helped.items():
+        text = f"captions help more than class names on {name} ({PROMPTED})"
+        yield Claim(text, PROMPTED, probe, 1, 1, prompts.DEFAULT, "class names")
+
+
+def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
+    """[R]'s claims against these models: ``claim, difference, low, high, holds``.
+
+    ``by_prompt`` is the summary of the prompt ablation. The difference is source minus reference,
+    seed by seed, turned so that positive is better for the source, with its 95 % interval over
+    seeds. A claim holds ("yes") or fails ("no") only where the interval excludes zero.
+    """
+    absolute = summary(results)
+    relative = summary(results, relative=True)
+    rows = []
+    for claim in listed():
+        table = relative if claim.probe in RELATIVE else absolute
+        if claim.reference == "class names":
+            table = by_prompt if by_prompt is not None else absolute[:0]
+        change = changes(table, claim)
+        if len(change):
+            mean, low, high = inference.interval(change)
+            rows.append((claim.text, mean, low, high, verdict(change, claim.expected)))
+    return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
+
+
+def changes(table: pd.DataFrame, claim: Claim) -> pd.Series:
+    """What a claim speaks of, by seed, at the largest n; empty where one side is missing."""
+    part = table[(table["family"] == claim.family) & (table["probe"] == claim.probe)]
+    largest = part[part["n"] == part["n"].max()]
+    by_seed = largest.pivot(index="seed", columns="source", values="value")
+    if not {claim.source, claim.reference} <= set(by_seed):
+        return pd.Series(dtype=float)
+    return claim.sign * (by_seed[claim.source] - by_seed[claim.reference]).dropna()
+
+
+def verdict(change: pd.Series, expected: int) -> str:
+    """Whether a claim holds, given the change by seed and the direction that it expects."""
+    if len(change) < 2:
+        return "one pair decides nothing"
+    mean, low, high = inference.interval(change)
+    if low <= 0 <= high:
+        return "no difference found"
+    return "yes" if np.sign(mean) == expected else "no"
+
+
+def source_labels(w: World) -> dict[str, str]:
+    """What figures call the sources: a finished checkpoint's real images were not retrieved."""
+    labels = {source: source for source in SOURCES}
+    return {**labels, "retrieved": "real"} if w.robustness.checkpoints else labels
+
+
+def what_was_probed(w: World, results: pd.DataFrame) -> str:
+    """The number of models, the task and what the models learned from, in a sentence."""
+    benchmark = tables.benchmark(w, robustness.probed_task(w))
+    n = len(results.drop_duplicates(MODEL))
+    task = f"{benchmark.task} ({len(benchmark.classes)} classes)"
+    if not w.robustness.checkpoints:
+        return (
+            f"{n} models of {task}, each trained on {results['n'].max()} images for "
+            f"{w.robustness.steps} updates, and smaller ones for two ablations."
+        )
+    labels = source_labels(w)
+    named = [f"{family}, {labels[s]}: {name}" for family, s, name in w.robustness.checkpoints]
+    return f"{n} finished checkpoints, probed on {task}. {'; '.join(named)}."

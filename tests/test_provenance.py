@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import worlds
+from helpers import pocket, worlds
 from helpers.data import copies, tables
 from helpers.engine import store, workers
 from helpers.models import clip
@@ -56,6 +56,7 @@ def tiny(tmp_path, monkeypatch):
         worlds,
         "backend",
         lambda _: types.SimpleNamespace(
+            SEAM=pocket.SEAM,
             open_pool=lambda _: pool,
             benchmark=lambda *_: bench,
             clip_folder=lambda _: WEIGHTS / "clip",

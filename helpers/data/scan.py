@@ -191,9 +191,7 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
     """
     import polars as pl
 
-    found = _occurrences(texts, plan.keys)
-    forms = _forms_of_keys(plan)
-    found = found.join(forms, left_on=pl.col("spelling").str.to_lowercase(), right_on="key")
+    found = _occurrences(texts, plan.keys).join(_forms_of_keys(plan), on="key")
     free = _free(found.filter(~pl.col("searched")), plan.rule)
     searched = pl.DataFrame(_searched(found.filter("searched"), plan), free.schema, orient="row")
     longest_first = -pl.col("spelling").str.len_chars().cast(pl.Int64)
@@ -202,7 +200,7 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
 
 
 def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFrame:
-    """Where keys stand in captions: columns at, text, spelling, byte (offset in the caption)."""
+    """Where keys stand in captions: columns at, text, key (position in ``keys``), spelling, byte."""
     import polars as pl
 
     lengths = np.array([len(key.encode()) for key in keys])
@@ -214,19 +212,27 @@ def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFram
         key, end = _ends(keys, data)
         at = np.searchsorted(starts, end) - 1
         byte = end - lengths[key] - starts[at]
-        inside = byte >= 0  # not half in the caption before
-        columns = {"at": at + first, "byte": byte, "length": lengths[key]}
-        found = pl.DataFrame(columns).filter(inside)
-        parts.append(found.with_columns(text=part.gather(at[inside])))
+        found = pl.DataFrame({"at": at, "key": key, "byte": byte, "length": lengths[key]})
+        found = found.filter(pl.col("byte") >= 0)  # not half in the caption before
+        parts.append(found.with_columns(pl.col("at") + first, text=part.gather(found["at"])))
+    found = pl.concat(parts).drop_nulls("text")  # below a null there can be bytes of anything
     stretch = pl.col("text").cast(pl.Binary).bin.slice(pl.col("byte"), pl.col("length"))
-    return pl.concat(parts).with_columns(spelling=stretch.cast(pl.String))
+    return found.with_columns(spelling=stretch.cast(pl.String))
 
 
 def _ends(keys: tuple[str, ...], data: Any) -> np.ndarray:
-    """Which keys stand in a buffer of bytes, and where they end: (2, n).
+    """Which keys stand in a buffer of bytes, and where they end: (2, n)."""
+    found = array.array("q")
+    database = _database(keys)
+    scratch = database.scratch.clone()  # one for each thread
+    if data:
+        database.scan(data, lambda key, _, end, *__: found.extend((key, end)), scratch=scratch)
+    return np.array(found, np.int64).reshape(-1, 2).T
 
-    Raises ``StudyError`` where Hyperscan is not installed.
-    """
+
+@functools.lru_cache(maxsize=4)
+def _database(keys: tuple[str, ...]) -> Any:
+    """The keys compiled for Hyperscan. Raises ``StudyError`` where it is not installed."""
     try:
         import hyperscan
     except ImportError as e:
@@ -234,18 +240,6 @@ def _ends(keys: tuple[str, ...], data: Any) -> np.ndarray:
             f"the text scan needs the package hyperscan ({e}): pip install hyperscan. There are "
             "wheels for Linux and macOS on x86-64 and arm64; elsewhere use a Linux container."
         ) from e
-    found = array.array("q")
-    if data:
-        database = _database(keys)
-        scratch = hyperscan.Scratch(database)
-        database.scan(data, lambda key, _, end, *__: found.extend((key, end)), scratch=scratch)
-    return np.array(found, np.int64).reshape(-1, 2).T
-
-
-@functools.lru_cache(maxsize=4)
-def _database(keys: tuple[str, ...]) -> Any:
-    import hyperscan
-
     database = hyperscan.Database()
     database.compile(
         expressions=[key.encode() for key in keys],
@@ -257,15 +251,15 @@ def _database(keys: tuple[str, ...]) -> Any:
 
 
 def _forms_of_keys(plan: Plan) -> polars.DataFrame:
-    """Which forms a key belongs to: columns key (lower case), form, searched, label, class."""
+    """Which forms a key is of: columns key (position in the plan's), form, searched, label, class."""
     import polars as pl
 
+    position = {key: i for i, key in enumerate(plan.keys)}
     rows = []
     for i, form in enumerate(plan.forms):
         about = (i, form.pattern is not None, form.label, plan.classes[form.label])
-        rows += [(key, *about) for key in form.keys]
-    table = pl.DataFrame(rows, ["key", "form", "searched", "label", "class"], orient="row")
-    return table.with_columns(pl.col("key").str.to_lowercase()).unique()
+        rows += [(position[key], *about) for key in form.keys]
+    return pl.DataFrame(rows, ["key", "form", "searched", "label", "class"], orient="row")
 
 
 def _free(found: polars.DataFrame, rule: str) -> polars.DataFrame:

@@ -431,5 +431,6 @@ def test_broken_shards_are_named(shards, tmp_path, damage):
 
 def test_without_hyperscan_the_scan_says_how_to_get_it(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "hyperscan", None)
+    scan._database.cache_clear()
     with pytest.raises(StudyError, match=r"pip install hyperscan.*wheels"):
         scan.find(shards, CLASSES, "word")

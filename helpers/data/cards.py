@@ -22,7 +22,8 @@ def card(path: Path, facts: Mapping[str, Any]) -> None:
 
 def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
     """A bullet for each plain fact, then a section for each mapping, or table of mappings."""
-    bullets, sections = [], []
+    bullets: list[str] = []
+    sections: list[str] = []
     for name, value in facts.items():
         if isinstance(value, Mapping):
             sections += ["", f"{heading} {name}", "", *_markdown(value, f"{heading}#")]

@@ -109,7 +109,7 @@ def _word_form(label: int, name: str, needs: tuple[str, ...]) -> Form:
         pattern = f"{SEPARATOR}+".join(map(_any_spelling, parts))
         return Form(label, _spellings(max(parts, key=len)), pattern, needs)
     # Keys are the longest two neighbours in all spellings, with every separator between them.
-    neighbours = list(itertools.pairwise(parts)) or [tuple(parts)]
+    neighbours: list[tuple[str, ...]] = [*itertools.pairwise(parts)] or [tuple(parts)]
     longest = max(neighbours, key=lambda pair: len("".join(pair)))
     spelt = list(itertools.product(*map(_spellings, longest)))
     keys = tuple(dict.fromkeys(between.join(pair) for pair in spelt for between in SEPARATORS))

@@ -46,7 +46,7 @@ def find(
     """
     jobs = _jobs(shards, rules.plan(classes, rule, terms), columns=False)
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
-    found = dict(workers.starmap(scan_shard, jobs, parallel=on_ray, uses_gpu=False))
+    found: dict[int, Any] = dict(workers.starmap(scan_shard, jobs, on_ray, uses_gpu=False))
     return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
 
 
@@ -200,7 +200,7 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
 
 
 def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFrame:
-    """Where keys stand in captions: columns at, text, key (position in ``keys``), spelling, byte."""
+    """Where keys (by position) stand in captions: columns at, text, key, byte, length, spelling."""
     import polars as pl
 
     lengths = np.array([len(key.encode()) for key in keys])
@@ -251,11 +251,11 @@ def _database(keys: tuple[str, ...]) -> Any:
 
 
 def _forms_of_keys(plan: Plan) -> polars.DataFrame:
-    """Which forms a key is of: columns key (position in the plan's), form, searched, label, class."""
+    """Which forms have a key (by position): columns key, form, searched, label, class."""
     import polars as pl
 
     position = {key: i for i, key in enumerate(plan.keys)}
-    rows = []
+    rows: list[tuple] = []
     for i, form in enumerate(plan.forms):
         about = (i, form.pattern is not None, form.label, plan.classes[form.label])
         rows += [(position[key], *about) for key in form.keys]
@@ -284,8 +284,8 @@ def _searched(found: polars.DataFrame, plan: Plan) -> list[tuple]:
     rows = []
     once = found.select("at", "text", "form", "label", "class").unique()
     for at, text, i, label, name in once.iter_rows():
-        form = plan.forms[i]
-        span = rules.search(form.pattern, text)
-        if span and all(rules.search(need, text) for need in form.needs):
+        pattern, *needs = filter(None, (plan.forms[i].pattern, *plan.forms[i].needs))
+        span = rules.search(pattern, text)
+        if span and all(rules.search(need, text) for need in needs):
             rows.append((at, label, name, text[slice(*span)], span[0]))
     return rows

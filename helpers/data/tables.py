@@ -42,7 +42,7 @@ class Split:
         """These images followed by those of ``other``."""
         both = (self.images, other.images)
         lazy = any(isinstance(images, Lazy) for images in both)
-        images = Lazy(*both) if lazy else np.concatenate(both)
+        images: Any = Lazy(*both) if lazy else np.concatenate(both)
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
         return Split(images, np.concatenate([self.labels, other.labels]), facts)
 
@@ -129,8 +129,9 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
         raise unknown(f"selection of {artifact.name}", keep, selections)
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
-    images = artifact.array(f"{task}.npy")
-    images = images[rows] if len(rows) * images[:1].nbytes < IN_MEMORY else Lazy(images, rows=rows)
+    stored = artifact.array(f"{task}.npy")
+    small = len(rows) * stored[:1].nbytes < IN_MEMORY
+    images = stored[rows] if small else Lazy(stored, rows=rows)
     return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 

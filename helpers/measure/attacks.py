@@ -39,23 +39,24 @@ def pgd(
     noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     at = (x + eps * noise).clamp(0, 1)
-    worst, highest = at, torch.full((len(x),), -torch.inf, device=x.device)
+    worst = at
+    highest = torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps + 1):
-        gradient, loss = _gradient(logits_of, at, y, step < steps)
+        gradient, loss = _gradient(logits_of, at, y, wanted=step < steps)
         worst = torch.where((loss >= highest)[:, None, None, None], at, worst)
         highest = torch.maximum(loss, highest)
-        if step < steps:
-            at = (at + 2.5 * eps / steps * gradient.sign()).clamp(low, high)
+        at = (at + 2.5 * eps / steps * gradient.sign()).clamp(low, high)
     return worst
 
 
 def _gradient(
     logits_of: Logits, x: Tensor, y: Tensor, wanted: bool = True
-) -> tuple[Tensor | None, Tensor]:
-    """Gradient at ``x``, where it is wanted, and each image's loss."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient at ``x``, 0 where it is not wanted, and each image's loss."""
     import torch
 
     with torch.set_grad_enabled(wanted):
         x = x.detach().requires_grad_(wanted)
         loss = torch.nn.functional.cross_entropy(logits_of(x).float(), y, reduction="none")
-        return torch.autograd.grad(loss.sum(), x)[0] if wanted else None, loss.detach()
+        gradient = torch.autograd.grad(loss.sum(), x)[0] if wanted else torch.zeros_like(x)
+    return gradient, loss.detach()

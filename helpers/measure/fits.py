@@ -27,7 +27,7 @@ class PowerLaw(NamedTuple):
 
 
 class Saturating(NamedTuple):
-    """L = floor + a N^-k, and by how much it is preferred."""
+    """L = floor + a N^-k, and by how much this form is preferred to the power law."""
 
     k: float
     a: float
@@ -95,7 +95,8 @@ def saturating(n: Column, loss: Column, low: int, high: int) -> Saturating:
 
 def _within(low: int, high: int, n: Column, loss: Column, *others: Column) -> list[np.ndarray]:
     """The entries of all columns where ``low <= n <= high``: enough sizes, and losses above 0."""
-    n, loss = np.asarray(n, float), np.asarray(loss, float)
+    n = np.asarray(n, float)
+    loss = np.asarray(loss, float)
     inside = (n >= low) & (n <= high)
     if len(np.unique(n[inside])) < FEWEST:
         raise StudyError(
@@ -125,7 +126,8 @@ def rank_correlation(
     """
     from scipy.stats import spearmanr
 
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x = np.asarray(x, float)
+    y = np.asarray(y, float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of draws in which a column is constant: they are left out
         rho = spearmanr(x, y).statistic

@@ -29,7 +29,8 @@ def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The logits as float64. Raises ``StudyError`` where labels do not fit."""
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    logits = np.asarray(logits, np.float64)
+    labels = np.asarray(labels)
     if logits.ndim != 2 or labels.shape != (len(logits),) or not len(labels):
         raise StudyError(
             f"logits {logits.shape} and labels {labels.shape} were given; a probe wants "

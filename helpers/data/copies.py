@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from helpers.data.shards import Lazy
 from helpers.data.tables import Benchmark
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
@@ -16,7 +17,7 @@ BLOCK = 50_000  # held-out pictures that are compared at a time
 QUANTILE = 0.9995  # share of independent pairs whose similarity is no copy's; [C] 0.604 of ISC
 
 
-def descriptor(images: np.ndarray, batch: int = 1_024) -> np.ndarray:
+def descriptor(images: np.ndarray | Lazy, batch: int = 1_024) -> np.ndarray:
     """What copies share after cropping, tinting, re-encoding: (n, d) int16 of length ``SCALE``.
 
     It is a thumbnail of each colour channel of the ``images`` (n, side, side, 3), high-pass

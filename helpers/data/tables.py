@@ -125,7 +125,7 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
         raise unknown(f"task in {artifact.name}", task, sorted(tasks))
     table = store.read_table(artifact.path / f"{task}.parquet")
     if keep not in table:
-        selections = [column for column in table if column.startswith("keep")]
+        selections = [name for name in map(str, table) if name.startswith("keep")]
         raise unknown(f"selection of {artifact.name}", keep, selections)
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)

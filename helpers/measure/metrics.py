@@ -20,7 +20,7 @@ def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     network = torch.nn.Identity()
-    network.num_features = real.shape[1]  # type: ignore[assignment] - torchmetrics reads it
+    network.num_features = real.shape[1]  # type: ignore[assignment]  # read by torchmetrics
     metric = FrechetInceptionDistance(feature=network, normalize=False)
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(drawn), real=False)

@@ -119,9 +119,7 @@ class RetrievalSettings:
     )  # "top": best share per class [P]; "domain": one text, threshold [W]
     domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2
     class_cap: int = 10_000  # M [P]
-    copy_quantile: float = 0.9995  # copies: similarity that this share of independent image pairs stays below; [C] 0.604 of ISC
     decontaminate: tuple[str, ...] = ("test",)  # [P] test; App. B.2 adds "train"
-    deduplicate: bool = False  # drop near-copies of a better-scoring pair of the class; [P] keeps them, [C] within one query only
 
 
 @dataclass(frozen=True)

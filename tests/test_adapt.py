@@ -7,7 +7,6 @@ import torch
 
 from helpers import worlds
 from helpers.data import shards
-from helpers.data.subsets import nested_subset, top_share
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.models import augment, classifier, clip, linear
@@ -234,22 +233,6 @@ def test_training_on_nothing_says_so(tiny_clip, bench):
     empty = bench.train.take([])
     with pytest.raises(StudyError, match="colours"):
         classifier.finetune(tiny_clip[0], empty, bench, 1e-3, 0, S)
-
-
-def test_nested_subsets_are_nested_and_balanced():
-    labels = np.repeat([0, 1, 2], [50, 10, 30])
-    subsets = {n: set(nested_subset(labels, n, np.random.default_rng(3))) for n in (6, 12, 24, 48)}
-    assert subsets[6] < subsets[12] < subsets[24] < subsets[48]
-    assert np.bincount(labels[list(subsets[24])]).tolist() == [8, 8, 8]
-    assert np.bincount(labels[list(subsets[48])]).tolist() == [19, 10, 19]
-    with pytest.raises(StudyError, match="only 90"):
-        nested_subset(labels, 91, np.random.default_rng(0))
-
-
-def test_top_share_per_class():
-    scores, labels = np.array([0.9, 0.1, 0.5, 0.2, 0.3]), np.array([0, 0, 0, 1, 1])
-    assert top_share(scores, labels, 0.3).tolist() == [True, False, False, False, True]
-    assert top_share(scores, labels, 0.5).tolist() == [True, False, True, False, True]
 
 
 def test_matching_size_interpolates_in_log_size():

@@ -3,14 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from helpers import worlds
-from helpers.data import copies, tables
+from helpers.data import tables
 from helpers.engine import store
 from helpers.errors import StudyError
-from helpers.pocket.world.pool import near_copy
 from helpers.study import embeddings, retrieval
 
 
@@ -123,76 +120,6 @@ def test_funnel_adds_up():
         rows.tolist() == [100, 5, 4, 3, 3, 2]
         and rows.iloc[-1] == (made["why:word+top"] == "kept").sum()
     )
-
-
-def test_of_near_copies_the_best_scoring_pair_of_the_class_stays():
-    w = worlds.get("smoke", clip={"top_share": 1.0}, retrieval={"deduplicate": True})
-    made = pd.DataFrame(
-        {
-            "label": [0, 0, 0, 0, 0, 1, 0],
-            "word": True,
-            "nsfw": "UNLIKELY",
-            "score": [0.1, 0.9, 0.5, 0.5, 0.4, 0.3, 0.95],
-            "in_domain": True,
-            "copy": [False] * 6 + [True],
-            "id": [6, 5, 9, 3, 4, 1, 2],
-        }
-    )
-    picture = np.eye(3, dtype=np.int16)[[0, 0, 1, 1, 2, 0, 0]] * copies.SCALE
-    made["why:word+top"] = retrieval.dropped(w, made, "word", "top", picture, 0.9)
-    assert list(made["why:word+top"]) == [
-        "duplicate",
-        "kept",
-        "duplicate",
-        "kept",
-        "kept",
-        "kept",
-        "near-duplicate",
-    ]
-    rows = retrieval.funnel(w, made, "t", "word", "top", 100)
-    assert rows["step"].iloc[-1] == "after duplicate" and rows["rows"].tolist() == [
-        100,
-        7,
-        7,
-        7,
-        7,
-        6,
-        4,
-    ]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 12))
-def test_every_duplicate_repeats_one_that_stays_and_blocks_leave_no_trace(seed, n, block):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 6)) + 2 * rng.normal(size=(5, 6))[rng.integers(0, 5, n)]
-    x = np.rint(copies.SCALE * x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.int16)
-    again, near = (
-        copies.duplicates(x, 0.95, block),
-        x.astype(int) @ x.T.astype(int) > 0.95 * copies.SCALE**2,
-    )
-    for i in range(n):
-        assert again[i] == (near[i, :i] & ~again[:i]).any()
-
-
-def test_copies_are_found_and_strangers_are_not():
-    from tests.test_pocket import AIRCRAFT, render, sample_scene
-
-    def pictures(n, start):
-        made = []
-        for i in range(start, start + n):
-            scene = sample_scene(np.random.default_rng(i), "benchmark")
-            made.append(render(list(AIRCRAFT.values())[i % 24], scene, i).pixels)
-        return np.stack(made)
-
-    held_out, others = pictures(40, 0), pictures(40, 1_000)
-    stolen = np.stack([near_copy(p, np.random.default_rng(i)) for i, p in enumerate(held_out)])
-    held_out, stolen, others = map(copies.descriptor, (held_out, stolen, others))
-    assert np.median(copies.nearest(stolen, held_out)) > np.quantile(
-        copies.nearest(others, held_out), 0.95
-    )
-    for made in (held_out, stolen, others):  # products stay exact in float32
-        assert np.square(made.astype(int)).sum(1).max() < 2**24
 
 
 def test_missing_classes_are_listed():

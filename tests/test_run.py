@@ -2,15 +2,11 @@
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers import run, worlds
-from helpers.data import shards, tables
-from helpers.data.shards import fetch_tar, tar_bytes, to_image_folder
 from helpers.engine import catalogue, figures, notebooks, places, randomness, store
 from helpers.errors import StudyError
-from helpers.measure import inference
 from helpers.pocket.render.pictures import subject
 
 
@@ -294,44 +290,6 @@ def test_randomness_depends_on_names_only():
     assert randomness.entropy("ab", "c") != randomness.entropy("a", "bc")
 
 
-def test_broken_image_and_half_written_shard(tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
-    rows = [{"caption": f"number {i}", "label": i} for i in range(3)]
-    tar = tmp_path / "a.tar"
-    tar.write_bytes(tar_bytes(images, rows))
-    again, facts = shards.read_tar(tar)
-    assert np.array_equal(again, images) and facts == rows
-    folder = to_image_folder([tar], ["x", "y/z", "w"], tmp_path / "folder")
-    assert sorted(p.name for p in folder.iterdir()) == ["w", "x", "y_z"]
-    for broken in (tar.read_bytes()[:700], tar.read_bytes().replace(b"IHDR", b"IHDX", 1)):
-        tar.write_bytes(broken)
-        with pytest.raises(StudyError, match=r"a\.tar"):
-            shards.read_tar(tar)
-
-
-def test_only_wanted_members_are_decoded(tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
-    tar = tar_bytes(images, [{"caption": f"number {i}", "label": i} for i in range(5)])
-    (tmp_path / "0.tar").write_bytes(tar.replace(b"IHDR", b"IHDX", 1))  # the first image is broken
-    (tmp_path / "1.tar").write_bytes(tar)
-    shards = tuple(
-        store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": range(5)})) for i in range(2)
-    )
-    pool = tables.Pool(shards, fetch_tar, (5, 5))
-    rows = [9, 3, 6, 3, 1]
-    assert (
-        np.array_equal(pool.fetch(rows), images[np.array(rows) % 5])
-        and pool.fetch([]).shape[0] == 0
-    )
-    with pytest.raises(StudyError, match=r"0\.tar.*broken image"):
-        pool.fetch([4, 0])
-    (tmp_path / "1.tar").write_bytes(
-        tar_bytes(images[:4], [{"caption": ""}] * 4)
-    )  # another file of the same name
-    with pytest.raises(StudyError, match="lists 5 rows.* 4 images"):
-        pool.fetch([5])
-
-
 def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -351,13 +309,3 @@ def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
         and Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
     )
     assert alt in notebooks.write_gallery().read_text()
-
-
-def test_intervals():
-    mean, low, high = inference.interval([1.0, 2.0, 3.0])
-    assert (
-        mean == 2
-        and high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
-        and mean - low == pytest.approx(high - mean)
-    )
-    assert inference.share_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-3)

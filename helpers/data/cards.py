@@ -1,4 +1,4 @@
-"""Cards: what a data set was made from and how, so that it can be rebuilt and audited. Same inputs, same bytes."""
+"""Cards: what a data set was made from and how. The same inputs give the same bytes."""
 
 from __future__ import annotations
 
@@ -6,71 +6,61 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from helpers.data.tables import Pool
 from helpers.engine import artifacts, store
 from helpers.worlds import World
 
 
-def card(path: Path, facts: Mapping) -> None:
-    """Write ``facts`` (plain values, lists, mappings; nothing of clock or machine) as ``card.json`` and ``README.md`` in ``path``."""
+def card(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts (values, lists, mappings) as ``card.json`` and ``README.md`` into a folder."""
+    lines = [f"# Card of {facts['artifact']}", "", *_markdown(facts, "##")]
     store.write(path / "card.json", facts)
-    store.write(path / "README.md", "\n".join(readable(facts)).encode() + b"\n")
+    store.write(path / "README.md", "\n".join(lines).encode() + b"\n")
 
 
-def readable(facts: Mapping, level: int = 1) -> list[str]:
-    """The same facts as lines of Markdown: mappings become sections, lists of mappings tables, the rest a bullet each."""
-    plain = {k: v for k, v in facts.items() if not isinstance(v, Mapping) and not _is_table(v)}
-    lines = [f"- **{k}**: {_words(v)}" for k, v in plain.items()]
+def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
+    """A bullet for each plain fact, then a section for each mapping, or table of mappings."""
+    bullets: list[str] = []
+    sections: list[str] = []
     for name, value in facts.items():
-        if name not in plain:
-            lines += ["", f"{'#' * min(level + 1, 6)} {name}", ""]
-            lines += _rows(value) if _is_table(value) else readable(value, level + 1)
-    return (
-        [f"# Card of {facts['artifact']}", "", *lines]
-        if level == 1 and "artifact" in facts
-        else lines
-    )
+        if isinstance(value, Mapping):
+            sections += ["", f"{heading} {name}", "", *_markdown(value, f"{heading}#")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows = [list(value[0]), *(row.values() for row in value)]
+            lines = [f"| {' | '.join(map(_words, row))} |" for row in rows]
+            lines.insert(1, "|---" * len(value[0]) + "|")
+            sections += ["", f"{heading} {name}", "", *lines]
+        else:
+            bullets.append(f"- **{name}**: {_words(value)}")
+    return bullets + sections
 
 
-def _is_table(value) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
-    )
-
-
-def _rows(table: list[Mapping]) -> list[str]:
-    head = list(table[0])
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return lines + [f"| {' | '.join(_words(row[name]) for name in head)} |" for row in table]
-
-
-def _words(value) -> str:
+def _words(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def code_version(name: str, w: World) -> str:
-    """A short hash of the sources that an artifact and all it is made from depend on; comments and layout do not count.
-
-    Not the git commit: that changes with every word of a notebook, and the files would no longer be named by their content.
-    """
-    needed, waiting = {}, [name]
+    """A short hash of the sources that an artifact and all it is made from depend on."""
+    sources: dict[str, str] = {}
+    waiting = [name]
     while waiting:
         part = waiting.pop()
-        if part not in needed:
-            needed[part] = artifacts.code(part, w)
-            waiting += artifacts.ARTIFACTS[part].needs.split()
-    return hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:12]
+        sources |= artifacts.code(part, w)
+        waiting += artifacts.spec(part).needs.split()
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def pool_version(pool: Pool) -> dict:
-    """The identity of a pool: ``rows``, ``shards``, and a hash over the bytes of its caption shards, in order.
+def pool_version(pool: Pool) -> dict[str, Any]:
+    """The identity of a pool: ``rows``, ``shards``, ``sha256`` of its caption shards, in order.
 
-    Shards that helpers/paper/download/laion.py left also list the sha256 of every image, so their hash stands for the images too.
+    Shards that helpers/paper/download/laion.py left also list the sha256 of every image, so their
+    hash stands for the images too.
     """
     total = hashlib.sha256()
     for shard in pool.shards:
-        with open(shard, "rb") as f:
-            total.update(hashlib.file_digest(f, "sha256").digest())
+        with shard.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
     return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}

@@ -1,4 +1,4 @@
-"""Images that stay on disk until they are asked for, in the form of an array."""
+"""Images that stay on disk until they are asked for, in the form of an array; webdataset shards."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import contextlib
 import functools
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from helpers.engine import gpu, store
 from helpers.errors import StudyError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def png(image: np.ndarray) -> bytes:
@@ -28,110 +30,114 @@ def png(image: np.ndarray) -> bytes:
 
 
 def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes:
-    """A webdataset shard: per image ``key.png``, ``key.txt`` (caption), ``key.json`` and, with a label, ``key.cls``.
+    """A webdataset shard: of each image ``.png``, ``.txt`` (caption), ``.json``, perhaps ``.cls``.
 
-    ``rows`` has one mapping per image, with ``caption`` and perhaps ``label``; keys count on from ``first``.
+    ``rows`` has a mapping per image, with ``caption`` and perhaps ``label``; keys count from
+    ``first`` on.
     """
     buffer = io.BytesIO()
-    with (
-        tarfile.open(fileobj=buffer, mode="w") as tar,
-        ThreadPoolExecutor(gpu.cores()) as threads,
-    ):  # a GPU waits for this
-        for i, (data, row) in enumerate(
-            zip(threads.map(png, images), rows, strict=True), start=first
-        ):
-            parts = {
-                "png": data,
+    # Threads encode the images, as a GPU may wait for this.
+    with tarfile.open(fileobj=buffer, mode="w") as tar, ThreadPoolExecutor(gpu.cores()) as threads:
+        pairs = zip(threads.map(png, images), rows, strict=True)
+        for i, (image, row) in enumerate(pairs, start=first):
+            members = {
+                "png": image,
                 "txt": row["caption"].encode(),
                 "json": json.dumps(row, default=str).encode(),
             }
             if "label" in row:
-                parts["cls"] = str(row["label"]).encode()
-            for ending, data in parts.items():
+                members["cls"] = str(row["label"]).encode()
+            for ending, data in members.items():
                 info = tarfile.TarInfo(f"{i:09d}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 
-@functools.lru_cache(maxsize=64)
-def _contents(tar: Path, version: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where images and rows of a webdataset shard start, and their bytes: (n, 2) each. ``version``: time and size of the file."""
-    with tarfile.open(tar, "r:") as file:
-        members = [(m.name, m.offset_data, m.size) for m in file]
-    return tuple(
-        np.array([m[1:] for m in members if m[0].endswith(ends)], np.int64).reshape(-1, 2)
-        for ends in ((".png", ".jpg", ".jpeg", ".webp"), ".json")
-    )
-
-
-@contextlib.contextmanager
-def _opened(tar: Path) -> Iterator[tuple]:
-    """A reader of members, and what ``_contents`` says; damage becomes a ``StudyError``."""
-    try:
-        with open(tar, "rb") as file:
-            about = os.fstat(file.fileno())
-            places = _contents(tar, (about.st_mtime_ns, about.st_size))
-            yield lambda place: os.pread(file.fileno(), int(place[1]), int(place[0])), *places
-    except (
-        tarfile.TarError,
-        OSError,
-        ValueError,
-    ) as e:  # the errors of PIL and json are of these kinds
-        raise StudyError(
-            f"cannot read {tar}: {e}. It is truncated or holds a broken image; delete it and run again."
-        ) from e
-
-
-def _decoded(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
-    """All images (n, side, side, 3) and rows of a webdataset shard, in order. Raises ``StudyError`` when it is damaged."""
-    with _opened(path) as (read, images, rows):
-        return np.stack([_decoded(read(m)) for m in images]), [json.loads(read(m)) for m in rows]
-
-
 class Tar:
-    """The images of a webdataset shard; those at the positions asked for are read and decoded, each once, and no others.
+    """The images of a webdataset shard; those asked for are read and decoded, each once.
 
     Raises ``StudyError`` when the shard is damaged.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
+        with self._damage_named():
+            about = path.stat()
+            self.images, self.texts = _places(path, about.st_mtime_ns, about.st_size)
 
     def __len__(self) -> int:
-        with _opened(self.path) as (_, images, _):
-            return len(images)
+        return len(self.images)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
         wanted, back = np.unique(rows, return_inverse=True)
-        with _opened(self.path) as (read, images, _):
-            return np.stack([_decoded(read(place)) for place in images[wanted]])[back]
+        with self._damage_named():
+            files = map(io.BytesIO, self._read(self.images[wanted]))
+            return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])[back]
+
+    def rows(self) -> list[dict]:
+        """What is known of each image, in order."""
+        with self._damage_named():
+            return [json.loads(text) for text in self._read(self.texts)]
+
+    def _read(self, places: np.ndarray) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            for start, size in places:
+                file.seek(start)
+                yield file.read(size)
+
+    @contextlib.contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (tarfile.TarError, OSError, ValueError) as e:  # PIL's and json's errors are such
+            raise StudyError(
+                f"cannot read {self.path}: {e}. It is truncated or holds a broken image; delete it "
+                "and run again."
+            ) from e
+
+
+@functools.lru_cache(maxsize=64)
+def _places(tar: Path, changed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where images and rows of a tar start, and their bytes: (n, 2) each.
+
+    Time of change and size tell the file from another one of its name.
+    """
+    with tarfile.open(tar, "r:") as file:
+        members = [(Path(m.name).suffix, m.offset_data, m.size) for m in file]
+    images = [place for ending, *place in members if ending in IMAGES]
+    rows = [place for ending, *place in members if ending == ".json"]
+    return np.array(images, np.int64).reshape(-1, 2), np.array(rows, np.int64).reshape(-1, 2)
+
+
+def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
+    """All images (n, side, side, 3) and rows of a webdataset shard; errors as of ``Tar``."""
+    tar = Tar(path)
+    return tar[np.arange(len(tar))], tar.rows()
 
 
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of the tar beside a parquet shard.
 
-    Raises ``StudyError`` when the tar is damaged, or does not hold as many images as the shard lists.
+    Raises ``StudyError`` when the tar is damaged, or the shard lists another number of images.
     """
     import pyarrow.parquet as pq
 
-    images, listed = Tar(shard.with_suffix(".tar")), pq.ParquetFile(shard).metadata.num_rows
+    images = Tar(shard.with_suffix(".tar"))
+    listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
         raise StudyError(
-            f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows which is whose. "
-            "Delete both and make them again (LAION's with helpers.paper.download.laion.download)."
+            f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows "
+            "which is whose. Delete both and make them again (LAION's with "
+            "helpers.paper.download.laion.download)."
         )
     return images[rows]
 
 
 def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:
-    """Unpack webdataset shards into ``folder/class name/key.png``, the layout of torchvision's ``ImageFolder``."""
+    """Unpack webdataset shards into ``folder/class name``, for torchvision's ``ImageFolder``."""
     for path in tars:
         images, rows = read_tar(path)
         for i, (image, row) in enumerate(zip(images, rows, strict=True)):
@@ -141,46 +147,48 @@ def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) 
 
 
 class Lazy:
-    """Images that stay where they are until asked for: the ``rows`` of ``sources`` laid end to end, all without.
+    """Images that stay where they are until asked for: ``rows`` of ``sources``, end to end.
 
-    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A source is whatever has a
-    length and answers positions with images: a memory-mapped array, files decoded on demand, a ``Tar``, a ``Pool``.
+    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A
+    source has a length and answers positions with images: a memory-mapped array, a ``Tar``, a
+    ``Pool``.
     """
 
-    def __init__(self, *sources, rows=None):
-        self.sources, self.sizes = sources, [len(s) for s in sources]
+    def __init__(self, *sources: Any, rows: Any = None) -> None:
+        self.sources = sources
+        self.sizes = [len(source) for source in sources]
         self.rows = np.arange(sum(self.sizes)) if rows is None else np.asarray(rows, np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:
         rows = self.rows[key]
         if np.ndim(rows) == 0:
             return self[[key]][0]
         return gathered(self.sizes, rows, lambda i, inside: self.sources[i][inside])
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
 
-    def take(self, index) -> Lazy:
+    def take(self, index: Any) -> Lazy:
         """The images at these positions, still where they are."""
         return Lazy(*self.sources, rows=self.rows[index])
 
-    def save(self, file, chunk: int = 4_096) -> None:
-        """Write to an open file what ``np.save`` would, without holding more than ``chunk`` images."""
-        like = self[:1]
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (len(self), *like.shape[1:])}
-        )
+    def save(self, file: BinaryIO, chunk: int = 4_096) -> None:
+        """Write to an open file what ``np.save`` would, holding at most ``chunk`` images."""
+        shape = (len(self), *self[:1].shape[1:])
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(self), chunk):
             file.write(np.ascontiguousarray(self[start : start + chunk]).data)
 
 
-def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Where ``rows`` lie in shards of these sizes: (shard, positions in it, positions in ``rows``) of each shard that has any.
+def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Where ``rows`` lie in shards of these sizes.
 
-    Raises ``StudyError`` on a row that is in none.
+    Yields (shard, positions in it, positions in ``rows``) for each shard that has any. Raises
+    ``StudyError`` on a row that is in none.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
@@ -195,12 +203,13 @@ def located(sizes: Sequence[int], rows) -> Iterator[tuple[int, np.ndarray, np.nd
 
 
 def gathered(
-    sizes: Sequence[int], rows, read: Callable[[int, np.ndarray], np.ndarray]
+    sizes: Sequence[int], rows: Any, read: Callable[[int, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """The images at positions ``rows``, in that order, of shards of these sizes; ``read``: shard, positions in it -> images."""
-    made = np.zeros((0, 1, 1, 3), np.uint8)
+    """The images at positions ``rows`` of shards; ``read`` is (shard, positions) -> images."""
+    images = np.zeros((0, 1, 1, 3), np.uint8)
     for i, inside, at in located(sizes, rows):
         part = read(i, inside)
-        made = made if len(made) else np.empty((len(rows), *part.shape[1:]), part.dtype)
-        made[at] = part
-    return made
+        if not len(images):
+            images = np.empty((len(rows), *part.shape[1:]), part.dtype)
+        images[at] = part
+    return images

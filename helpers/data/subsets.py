@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pandas as pd
 
@@ -11,11 +9,21 @@ from helpers.data.tables import Split
 from helpers.errors import StudyError
 
 
-def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of ``n`` images, classes as balanced as they can be; the subset for n lies inside the one for 2 n.
+def evenly_spread(n: int, most: int) -> np.ndarray:
+    """At most ``most`` of the positions 0 .. ``n`` - 1, in order, evenly spread from end to end."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
-    Classes are taken in turns, each class's images in an order drawn from ``rng``. Raises ``StudyError`` when there are
-    fewer than ``n`` images.
+
+def thinned(split: Split, most: int) -> Split:
+    """At most ``most`` images, evenly spread over the split; the same ones for every arm."""
+    return split if len(split) <= most else split.take(evenly_spread(len(split), most))
+
+
+def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of ``n`` images, classes as balanced as can be; that for 2 n holds that for n.
+
+    Classes are taken in turns, each class's images in an order drawn from ``rng``. Raises
+    ``StudyError`` when there are fewer than ``n`` images.
     """
     if n > len(labels):
         raise StudyError(f"a subset of {n} images was asked for, but there are only {len(labels)}.")
@@ -26,7 +34,7 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
 
 
 def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows with classes (``label``) in turns; a shorter table is repeated: another seed draws another image.
+    """``n`` rows, classes (``label``) in turns; of a shorter table, rows come up again.
 
     Raises ``StudyError`` on an empty table.
     """
@@ -37,17 +45,7 @@ def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFr
 
 
 def top_share(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
-    """Mask of the best-scoring ``share`` of each class, at least one ([P] section 3: top 30 % per class)."""
+    """Mask of the best-scoring ``share`` of each class, at least one ([P] section 3: top 30 %)."""
     rank = pd.Series(scores).groupby(labels).rank(ascending=False, method="first")
     size = pd.Series(labels).groupby(labels).transform("size")
     return (rank <= np.maximum(np.ceil(share * size - 1e-9), 1)).to_numpy()
-
-
-@functools.lru_cache(maxsize=16)
-def _every(n: int, most: int) -> tuple[int, ...]:
-    return tuple(np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)))
-
-
-def thinned(split: Split, most: int) -> Split:
-    """At most ``most`` images, evenly spread over the split; the same ones for every arm."""
-    return split if len(split) <= most else split.take(_every(len(split), most))

@@ -1,4 +1,4 @@
-"""Image-text pools, benchmarks and training sets as small table types, and the files they are kept in."""
+"""Image-text pools, benchmarks and training sets as small table types, and where they are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ IN_MEMORY = 2**30  # bytes; training sets that are larger stay on disk
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: ``images`` (n, side, side, 3) uint8, ``labels`` (n,) int64, ``facts`` one row per image."""
+    """Images (n, side, side, 3) uint8, their labels (n,) int64, and a row of facts for each."""
 
     images: np.ndarray | Lazy
     labels: np.ndarray
@@ -30,7 +31,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index) -> Split:
+    def take(self, index: Any) -> Split:
         """The images at the positions ``index``, in that order."""
         index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
@@ -39,33 +40,28 @@ class Split:
 
     def plus(self, other: Split) -> Split:
         """These images followed by those of ``other``."""
-        facts = pd.concat([self.facts, other.facts], ignore_index=True)
         both = (self.images, other.images)
-        images = (
-            Lazy(*both)
-            if any(isinstance(images, Lazy) for images in both)
-            else np.concatenate(both)
-        )
+        lazy = any(isinstance(images, Lazy) for images in both)
+        images: Any = Lazy(*both) if lazy else np.concatenate(both)
+        facts = pd.concat([self.facts, other.facts], ignore_index=True)
         return Split(images, np.concatenate([self.labels, other.labels]), facts)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One classification task: what its classes are called, how to talk about them, and its three splits."""
+    """One classification task: its classes, how to talk about them, and its three splits."""
 
     task: str
     classes: tuple[str, ...]
     noun: str  # "aircraft"
-    domain: str  # one text for the whole task, "a photo of an aircraft" (workshop version's filter)
+    domain: str  # one text for the whole task, "a photo of an aircraft" (filter of [W])
     templates: tuple[str, ...]  # "a photo of a {}, a type of aircraft."
     backgrounds: tuple[str, ...]  # background words for class + background prompts
     details: pd.DataFrame  # class x countable attribute; no columns where nobody knows
     train: Split
     val: Split
     test: Split
-    descriptions: tuple[
-        str, ...
-    ] = ()  # what each class looks like, in words; () where nobody wrote it down
+    descriptions: tuple[str, ...] = ()  # how each class looks; () where nobody wrote it down
 
     def texts(self, name: str) -> list[str]:
         """The templates filled with a class name."""
@@ -74,7 +70,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Pool:
-    """The pairs that generator and CLIP were trained on. Rows are addressed by position, 0 to ``len(pool) - 1``."""
+    """The pairs that generator and CLIP were trained on; rows are positions, from 0 on."""
 
     shards: tuple[Path, ...]  # parquet with LAION's columns, in order
     fetch_rows: Callable[[Path, np.ndarray], np.ndarray]  # (shard, rows in it) -> images
@@ -84,59 +80,30 @@ class Pool:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def captions(self, rows=None) -> pd.DataFrame:
-        """LAION's columns of the pairs at positions ``rows``, in that order, read shard by shard; without, of all."""
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
+
+    def fetch(self, rows: Any) -> np.ndarray:
+        """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
+        return self[rows]
+
+    def captions(self, rows: Any = None) -> pd.DataFrame:
+        """LAION's columns of the pairs at positions ``rows``, in that order; without, of all."""
         if rows is None:
-            return pd.concat([store.read_table(p) for p in self.shards], ignore_index=True)
-        parts = [
-            (store.read_table(self.shards[i]).iloc[inside].set_axis(at))
-            for i, inside, at in located(self.sizes, rows)
-        ]
+            return pd.concat(map(store.read_table, self.shards), ignore_index=True)
+        parts = []
+        for i, inside, at in located(self.sizes, rows):
+            parts.append(store.read_table(self.shards[i]).iloc[inside].set_axis(at))
         return pd.concat(parts or [store.read_table(self.shards[0]).iloc[:0]]).sort_index()
 
     def truth(self) -> pd.DataFrame:
-        """What is really in the images, row by row; for evaluation only. Raises ``NotKnown`` where nobody knows."""
+        """What the images show, for evaluation only. Raises ``NotKnown`` where nobody knows."""
         if not self.truth_shards:
             raise NotKnown(
-                "nobody knows what the pictures of this pool really show. It is known in the rendered worlds only: "
-                "python -m helpers.run pocket"
+                "nobody knows what the pictures of this pool really show. It is known in the "
+                "rendered worlds only: python -m helpers.run pocket"
             )
-        return pd.concat([store.read_table(p) for p in self.truth_shards], ignore_index=True)
-
-    def __getitem__(self, rows) -> np.ndarray:
-        return self.fetch(rows)
-
-    def fetch(self, rows) -> np.ndarray:
-        """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
-
-
-def on_disk(files: Iterable[Path], rows=None) -> Lazy:
-    """Arrays in ``.npy`` files one below the other, or some rows of that, still on disk."""
-    return Lazy(*(np.load(f, mmap_mode="r") for f in files), rows=rows)
-
-
-def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
-    """The images of a task that a source offers after filtering, ready to train on.
-
-    ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet`` that says which
-    rows passed. Raises ``StudyError`` on an unknown task or column.
-    """
-    tasks = [
-        p.stem for p in artifact.files("*.parquet") if (artifact.path / f"{p.stem}.npy").exists()
-    ]
-    if task not in tasks:
-        raise unknown(f"task in {artifact.name}", task, tasks)
-    table = store.read_table(artifact.path / f"{task}.parquet")
-    if keep not in table:
-        raise unknown(
-            f"selection of {artifact.name}", keep, [c for c in table if c.startswith("keep")]
-        )
-    rows = np.flatnonzero(table[keep].to_numpy(bool))
-    facts = table.iloc[rows].reset_index(drop=True)
-    images = artifact.array(f"{task}.npy")
-    images = images[rows] if len(rows) * images[:1].nbytes < IN_MEMORY else Lazy(images, rows=rows)
-    return Split(images, facts["label"].to_numpy(np.int64), facts)
+        return pd.concat(map(store.read_table, self.truth_shards), ignore_index=True)
 
 
 @functools.lru_cache(maxsize=4)
@@ -145,27 +112,54 @@ def benchmark(w: World, task: str) -> Benchmark:
     return worlds.backend(w).benchmark(w, task)
 
 
+def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
+    """The images of a task that a source offers after filtering, ready to train on.
+
+    ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet``
+    that says which rows passed. Raises ``StudyError`` on an unknown task or column.
+    """
+    tasks = {p.stem for p in artifact.files("*.parquet")} & {
+        p.stem for p in artifact.files("*.npy")
+    }
+    if task not in tasks:
+        raise unknown(f"task in {artifact.name}", task, sorted(tasks))
+    table = store.read_table(artifact.path / f"{task}.parquet")
+    if keep not in table:
+        selections = [name for name in map(str, table) if name.startswith("keep")]
+        raise unknown(f"selection of {artifact.name}", keep, selections)
+    rows = np.flatnonzero(table[keep].to_numpy(bool))
+    facts = table.iloc[rows].reset_index(drop=True)
+    stored = artifact.array(f"{task}.npy")
+    small = len(rows) * stored[:1].nbytes < IN_MEMORY
+    images = stored[rows] if small else Lazy(stored, rows=rows)
+    return Split(images, facts["label"].to_numpy(np.int64), facts)
+
+
 def chosen_variant(w: World, task: str) -> str:
-    """The column of the retrieval variant, rule and filter, that notebook 04 chose for a task on validation."""
-    return (
-        store.load("finetuned", w)
-        .table("variants.parquet")
-        .query("chosen")
-        .set_index("task")["keep"][task]
-    )
+    """The column of the retrieval variant that notebook 04 chose for a task on validation."""
+    variants = store.load("finetuned", w).table("variants.parquet")
+    return variants[variants["chosen"]].set_index("task")["keep"][task]
 
 
-@functools.lru_cache(maxsize=8)
-def source_set(w: World, task: str, source: str) -> Split:
-    """What a source, "retrieved" (by the variant chosen in notebook 04) or "synthetic", offers for a task after filtering."""
-    keep = chosen_variant(w, task) if source == "retrieved" else "keep"
+@functools.lru_cache(maxsize=12)
+def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
+    """What a source, "retrieved" or "synthetic", offers for a task after filtering.
+
+    ``keep`` names the column that says which images passed; None stands for the retrieval variant
+    that notebook 04 chose, and for the one filter of drawn images.
+    """
+    if keep is None:
+        keep = chosen_variant(w, task) if source == "retrieved" else "keep"
     return training_set(store.load(source, w), task, keep)
+
+
+def on_disk(files: Iterable[Path], rows: Any = None) -> Lazy:
+    """Arrays in ``.npy`` files one below the other, or some rows of that, still on disk."""
+    return Lazy(*(np.load(f, mmap_mode="r") for f in files), rows=rows)
 
 
 def read_tars(paths: Iterable[Path]) -> Split:
     """The labelled images of several webdataset shards, in order."""
-    parts = [read_tar(path) for path in paths]
-    table = pd.DataFrame([row for _, rows in parts for row in rows])
-    return Split(
-        np.concatenate([images for images, _ in parts]), table["label"].to_numpy(np.int64), table
-    )
+    images, tables = zip(*map(read_tar, paths), strict=True)
+    facts = pd.DataFrame([row for rows in tables for row in rows])
+    return Split(np.concatenate(images), facts["label"].to_numpy(np.int64), facts)

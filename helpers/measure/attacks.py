@@ -1,20 +1,35 @@
-"""Adversarial attacks on a differentiable function of pixels."""
+"""Adversarial attacks on a differentiable function ``logits_of`` of pixels.
+
+Pixels and results are (n, 3, side, side) in 0..1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from helpers.errors import StudyError
 
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
-def fgsm(logits_of: Callable, x, y, radii: Sequence[float]) -> list:
-    """One step along the sign of the gradient, for each size in ``radii``; pixels ``x`` (n, 3, s, s) and the results in 0..1."""
-    direction = _gradient(logits_of, x, y)[0].sign()
-    return [(x + eps * direction).clamp(0, 1) for eps in radii]
+    Logits = Callable[[Tensor], Tensor]
 
 
-def pgd(logits_of: Callable, x, y, eps: float, steps: int, generator):
-    """Projected gradient descent in the L-inf ball: random start, step 2.5 ``eps`` / ``steps``; per image the worst point met."""
+def fgsm(logits_of: Logits, x: Tensor, y: Tensor, radii: Sequence[float]) -> list[Tensor]:
+    """One step along the sign of the gradient at ``x``, labels ``y``, for each of ``radii``."""
+    gradient, _ = _gradient(logits_of, x, y)
+    return [(x + eps * gradient.sign()).clamp(0, 1) for eps in radii]
+
+
+def pgd(
+    logits_of: Logits, x: Tensor, y: Tensor, eps: float, steps: int, generator: Generator
+) -> Tensor:
+    """Projected gradient descent in the L-inf ball of radius ``eps``: the worst points met.
+
+    It starts at random and takes ``steps`` steps of 2.5 ``eps`` / ``steps``. Raises ``StudyError``
+    on no step, or a negative radius.
+    """
     import torch
 
     if steps < 1 or eps < 0:
@@ -24,21 +39,24 @@ def pgd(logits_of: Callable, x, y, eps: float, steps: int, generator):
     noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     at = (x + eps * noise).clamp(0, 1)
-    worst, highest = at, torch.full((len(x),), -torch.inf, device=x.device)
+    worst = at
+    highest = torch.full((len(x),), -torch.inf, device=x.device)
     for step in range(steps + 1):
-        gradient, loss = _gradient(logits_of, at, y, step < steps)
+        gradient, loss = _gradient(logits_of, at, y, wanted=step < steps)
         worst = torch.where((loss >= highest)[:, None, None, None], at, worst)
         highest = torch.maximum(loss, highest)
-        if step < steps:
-            at = (at + 2.5 * eps / steps * gradient.sign()).clamp(low, high)
+        at = (at + 2.5 * eps / steps * gradient.sign()).clamp(low, high)
     return worst
 
 
-def _gradient(logits_of: Callable, x, y, wanted: bool = True):
-    """Gradient at ``x``, where it is wanted, and each image's loss."""
+def _gradient(
+    logits_of: Logits, x: Tensor, y: Tensor, wanted: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Gradient at ``x``, 0 where it is not wanted, and each image's loss."""
     import torch
 
     with torch.set_grad_enabled(wanted):
         x = x.detach().requires_grad_(wanted)
         loss = torch.nn.functional.cross_entropy(logits_of(x).float(), y, reduction="none")
-        return torch.autograd.grad(loss.sum(), x)[0] if wanted else None, loss.detach()
+        gradient = torch.autograd.grad(loss.sum(), x)[0] if wanted else torch.zeros_like(x)
+    return gradient, loss.detach()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def interval(values) -> tuple[float, float, float]:
-    """Mean with its 95 % t-interval over seeds: (mean, low, high); the interval is the mean where there is one value."""
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean, 95 % t-interval over seeds: (mean, low, high); one value is its own interval."""
     from scipy import stats
 
     values = np.asarray(values, float)
@@ -18,9 +20,10 @@ def interval(values) -> tuple[float, float, float]:
 
 
 def share_interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of ``right`` out of ``n``: (low, high) in 0..1."""
+    """Wilson's 95 % interval of the share ``right / n``: (low, high); 0 to 1 where ``n`` is 0."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return 0.0, 1.0
-    z, p = 1.959964, right / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+    low, high = binomtest(int(right), int(n)).proportion_ci(method="wilson")
+    return float(low), float(high)

@@ -204,7 +204,7 @@ def _write(path: Path, arm: str, split: Split) -> None:
 def _copies_of_train(w: World, split: Split, bench: Benchmark) -> np.ndarray:
     """Which images are near-copies of benchmark *train* images, by similarity as in notebook 03 ([P] appendix B.2)."""
     near = copies.nearest(copies.descriptor(split.images), copies.descriptor(bench.train.images))
-    return near > copies.threshold(bench, w.retrieval.copy_quantile)
+    return near > copies.threshold(bench)
 
 
 def draw_arms(path: Path, w: World, retrieved: Split, bench: Benchmark) -> dict[str, Split]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
-from helpers.data import cards, copies, rules, scan, tables
+from helpers.data import cards, copies, rules, scan
 from helpers.data.shards import Lazy
 from helpers.data.subsets import top_share
 from helpers.data.tables import Benchmark, Pool
@@ -25,6 +25,7 @@ from helpers.worlds import World
 
 RULES = (*rules.RULES, "semantic")
 FILTERS = ("top", "domain")
+STEPS = ("NSFW", "CLIP filter", "cap", "near-duplicate")  # what drops candidates, in [P]'s order
 
 
 def domain_threshold(w: World, artifact: store.Artifact, bench: Benchmark) -> float:
@@ -51,14 +52,10 @@ def _build(path: Path, w: World) -> None:
     for task in w.tasks:
         bench = worlds.backend(w).benchmark(w, task)
         limits = thresholds(w, artifact, bench)
-        table, descriptors = judged(
-            path, w, bench, candidates(w, artifact, pool, bench), pool, limits
-        )
+        table = judged(path, w, bench, candidates(w, artifact, pool, bench), pool, limits)
         for rule in w.retrieval.rules:
             for name in w.retrieval.filters:
-                table[f"why:{rule}+{name}"] = why = dropped(
-                    w, table, rule, name, descriptors, limits["copy"]
-                )
+                table[f"why:{rule}+{name}"] = why = dropped(w, table, rule, name)
                 table[f"keep:{rule}+{name}"] = why == "kept"
                 funnels.append(funnel(w, table, task, rule, name, len(pool)))
         store.write(path / f"{task}.parquet", table)
@@ -166,7 +163,7 @@ def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str
     """``domain``: similarity to the domain text that is asked for; ``copy``: similarity above which two images are copies."""
     return {
         "domain": domain_threshold(w, artifact, bench),
-        "copy": copies.threshold(bench, w.retrieval.copy_quantile),
+        "copy": copies.threshold(bench),
     }
 
 
@@ -177,8 +174,8 @@ def judged(
     table: pd.DataFrame,
     pool: Pool,
     limits: Mapping[str, float],
-) -> tuple[pd.DataFrame, Lazy]:
-    """The candidates with what the filters need, and their copy descriptors.
+) -> pd.DataFrame:
+    """The candidates with what the filters need.
 
     Adds ``score, domain_score`` (similarity to label and domain), ``in_domain`` and ``copy``. Images go to ``{task}.npy``, what
     is known of them to ``parts/``, ``SHARD`` candidates at a time; more are never in memory.
@@ -212,13 +209,12 @@ def judged(
         map(store.read_table, store.fill(path, jobs, judge_shard, "shards judged")),
         ignore_index=True,
     )
-    table = table.assign(
+    return table.assign(
         score=known["score"],
         domain_score=known["domain_score"],
         copy=known["similarity"] > limits["copy"],
         in_domain=known["domain_score"] >= limits["domain"],
     )
-    return table, tables.on_disk(seen)
 
 
 def describe_shard(images: Path, start: int) -> np.ndarray:
@@ -248,29 +244,10 @@ def judge_shard(
     )
 
 
-def steps(w: World) -> tuple[str, ...]:
-    """What drops candidates, in [P]'s order; ``duplicate`` is not one of [P]'s steps."""
-    return (
-        "NSFW",
-        "CLIP filter",
-        "cap",
-        "near-duplicate",
-        *(("duplicate",) if w.retrieval.deduplicate else ()),
-    )
+def dropped(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:
+    """Why each candidate is dropped in a variant: "not matched" or one of ``STEPS``; or "kept".
 
-
-def dropped(
-    w: World,
-    table: pd.DataFrame,
-    rule: str,
-    name: str,
-    descriptors: np.ndarray | Lazy | None = None,
-    limit: float = 1.0,
-) -> np.ndarray:
-    """Why each candidate is dropped in a variant: "not matched" or one of ``steps``; or "kept".
-
-    ``near-duplicate`` is that of a held-out image. ``duplicate`` is that of another pair of the class which stays: the
-    best-scoring one, of equals the one with the lower id. For it ``descriptors`` (of the table's rows) and ``limit`` are needed.
+    ``near-duplicate`` is that of a held-out image.
     """
     if name not in FILTERS:
         raise unknown("filter", name, FILTERS)
@@ -287,12 +264,6 @@ def dropped(
     rank = table["score"][left].groupby(table["label"][left]).rank(ascending=False, method="first")
     why[np.flatnonzero(left)[(rank > w.retrieval.class_cap).to_numpy()]] = "cap"
     why[(why == "kept") & table["copy"]] = "near-duplicate"
-    if w.retrieval.deduplicate:
-        ranked = table.reset_index(drop=True)[why == "kept"].sort_values(
-            ["score", "id"], ascending=[False, True], kind="stable"
-        )
-        for _, rows in ranked.groupby("label").groups.items():
-            why[rows[copies.duplicates(descriptors[rows], limit)]] = "duplicate"
     return why
 
 
@@ -303,7 +274,7 @@ def funnel(
     why = table[f"why:{rule}+{name}"].value_counts()
     left, rows = int((table[rule]).sum()), [("pool", pool)]
     rows.append(("matched", left))
-    for step in steps(w):
+    for step in STEPS:
         left -= int(why.get(step, 0))
         rows.append((f"after {step}", left))
     return pd.DataFrame(rows, columns=["step", "rows"]).assign(task=task, variant=f"{rule}+{name}")

@@ -1,16 +1,17 @@
-"""Rows per second of the text scan against SQLite FTS5, pandas and the bare decoding of the captions.
+"""Rows per second of the text scan against SQLite FTS5, pandas and bare decoding of the captions.
 
-Every method runs in a process of its own, on one core and one thread unless its name says otherwise, over the same generated
-shards, which the page cache holds; methods take turns, round by round. FTS5 and pandas are run on fewer rows, as they are slow;
-rates are per row. All but "decode" write or return all columns of the rows they find.
+Every method runs in a process of its own, on one core and one thread unless its name says
+otherwise, over the same generated shards, which the page cache holds; methods take turns, round by
+round. FTS5 and pandas are run on fewer rows, as they are slow; rates are per row. All but "decode"
+write or return all columns of the rows they find.
 
-What was tried for the 100 names, in seconds per 500,000 captions, where decoding TEXT takes 0.06 to 0.10 and the other columns
-0.05 on the same core. Polars' contains_any 0.15 (of it 0.02 for the loop over rows; on captions in lower case, which cost 0.04 by
-Arrow and 0.08 by polars, the same), its regular expressions 0.14, on lower case 0.12. Hyperscan over the bytes of all captions:
-0.02, and 0.02 to lay these bytes end to end. It is used where it is installed and gives the same pairs. Then 0.4 of the decoding
-rate is reached, half of it when all is warm, and what is left is parquet: the columns of the matched rows alone (row index filter,
-filter on a column, any of polars' parallel modes) cost 0.045 to 0.07, no less than all rows at once, as pages are decompressed in
-any case; pyarrow reads both twice as slowly as polars.
+What was tried for the 100 names, in seconds per 500,000 captions, where decoding TEXT takes 0.06 to
+0.10 and the other columns 0.05 on the same core. Polars' contains_any takes 0.15, its regular
+expressions 0.12 to 0.14, Hyperscan over the bytes of all captions 0.02, and laying these bytes end
+to end 0.02. With Hyperscan 0.4 of the decoding rate is reached. What is left is parquet: the
+columns of the matched rows alone (row index filter, filter on a column, any of polars' parallel
+modes) cost 0.045 to 0.07, no less than all rows at once, as pages are decompressed in any case;
+pyarrow reads both twice as slowly as polars.
 """
 
 from __future__ import annotations
@@ -74,11 +75,9 @@ def decode(shards, classes, columns, folder):
 
 def run_scan(shards, classes, rule, folder):
     """The scan of this study, all columns of the hits written."""
-    import polars  # noqa: F401 - importing it is no part of the scan
+    import hyperscan  # noqa: F401 - importing it is no part of the scan
+    import polars  # noqa: F401
     import pyarrow.parquet as pq
-
-    if scan.HYPERSCAN:
-        import hyperscan  # noqa: F401
 
     start = _now()
     files = scan.write(

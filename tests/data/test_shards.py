@@ -1,0 +1,64 @@
+"""Shards: what is written is read again, only what is asked for, and damage is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.data import shards, tables
+from helpers.data.shards import fetch_tar, tar_bytes, to_image_folder
+from helpers.engine import store
+from helpers.errors import StudyError
+
+
+def test_broken_image_and_half_written_shard(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
+    rows = [{"caption": f"number {i}", "label": i} for i in range(3)]
+    tar = tmp_path / "a.tar"
+    tar.write_bytes(tar_bytes(images, rows))
+    again, facts = shards.read_tar(tar)
+    assert np.array_equal(again, images) and facts == rows
+    folder = to_image_folder([tar], ["x", "y/z", "w"], tmp_path / "folder")
+    assert sorted(p.name for p in folder.iterdir()) == ["w", "x", "y_z"]
+    for broken in (tar.read_bytes()[:700], tar.read_bytes().replace(b"IHDR", b"IHDX", 1)):
+        tar.write_bytes(broken)
+        with pytest.raises(StudyError, match=r"a\.tar"):
+            shards.read_tar(tar)
+
+
+def test_only_wanted_members_are_decoded(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
+    tar = tar_bytes(images, [{"caption": f"number {i}", "label": i} for i in range(5)])
+    (tmp_path / "0.tar").write_bytes(tar.replace(b"IHDR", b"IHDX", 1))  # the first image is broken
+    (tmp_path / "1.tar").write_bytes(tar)
+    shards = tuple(
+        store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": range(5)})) for i in range(2)
+    )
+    pool = tables.Pool(shards, fetch_tar, (5, 5))
+    rows = [9, 3, 6, 3, 1]
+    assert (
+        np.array_equal(pool.fetch(rows), images[np.array(rows) % 5])
+        and pool.fetch([]).shape[0] == 0
+    )
+    with pytest.raises(StudyError, match=r"0\.tar.*broken image"):
+        pool.fetch([4, 0])
+    (tmp_path / "1.tar").write_bytes(
+        tar_bytes(images[:4], [{"caption": ""}] * 4)
+    )  # another file of the same name
+    with pytest.raises(StudyError, match=r"lists 5 rows.* 4 images"):
+        pool.fetch([5])
+
+
+def test_lazy_images_are_indexed_like_an_array(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (11, 4, 4, 3), dtype=np.uint8)
+    lazy = shards.Lazy(images[:3], images[3:3], images[3:])
+    keys = (2, -1, slice(1, 9, 2), np.array([10, 0, 3, 3]), [4, 2], np.arange(11) % 2 == 0)
+    assert all(np.array_equal(lazy[k], images[k]) for k in keys) and len(lazy[5:5]) == 0
+    assert np.array_equal(lazy.take([7, 1, 2]).take([1, 0]), images[[1, 7]]) and np.array_equal(
+        np.asarray(lazy), images
+    )
+    split = tables.Split(lazy, np.arange(11))
+    assert np.array_equal(split.take([9, 2]).plus(split).images[:4], images[[9, 2, 0, 1]])
+    np.save(tmp_path / "whole.npy", images)
+    with (tmp_path / "lazy.npy").open("wb") as file:
+        lazy.save(file, chunk=4)
+    assert (tmp_path / "lazy.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()

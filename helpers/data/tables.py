@@ -155,10 +155,15 @@ def chosen_variant(w: World, task: str) -> str:
     )
 
 
-@functools.lru_cache(maxsize=8)
-def source_set(w: World, task: str, source: str) -> Split:
-    """What a source, "retrieved" (by the variant chosen in notebook 04) or "synthetic", offers for a task after filtering."""
-    keep = chosen_variant(w, task) if source == "retrieved" else "keep"
+@functools.lru_cache(maxsize=12)
+def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
+    """What a source, "retrieved" or "synthetic", offers for a task after filtering.
+
+    ``keep`` names the column that says which images passed; None stands for the retrieval variant
+    that notebook 04 chose, and for the one filter of drawn images.
+    """
+    if keep is None:
+        keep = chosen_variant(w, task) if source == "retrieved" else "keep"
     return training_set(store.load(source, w), task, keep)
 
 

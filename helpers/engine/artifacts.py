@@ -63,7 +63,7 @@ ARTIFACTS = {
         "03",
         "a minute",
         "study.embeddings",
-        ("clip", "retrieval.index"),
+        ("clip",),
         ("pool", "benchmarks", "upstream"),
     ),
     "retrieved": Spec("03", "a minute", "study.retrieval", ("retrieval",), ("pool", "embeddings")),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import worlds
+from helpers import pocket, worlds
 from helpers.data import shards, tables
 from helpers.data.tables import Benchmark
 from helpers.engine import store, workers
@@ -40,7 +40,13 @@ def in_process(tmp_path, monkeypatch):
     bench = Benchmark(
         "aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None
     )
-    backend = types.SimpleNamespace(draw=painted, benchmark=lambda w, task: bench)
+    backend = types.SimpleNamespace(
+        SEAM=pocket.SEAM,
+        outside=lambda w: {},
+        prepare=lambda w: None,
+        draw=painted,
+        benchmark=lambda w, task: bench,
+    )
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     monkeypatch.setattr(
         workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
@@ -120,20 +126,18 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
     assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [
         int(s) % 251 for s in kept.facts["seed"]
     ]
-    folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
+    folder = shards.to_image_folder(made.files("aircraft-*.tar"), CLASSES, tmp_path / "folder")
     assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 
 
 def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
-    w, named = (
-        worlds.replace(W, seed=1),
-        captions().query("label == 0"),
-    )  # a seed of its own: stages keep sets in memory
+    w = worlds.replace(W, seed=1)  # a seed of its own: stages keep sets in memory
+    named = captions().query("label == 0")
     store.make("captions", w, lambda path: store.write(path / "aircraft.parquet", named))
     made = tables.training_set(synthesis.make(w), "aircraft")
     assert set(made.facts["class"]) == {"A320"} and len(made) == 3
-    chosen = finetune.subset(w, "aircraft", "synthetic", "keep", 2, 0)
-    assert list(chosen.labels) == [0, 0]
+    run = finetune.Run("aircraft", "synthetic", "keep", 2, 0, 1e-3)
+    assert list(finetune.training_images(w, run).labels) == [0, 0]
     few = analysis.few_of_each(made, 1)
     bench = in_process.benchmark(w, "aircraft")
     assert len(few) == 1 and list(analysis.examples(made, bench, CLASSES, 3)) == ["A320"]
@@ -149,10 +153,7 @@ def test_killed_run_goes_on_and_ends_the_same(written, tmp_path, monkeypatch):
     drawn = []
 
     def dies(w, texts, seeds, images=None, strength=None):
-        if (
-            len(texts) > 1
-        ):  # a single one is drawn first, so that the models exist before workers start
-            drawn.append(len(texts))
+        drawn.append(len(texts))
         if len(drawn) == 2:
             drawn.append("killed")
             raise KeyboardInterrupt

@@ -50,9 +50,11 @@ def fidelity(w: World) -> pd.DataFrame:
             "only: python -m helpers.run pocket 05"
         )
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
-    artifact = store.make(
-        "fidelity", w, lambda path: store.fill(path, jobs, details_right, "sources judged")
-    )
+
+    def build(path: Path) -> None:
+        store.fill(path, jobs, details_right, "sources judged")
+
+    artifact = store.make("fidelity", w, build)
     return pd.concat([store.read_table(artifact.path / file) for file in jobs], ignore_index=True)
 
 

@@ -7,6 +7,7 @@ class: ``class => caption``, ``class, relation => caption`` or ``class, backgrou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -93,10 +94,10 @@ def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
     wanted = dict(w.captions.per_class_of).get(bench.task, w.captions.per_class)
     table = pd.DataFrame()
     for attempt in range(ROUNDS):
-        written = table["label"].value_counts() if len(table) else {}
+        written = Counter(table.get("label", ()))
         jobs = {}
         for label in range(len(bench.classes)):
-            missing = wanted - int(written.get(label, 0))
+            missing = wanted - written[label]
             if missing > 0:
                 count = int(np.ceil(missing * 4 / 3))  # some will repeat others
                 file = f"raw/{bench.task}-{attempt}-{label:04d}.parquet"

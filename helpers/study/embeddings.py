@@ -34,16 +34,16 @@ def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
     n = len(worlds.backend(w).open_pool(w))
     parts = {f"{i:05d}": (a, min(a + SHARD, n)) for i, a in enumerate(range(0, n, SHARD))}
-    jobs = {
+    pairs = {
         f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, *ends)
         for kind in ("img", "text")
         for i, ends in parts.items()
     }
-    store.fill(path, jobs, embed_shard, "shards embedded")
-    jobs = {f"val_{task}.npy": (w, task) for task in w.tasks}
-    store.fill(path, jobs, embed_validation, "validation splits embedded")
-    jobs = {f"metadata/metadata_{i}.parquet": (w, *ends) for i, ends in parts.items()}
-    store.fill(path, jobs, metadata, "metadata written", parallel=False)
+    store.fill(path, pairs, embed_shard, "shards embedded")
+    splits = {f"val_{task}.npy": (w, task) for task in w.tasks}
+    store.fill(path, splits, embed_validation, "validation splits embedded")
+    columns = {f"metadata/metadata_{i}.parquet": (w, *ends) for i, ends in parts.items()}
+    store.fill(path, columns, metadata, "metadata written", parallel=False)
     build_indices(path)
 
 

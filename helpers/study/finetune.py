@@ -71,7 +71,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     available = {}
     for task in w.tasks:
         table = store.read_table(store.load("retrieved", w).path / f"{task}.parquet")
-        kept = {c: int(table[c].sum()) for c in table if c.startswith("keep:")}
+        kept = {c: int(table[c].sum()) for c in map(str, table) if c.startswith("keep:")}
         usable = {c: n for c, n in kept.items() if n >= w.finetune.sizes[0]}
         if not usable:
             raise StudyError(
@@ -87,7 +87,8 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     runs["available"] = [available[key] for key in zip(runs["task"], runs["keep"], strict=True)]
     runs["chosen"] = runs.index.isin(runs.groupby("task")["val"].idxmax())
     store.write(path / "variants.parquet", runs)
-    return runs[runs["chosen"]].set_index("task")["keep"].to_dict()
+    best = runs[runs["chosen"]]
+    return dict(zip(best["task"], best["keep"], strict=True))
 
 
 def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
@@ -112,8 +113,8 @@ def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]
     runs = collect(path, jobs, accuracies, "runs on learning rates")
     runs["chosen"] = runs.index.isin(runs.groupby(["task", "source"])["val"].idxmax())
     store.write(path / "lrs.parquet", runs)
-    chosen = runs.loc[runs["chosen"], [field.name for field in fields(Run)]]
-    return [Run(**row) for row in chosen.to_dict("records")]
+    best = runs.loc[runs["chosen"], [field.name for field in fields(Run)]]
+    return [Run(*row) for row in best.itertuples(index=False)]
 
 
 def common_size(w: World, *available: int) -> int:
@@ -175,7 +176,7 @@ def collect(path: Path, jobs: Mapping[str, tuple], function: Callable, label: st
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per run and metric, ``metric, accuracy``, sorted by the other columns."""
-    keys = [c for c in runs if c not in METRICS]
+    keys = [c for c in map(str, runs) if c not in METRICS]
     long = runs.melt(keys, list(METRICS), "metric", "accuracy")
     return long.sort_values([*keys, "metric"], ignore_index=True)
 
@@ -194,7 +195,7 @@ def matching_size(results: pd.DataFrame, task: str, metric: str, accuracy: float
     """
     rows = results[(results["task"] == task) & (results["metric"] == metric)]
     curve = rows[rows["source"] == "synthetic"].groupby("n")["accuracy"].mean()
-    for (n0, a0), (n1, a1) in pairwise(curve.items()):
+    for (n0, a0), (n1, a1) in pairwise(zip(curve.index, curve, strict=True)):
         if a0 >= accuracy:
             return float(n0)
         if a1 >= accuracy:

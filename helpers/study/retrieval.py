@@ -143,8 +143,9 @@ def describe_shard(
     """
     bench = tables.benchmark(w, task)
     model = clip.load(w)
-    vectors = embeddings(store.load("embeddings", w), "img", table["row"])
-    score = clip.label_scores(model, vectors, table["label"], bench.classes, bench.templates)
+    labels = table["label"].to_numpy()
+    vectors = embeddings(store.load("embeddings", w), "img", table["row"].to_numpy())
+    score = clip.label_scores(model, vectors, labels, bench.classes, bench.templates)
     domain_score = np.einsum("nd,d->n", vectors, clip.embed_texts(model, [bench.domain])[0])
     descriptors = copies.descriptor(np.load(images, mmap_mode="r")[start : start + len(table)])
     similarity = copies.nearest(descriptors, np.load(held_out))
@@ -208,7 +209,7 @@ def task_facts(
     classes = pd.DataFrame({"class": bench.classes})
     spellings = {rule: _spellings(bench, rule) for rule in w.retrieval.rules if rule != "semantic"}
     rows = funnel.pivot(index="variant", columns="step", values="rows")[funnel["step"].unique()]
-    keeps = {c: c.removeprefix("keep:") for c in table if c.startswith("keep:")}
+    keeps = {c: c.removeprefix("keep:") for c in map(str, table) if c.startswith("keep:")}
     kept = table.groupby("class")[list(keeps)].sum().rename(columns=keeps)
     kept = kept.reindex(classes["class"], fill_value=0).astype(int)
     rounded = {name: round(limit, 6) for name, limit in limits.items()}

@@ -89,7 +89,7 @@ def score_shard(
     table = pd.DataFrame(rows)
     model = clip.load(w)
     vectors = clip.embed_images(model, images)
-    score = clip.label_scores(model, vectors, table["label"], classes, templates)
+    score = clip.label_scores(model, vectors, table["label"].to_numpy(), classes, templates)
     return table.assign(score=score)
 
 

@@ -1,4 +1,4 @@
-"""Captions: prompts by the paper's mix, clean-up by hand-checked rules, sampling that does not depend on the batch."""
+"""Captions: prompts by the paper's mix, clean-up by hand, sampling that knows no batch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_process(tmp_path, monkeypatch):
 
 
 def numbered(w, prompts, rng):
-    """A language model that names what it was asked for, with a number, and runs on past the line."""
+    """A language model that names its subject, with a number, and runs on past the line."""
     return [
         f" {p.splitlines()[-1].split(' aircraft')[0]} no. {rng.integers(6)} \nball => a ball"
         for p in prompts

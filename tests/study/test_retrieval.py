@@ -119,7 +119,7 @@ def test_funnel_adds_up():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A pool of six pairs and a benchmark of random images; the shipped CLIP of the pocket world."""
+    """A pool of six pairs and a benchmark, of random images; the pocket world's shipped CLIP."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
     table = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Images: the same whatever is drawn beside them, shards that survive a killed run, the filter's share per class."""
+"""Images: the same whatever is drawn beside them, shards that survive a killed run, the filter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = ("A320", "737-800")
 
 
 def painted(w, captions, seeds, images=None, strength=None):
-    """A generator whose images say what they were drawn from: seed in red, length of the caption in green."""
+    """A generator whose images say what they were drawn from: seed in red, caption in green."""
     made = np.zeros((len(captions), 8, 8, 3), np.uint8)
     made[..., 0] = (np.array([int(s) % 251 for s in seeds], np.uint8))[:, None, None]
     made[..., 1] = np.array([len(c) for c in captions], np.uint8)[:, None, None]
@@ -36,7 +36,7 @@ def painted(w, captions, seeds, images=None, strength=None):
 
 @pytest.fixture
 def in_process(tmp_path, monkeypatch):
-    """The store in a temporary folder, jobs in this process, a painting generator and a CLIP that scores by redness."""
+    """A temporary store, jobs in this process, a generator that paints, a CLIP that sees red."""
     bench = Benchmark(
         "aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None
     )
@@ -144,7 +144,7 @@ def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
 
 
 def test_captions_are_missed_with_the_command_that_writes_them(in_process):
-    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 01"):
+    with pytest.raises(store.MissingArtifact, match=r"python -m helpers\.run smoke 01"):
         synthesis.make(W)
 
 
@@ -187,7 +187,7 @@ def test_guidance_sweep_changes_nothing_but_the_scale(in_process):
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    """A Stable Diffusion pipeline of the real classes with tiny random parts, saved and loaded as the shipped one is."""
+    """A Stable Diffusion pipeline of the real classes with tiny random parts, saved and loaded."""
     import torch
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizerFast
@@ -274,5 +274,5 @@ def test_schedule_ends_in_pure_noise(pipe):
 
 
 def test_unknown_generator_names_those_there_are(pipe):
-    with pytest.raises(StudyError, match="unknown generator 'shrot'. Did you mean 'short'"):
+    with pytest.raises(StudyError, match=r"unknown generator 'shrot'\. Did you mean 'short'"):
         generator.load(pipe.tokenizer.name_or_path.removesuffix("/tokenizer"), "shrot")

@@ -241,15 +241,14 @@ def test_settings_take_all_that_fits():
         seed=3,
         synthesis={"guidance": 3},
         finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
-        retrieval={"filters": ()},
-        analysis={"mix_synthetic": (0, 7)},
+        analysis={"mix_synthetic": (0, 7), "strengths": ()},
         robustness={"epsilons": (0.25, 1)},
     )
     assert (
         w.seed,
         w.synthesis.guidance,
         w.finetune.synthetic_beyond,
-        w.retrieval.filters,
+        w.analysis.strengths,
     ) == (3, 3, 0, ())
     for name in ("smoke", "workstation", "paper"):  # what the worlds themselves say passes
         w = worlds.WORLDS[name]

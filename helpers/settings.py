@@ -10,11 +10,7 @@ from collections.abc import Iterator, Mapping
 from helpers.errors import StudyError, unknown
 
 NEVER_EMPTY = ("tasks", "sizes", "lrs", "rules", "filters")
-MAY_BE_ZERO = (
-    "beyond",
-    "synthetic_beyond",
-    "examples",
-)  # whole numbers that are positive by default, but need not be
+MAY_BE_ZERO = ("beyond", "synthetic_beyond")  # positive by default, but need not be
 
 
 def override(settings, changes: Mapping, path: str):

@@ -60,12 +60,6 @@ class CaptionSettings:
     per_class_of: tuple[
         tuple[str, int], ...
     ] = ()  # another number for some tasks, so that all get as many captions
-    mix: tuple[float, float, float] = (
-        0.44,
-        0.11,
-        0.45,
-    )  # class only, class + relation, class + background [C]
-    examples: int = 3  # in-context examples per prompt [P]
     temperature: float = 0.8  # [C]
     top_p: float = 0.9  # [C]
     max_new_tokens: int = 32  # [C] has 100
@@ -95,7 +89,6 @@ class ClipSettings:
     )
     pretrained: str = ""
     top_share: float = 0.5  # best share per class kept by the filter, for both sources; [P] 0.3
-    aggregate: str = "max"  # similarity over a class's templates in the filter [P]; "mean" of their embeddings [C]
 
 
 @dataclass(frozen=True)
@@ -107,19 +100,12 @@ class RetrievalSettings:
         "word",
         "semantic",
     )  # or "tokens" [C]; the one used is chosen on validation
-    index: tuple[str, str] = (
-        "HNSW32",
-        "efSearch=512",
-    )  # faiss factory string and search effort; recall is in notebook 03
     k: int = 60  # semantic search: neighbours per query and index [P] 2,000
     k_of: tuple[tuple[str, int], ...] = ()  # another k for some tasks; [P] ImageNet 500
     filters: tuple[str, ...] = (
         "top",
         "domain",
     )  # "top": best share per class [P]; "domain": one text, threshold [W]
-    domain_quantile: float = 0.02  # domain filter: share of validation images that the threshold would refuse; [W] tau ~ 0.2
-    class_cap: int = 10_000  # M [P]
-    decontaminate: tuple[str, ...] = ("test",)  # [P] test; App. B.2 adds "train"
 
 
 @dataclass(frozen=True)
@@ -174,7 +160,6 @@ class AnalysisSettings:
         "long",
     )  # compared at equal size; [P] SD 1.1, 1.3, 1.5 (figure 6)
     strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)  # SDEdit; [P] 0.1 ... 1.0
-    edit_prompt: str = "template"  # of SDEdit [P]; "name": the bare class name [C]
     mix_synthetic: tuple[int, ...] = (0, 120, 240, 480)  # added to the full retrieved set
     judged: int = 40  # images per class and source given to the detail judge
 

@@ -65,7 +65,7 @@ def made(tmp_path_factory):
             "NSFW": "UNLIKELY",
         }
         store.write(top / "found" / "metadata" / f"metadata_{i}.parquet", pd.DataFrame(table))
-    embeddings.index(top / "found", "HNSW32", "efSearch=512")
+    embeddings.build_indices(top / "found")
     tiny.clip(top / "clip")
     return top
 

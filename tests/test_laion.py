@@ -514,7 +514,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
         in_domain=True,
         copy=copies.nearest(copies.descriptor(images), copies.descriptor(images[:1])) > 0.99,
     )
-    why = retrieval.dropped(w, made, "substring", "top")
+    why = retrieval.drop_reasons(w, made, "substring", "top")
     best = made["score"].groupby(made["label"]).transform("max") == made["score"]
     assert (
         ((why == "CLIP filter") == ~best).all()

@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path):
         "STUDY_RUNS": str(tmp_path),
         "STUDY_FIGURES": str(tmp_path / "figures"),
     }
-    code = "from helpers import worlds; from helpers.study import embeddings, retrieval; w = worlds.get('smoke'); embeddings.embed(w); retrieval.make(w)"
+    code = "from helpers import worlds; from helpers.study import embeddings, retrieval; w = worlds.get('smoke'); embeddings.make(w); retrieval.make(w)"
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL

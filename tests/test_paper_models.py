@@ -22,7 +22,6 @@ from helpers.errors import StudyError
 from helpers.models import sampling, weights
 from helpers.paper import doctor, generator, language
 from helpers.study import captions
-from helpers.study.captions import ask
 from tests import tiny
 
 W = worlds.get("paper", synthesis={"steps": 8, "batch": 3}, captions={"batch": 16})
@@ -64,7 +63,7 @@ def prompts():
         None,
         None,
     )
-    return [ask(W, bench, i % 2, i)["prompt"] for i in range(40)]
+    return [captions.prompt_row(W, bench, i % 2, i)["prompt"] for i in range(40)]
 
 
 # captions
@@ -82,7 +81,7 @@ def one_at_a_time(model, tokenizer, prompt, seed, settings):
         pad_token_id=0,
         logits_processor=[sampling.nucleus(uniform, length, settings)],
     )
-    return captions.cut(tokenizer.decode(out[0, length:], skip_special_tokens=True))
+    return captions.first_line(tokenizer.decode(out[0, length:], skip_special_tokens=True))
 
 
 def test_captions_are_those_of_one_prompt_at_a_time(folders, prompts):
@@ -92,7 +91,7 @@ def test_captions_are_those_of_one_prompt_at_a_time(folders, prompts):
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state was touched"
     assert len(set(made)) > 20, "hardly any variety: the comparison would say little"
     few = dataclasses.replace(W.captions, max_new_tokens=40)
-    assert [captions.cut(t) for t in made[:16]] == [
+    assert [captions.first_line(t) for t in made[:16]] == [
         one_at_a_time(model, tokenizer, p, s, few) for s, p in enumerate(prompts[:16])
     ]
 

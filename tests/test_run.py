@@ -218,7 +218,7 @@ def test_a_broken_figure_is_named(tmp_path, monkeypatch):
         ({"tasks": ["cars"]}, "tuple of str"),
         ({"finetune": {"lrs": (1e-3, float("nan"))}}, "tuple of float"),
         ({"finetune": {"sizes": (0, 30)}}, "at least 1"),
-        ({"captions": {"mix": (0.5, 0.5)}}, r"tuple \(float, float, float\)"),
+        ({"robustness": {"checkpoints": (("a", "b"),)}}, "tuple of tuples"),
         ({"captions": {"per_class_of": (("cars", "8"),)}}, "tuple"),
         ({"synthesis": {"guidance": -1.0}}, "no negative number"),
         ({"backend": "paper2"}, "Did you mean 'paper'"),
@@ -235,15 +235,14 @@ def test_settings_take_all_that_fits():
         seed=3,
         synthesis={"guidance": 3},
         finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
-        retrieval={"decontaminate": ()},
-        analysis={"mix_synthetic": (0, 7)},
+        analysis={"mix_synthetic": (0, 7), "strengths": ()},
         robustness={"epsilons": (0.25, 1)},
     )
     assert (
         w.seed,
         w.synthesis.guidance,
         w.finetune.synthetic_beyond,
-        w.retrieval.decontaminate,
+        w.analysis.strengths,
     ) == (3, 3, 0, ())
     for name in ("smoke", "paper"):  # what the worlds themselves say passes
         w = worlds.WORLDS[name]

@@ -14,6 +14,7 @@ SEAM = {
     "configured": "helpers.paper.config:configured",
     "outside": "helpers.paper.outside:outside",
     "check": "helpers.paper.doctor:check",
+    "prepare": "helpers.paper.answers:prepare",
     "write_captions": "helpers.paper.language:write_captions",
     "draw": "helpers.paper.generator:draw",
     "open_pool": "helpers.paper.benchmarks:open_pool",

@@ -12,6 +12,10 @@ from helpers.worlds import World
 _RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
 
 
+def prepare(w: World) -> None:
+    """Nothing is trained: each published model is looked for where it is used."""
+
+
 def shifted(w: World, task: str) -> dict[str, Split]:
     """No sets: nobody has sketched these classes, or dressed them in new textures."""
     return {}

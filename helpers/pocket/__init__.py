@@ -12,6 +12,7 @@ SEAM = {
     "configured": "helpers.pocket.answers:configured",
     "outside": "helpers.pocket.answers:outside",
     "check": "helpers.pocket.answers:check",
+    "prepare": "helpers.pocket.models:prepare",
     "write_captions": "helpers.pocket.models:write_captions",
     "draw": "helpers.pocket.models:draw",
     "open_pool": "helpers.pocket.world.pool:open_pool",

@@ -12,6 +12,11 @@ from helpers.pocket.train import generator, judges, language, upstream
 from helpers.worlds import World
 
 
+def prepare(w: World) -> None:
+    """Find or train the upstream models, before processes that need them share out work."""
+    upstream.folder(w)
+
+
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
     """Continue each few-shot prompt by the world's language model; the same ``rng`` state gives the same captions."""
     seeds = rng.integers(2**62, size=len(prompts))

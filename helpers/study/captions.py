@@ -1,12 +1,14 @@
-"""Notebook 01: class names to captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py).
+"""Notebook 01: captions of class names by a language model ([P] section 3, [C] synthesize_text.py).
 
-A few-shot prompt has three example lines of one form and an open last line for the class:
-``class => caption`` (class only), or ``class, background => caption`` and ``class, relation => caption``.
+A few-shot prompt, as in SynCLR, has three example lines of one form and an open last line for the
+class: ``class => caption``, ``class, relation => caption`` or ``class, background => caption``.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,175 +22,162 @@ from helpers.errors import StudyError
 from helpers.worlds import World
 
 KINDS = ("class", "relation", "background")
-RELATIONS = (
-    "in",
-    "on",
-    "next to",
-    "behind",
-    "in front of",
-    "over",
-    "under",
-    "above",
-    "below",
-    "besides",
-)  # [C]
-ROUNDS = 4  # how often a class is asked again when exact duplicates leave it short
-EXAMPLES = {  # written for this study; everyday things, so that an example never names a class of a task
+MIX = (0.44, 0.11, 0.45)  # shares of these kinds among the prompts [C]
+RELATIONS = (  # [C]
+    *("in", "on", "next to", "behind", "in front of"),
+    *("over", "under", "above", "below", "besides"),
+)
+ROUNDS = 4  # how often a class is asked for again when exact duplicates leave it short
+SHOTS = 3  # example lines per prompt [P]
+EXAMPLES = {  # written for this study: everyday things, so that no example names a class of a task
     "class": (
-        ("house", "a photo of a small house"),
-        ("boat", "a sailing boat, side view"),
-        ("tree", "an old tree in fog"),
-        ("ball", "picture of a striped ball"),
-        ("dog", "a good dog at noon"),
-        ("mug", "a mug of coffee - stock photo"),
-        ("house", "a house on a cloudy day"),
-        ("boat", "photo of a boat at dusk"),
-        ("shirt", "a shirt"),
+        "house => a photo of a small house",
+        "boat => a sailing boat, side view",
+        "tree => an old tree in fog",
+        "ball => picture of a striped ball",
+        "dog => a good dog at noon",
+        "mug => a mug of coffee - stock photo",
+        "house => a house on a cloudy day",
+        "boat => photo of a boat at dusk",
+        "shirt => a shirt",
     ),
     "relation": (
-        ("house", "next to", "a house next to a tree"),
-        ("boat", "over", "a boat over the water"),
-        ("dog", "in front of", "photo of a dog in front of a building"),
-        ("ball", "on", "a ball on the grass"),
-        ("tree", "behind", "a tree behind some flowers"),
-        ("mug", "besides", "a mug besides a lamp"),
-        ("dog", "in", "a good dog in a field"),
-        ("house", "below", "a small house below a mountain"),
+        "house, next to => a house next to a tree",
+        "boat, over => a boat over the water",
+        "dog, in front of => photo of a dog in front of a building",
+        "ball, on => a ball on the grass",
+        "tree, behind => a tree behind some flowers",
+        "mug, besides => a mug besides a lamp",
+        "dog, in => a good dog in a field",
+        "house, below => a small house below a mountain",
     ),
     "background": (
-        ("house", "meadow", "a house in a green meadow"),
-        ("boat", "sea", "a sailing boat by the sea at dusk"),
-        ("tree", "mountains", "an old tree near the mountains"),
-        ("ball", "city", "a striped ball in the city"),
-        ("dog", "sunset", "a photo of a dog at sunset"),
-        ("mug", "hangar", "a mug in a hangar"),
-        ("house", "mountains", "house with mountains behind in fog"),
-        ("boat", "sunset", "sailboat in front of a sunset"),
-        ("dog", "runway", "a good dog on the runway, side view"),
+        "house, meadow => a house in a green meadow",
+        "boat, sea => a sailing boat by the sea at dusk",
+        "tree, mountains => an old tree near the mountains",
+        "ball, city => a striped ball in the city",
+        "dog, sunset => a photo of a dog at sunset",
+        "mug, hangar => a mug in a hangar",
+        "house, mountains => house with mountains behind in fog",
+        "boat, sunset => sailboat in front of a sunset",
+        "dog, runway => a good dog on the runway, side view",
     ),
 }
 
 
-def line(words: tuple[str, ...]) -> str:
-    """``class => caption`` or ``class, extra => caption``; an empty caption leaves the line open."""
-    *subject, caption = words
-    return (
-        f"{', '.join(subject)} => {caption}".rstrip()
-        if caption == ""
-        else f"{', '.join(subject)} => {caption}"
-    )
-
-
-def prompt(subject: str, kind: str, extra: str, rng: np.random.Generator, examples: int = 3) -> str:
-    """A few-shot prompt: ``examples`` lines of the kind drawn without replacement, then the open line of ``subject``."""
-    table = EXAMPLES[kind]
-    chosen = [
-        line(table[i]) for i in rng.choice(len(table), min(examples, len(table)), replace=False)
-    ]
-    return "\n".join([*chosen, line((subject, extra, "") if extra else (subject, ""))])
-
-
-def subject(bench: Benchmark, name: str) -> str:
-    """The class as it stands in a prompt: cars and aircraft with their noun appended [C]."""
-    return f"{name} {bench.noun}" if bench.noun in ("aircraft", "car") else name
-
-
-def ask(w: World, bench: Benchmark, label: int, number: int) -> dict:
-    """The ``number``-th prompt of a class: kind by the 44 / 11 / 45 mix [C], relation or background, prompt text."""
-    rng = randomness.rng(w, "prompt", bench.task, label, number)
-    kind = KINDS[rng.choice(3, p=w.captions.mix)]
-    extra = {
-        "class": "",
-        "relation": RELATIONS[rng.integers(len(RELATIONS))],
-        "background": bench.backgrounds[rng.integers(len(bench.backgrounds))],
-    }[kind]
-    name = bench.classes[label]
-    text = prompt(subject(bench, name), kind, extra, rng, w.captions.examples)
-    return {"class": name, "label": label, "kind": kind, "extra": extra, "prompt": text}
-
-
-def cut(text: str) -> str:
-    """What the model wrote up to the first newline, without surrounding space ([C])."""
-    return text.split("\n", 1)[0].strip()
-
-
-def write_class(w: World, task: str, label: int, attempt: int, count: int) -> pd.DataFrame:
-    """Captions for ``count`` prompts of one class, empty ones included: columns of ``ask`` without the prompt, and ``caption``."""
-    bench = worlds.backend(w).benchmark(w, task)
-    rows = [ask(w, bench, label, 1_000_000 * attempt + i) for i in range(count)]
-    texts = worlds.backend(w).write_captions(
-        w, [r["prompt"] for r in rows], randomness.rng(w, "captions", task, label, attempt)
-    )
-    return pd.DataFrame(rows).drop(columns="prompt").assign(caption=[cut(t) for t in texts])
-
-
 def make(w: World) -> store.Artifact:
-    """Write the captions of every task: ``{task}.parquet`` with ``caption, class, label, kind, extra, mentions_class``."""
+    """Write the captions of every task: ``{task}.parquet``, one row per caption.
+
+    Columns ``caption, class, label, kind, extra, mentions_class``; ``extra`` is the relation or
+    background of the prompt. Raises ``StudyError`` when no class of a task got a caption.
+    """
     return store.make("captions", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
-    worlds.backend(w).write_captions(
-        w, ["house => a house\ntree =>"], randomness.rng(w, "first")
-    )  # models are made before workers start
+    worlds.backend(w).prepare(w)
     for task in w.tasks:
-        bench, kept = worlds.backend(w).benchmark(w, task), pd.DataFrame()
-        wanted = dict(w.captions.per_class_of).get(task, w.captions.per_class)
-        for attempt in range(ROUNDS):
-            jobs = {
-                f"raw/{task}-{attempt}-{label:04d}.parquet": (w, task, label, attempt, count)
-                for label, count in _short(bench, kept, wanted).items()
-            }
-            if jobs:
-                made = [
-                    store.read_table(f)
-                    for f in store.fill(path, jobs, write_class, f"classes of {task} captioned")
-                ]
-                kept = clean(pd.concat([kept, *made], ignore_index=True), wanted)
-        if not len(kept):
+        bench = worlds.backend(w).benchmark(w, task)
+        table = _write_task(path, w, bench)
+        if not len(table):
             raise StudyError(
                 f"the language model wrote no caption for any class of {task}; see {path / 'raw'}."
             )
-        lost = missing_classes(kept, bench)
+        lost = missing_classes(table, bench)
         if lost:
             print(f"captions: none for {', '.join(lost)}; the study goes on without them")
-        store.write(path / f"{task}.parquet", kept.assign(mentions_class=mentions(kept)))
+        store.write(path / f"{task}.parquet", table.assign(mentions_class=mentions_class(table)))
 
 
-def _short(bench: Benchmark, kept: pd.DataFrame, wanted: int) -> dict[int, int]:
-    """Label -> how many captions to ask for: a third more than are missing."""
-    have = kept["label"].value_counts() if len(kept) else {}
-    missing = {label: wanted - int(have.get(label, 0)) for label in range(len(bench.classes))}
-    return {label: int(np.ceil(m * 4 / 3)) for label, m in missing.items() if m > 0}
+def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
+    """Clean captions of a task; classes that are short of them are asked for again."""
+    wanted = dict(w.captions.per_class_of).get(bench.task, w.captions.per_class)
+    table = pd.DataFrame()
+    for attempt in range(ROUNDS):
+        written = Counter(table.get("label", ()))
+        jobs = {}
+        for label in range(len(bench.classes)):
+            missing = wanted - written[label]
+            if missing > 0:
+                count = int(np.ceil(missing * 4 / 3))  # some will repeat others
+                file = f"raw/{bench.task}-{attempt}-{label:04d}.parquet"
+                jobs[file] = (w, bench.task, label, attempt, count)
+        if not jobs:
+            break
+        files = store.fill(path, jobs, write_class, f"classes of {bench.task} captioned")
+        new = [store.read_table(file) for file in files]
+        table = clean(pd.concat([table, *new], ignore_index=True), wanted)
+    return table
+
+
+def write_class(w: World, task: str, label: int, attempt: int, count: int) -> pd.DataFrame:
+    """Captions for ``count`` prompts of a class, with empty ones; columns of ``prompt_row``."""
+    bench = worlds.backend(w).benchmark(w, task)
+    first = 1_000_000 * attempt
+    prompts = pd.DataFrame([prompt_row(w, bench, label, first + i) for i in range(count)])
+    rng = randomness.rng(w, "captions", task, label, attempt)
+    texts = worlds.backend(w).write_captions(w, list(prompts["prompt"]), rng)
+    return prompts.drop(columns="prompt").assign(caption=[first_line(text) for text in texts])
+
+
+def prompt_row(w: World, bench: Benchmark, label: int, number: int) -> dict:
+    """The ``number``-th prompt of a class: ``class, label, kind, extra, prompt``."""
+    rng = randomness.rng(w, "prompt", bench.task, label, number)
+    kind = KINDS[rng.choice(len(KINDS), p=MIX)]
+    relation = RELATIONS[rng.integers(len(RELATIONS))]
+    background = bench.backgrounds[rng.integers(len(bench.backgrounds))]
+    extra = {"class": "", "relation": relation, "background": background}[kind]
+    name = bench.classes[label]
+    prompt = few_shot_prompt(class_with_noun(bench, name), kind, extra, rng)
+    return {"class": name, "label": label, "kind": kind, "extra": extra, "prompt": prompt}
+
+
+def class_with_noun(bench: Benchmark, name: str) -> str:
+    """A class name as it stands in a prompt: aircraft and cars with their noun appended [C]."""
+    return f"{name} {bench.noun}" if bench.noun in ("aircraft", "car") else name
+
+
+def few_shot_prompt(subject: str, kind: str, extra: str, rng: np.random.Generator) -> str:
+    """``SHOTS`` example lines of a kind, then the line of ``subject`` and ``extra``, left open."""
+    examples = EXAMPLES[kind]
+    chosen = [examples[i] for i in rng.choice(len(examples), SHOTS, replace=False)]
+    open_line = f"{subject}, {extra} =>" if extra else f"{subject} =>"
+    return "\n".join([*chosen, open_line])
+
+
+def first_line(text: str) -> str:
+    """What the model wrote up to the first newline, without surrounding space [C]."""
+    return text.split("\n", 1)[0].strip()
 
 
 def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
-    """Without empty captions, lines with a second arrow, and exact duplicates [C]; at most ``per_class`` of each class."""
-    table = table[(table["caption"] != "") & ~table["caption"].str.contains("=>")].drop_duplicates(
-        "caption"
-    )
-    return table[table.groupby("label").cumcount() < per_class].sort_values(
-        "label", kind="stable", ignore_index=True
-    )
+    """At most ``per_class`` captions of each class, in order of ``label``.
+
+    Empty captions, lines with a second arrow and exact duplicates are dropped [C].
+    """
+    valid = (table["caption"] != "") & ~table["caption"].str.contains("=>")
+    table = table[valid].drop_duplicates("caption")
+    table = table[table.groupby("label").cumcount() < per_class]
+    return table.sort_values("label", kind="stable", ignore_index=True)
 
 
-def mentions(table: pd.DataFrame) -> np.ndarray:
-    """Whether each caption names its class: all words and numbers of the name occur in it, in any order and case."""
+def mentions_class(table: pd.DataFrame) -> np.ndarray:
+    """Which captions have all words and numbers of their class name, in any order: (n,) bool."""
     words = [set(re.findall(r"[a-z]+|\d+", text.lower())) for text in table["caption"]]
     names = [set(re.findall(r"[a-z]+|\d+", name.lower())) for name in table["class"]]
     return np.array([name <= text for name, text in zip(names, words, strict=True)], bool)
 
 
 def missing_classes(table: pd.DataFrame, bench: Benchmark) -> list[str]:
-    """Classes for which no caption was written; the study goes on without them."""
+    """Classes without any row in ``table``; the study goes on without them."""
     return [name for name in bench.classes if name not in set(table["class"])]
 
 
-def diversity(texts: list[str]) -> dict[str, float]:
-    """Distinct-1 and distinct-2 (share of distinct words and word pairs, 0..1) and mean length in words."""
-    words = [t.lower().split() for t in texts]
-    ones = [x for t in words for x in t]
-    twos = [p for t in words for p in pairwise(t)]
+def diversity(texts: Sequence[str]) -> dict[str, float]:
+    """Distinct-1 and -2 (share of distinct words and word pairs, 0..1), mean length in words."""
+    words = [text.lower().split() for text in texts]
+    ones = [word for line in words for word in line]
+    twos = [pair for line in words for pair in pairwise(line)]
     return {
         "distinct_1": len(set(ones)) / max(len(ones), 1),
         "distinct_2": len(set(twos)) / max(len(twos), 1),

@@ -1,8 +1,14 @@
-"""Notebook 04: choose retrieval variant and learning rate on validation, then finetune on each source at growing sizes."""
+"""Notebook 04: finetune CLIP on each source at growing sizes ([P] section 4).
+
+Before that, retrieval variants and learning rates are chosen on validation.
+"""
 
 from __future__ import annotations
 
-import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,196 +26,159 @@ SOURCES = ("retrieved", "synthetic")
 METRICS = ("zero_shot", "linear_probe")
 
 
-@functools.lru_cache(maxsize=12)
-def source_set(w: World, task: str, source: str, keep: str) -> Split:
-    """What a source offers for a task after filtering."""
-    return tables.training_set(store.load(source, w), task, keep)
+@dataclass(frozen=True)
+class Run:
+    """One finetuning run: ``n`` images of a source, drawn by ``seed``, at a learning rate."""
 
-
-def subset(w: World, task: str, source: str, keep: str, n: int, seed: int) -> Split:
-    """``n`` images of a source, classes balanced; the set for n lies inside the one for 2 n of the same seed."""
-    offered = source_set(w, task, source, keep)
-    return offered.take(
-        nested_subset(offered.labels, n, randomness.rng(w, "subset", task, source, seed))
-    )
-
-
-def run(
-    w: World, task: str, source: str, keep: str, n: int, seed: int, lr: float, test: bool
-) -> dict:
-    """One finetuning run; accuracies in 0..1: ``val`` always, with ``test`` also zero-shot and linear probe on test."""
-    bench = tables.benchmark(w, task)
-    train = subset(w, task, source, keep, n, seed)
-    model, kept = classifier.finetune(
-        clip.load(w),
-        train,
-        bench,
-        lr,
-        randomness.entropy(w.seed, "run", task, seed),
-        w.finetune,
-        store.unfinished("finetuned", w, task, source, keep, n, seed, lr),
-    )
-    scores = classifier.measure(model, bench, w.finetune) if test else {}
-    return {
-        "task": task,
-        "source": source,
-        "keep": keep,
-        "n": n,
-        "seed": seed,
-        "lr": lr,
-        **kept,
-        **scores,
-    }
-
-
-def unadapted(w: World, task: str) -> dict:
-    """Zero-shot and linear probe of the unadapted CLIP on test."""
-    return {
-        "task": task,
-        "source": "clip",
-        "n": 0,
-        "seed": 0,
-        **classifier.baseline(clip.load(w), tables.benchmark(w, task), w.finetune),
-    }
+    task: str
+    source: str
+    keep: str  # column of the source's table that says which images passed the filters
+    n: int
+    seed: int
+    lr: float
 
 
 def make(w: World) -> store.Artifact:
-    """All runs of notebook 04: ``variants.parquet``, ``lrs.parquet`` and ``results.parquet``, one small file per run beside."""
+    """All runs: ``variants.parquet``, ``lrs.parquet``, ``results.parquet``, and a file per run.
+
+    ``results.parquet`` has one row per run and metric: ``task, source, n, seed, metric, accuracy``
+    (0..1, on test), and learning rate and validation accuracy. Raises ``StudyError`` when a source
+    offers fewer images than the smallest size.
+    """
     return store.make("finetuned", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
-    variants = select_variants(path, w)
-    rates = select_rates(path, w, variants)
-    keeps = {(t, "retrieved"): v for t, v in chosen(variants, "keep").items()} | {
-        (t, "synthetic"): "keep" for t in w.tasks
-    }
+    variants = choose_variants(path, w)
+    chosen = choose_rates(path, w, variants)
     jobs = {f"clip/{task}.json": (w, task) for task in w.tasks}
-    base = _fill(path, jobs, unadapted, "unadapted CLIP")
+    unadapted = collect(path, jobs, clip_accuracies, "unadapted CLIP")
+    runs = pd.concat([unadapted, run_sizes(path, w, chosen)], ignore_index=True)
+    columns = ["task", "source", "n", "seed", "lr", "val", "step", "steps", *METRICS]
+    order = ["task", "source", "metric", "n", "seed"]
+    results = tidy(runs[columns]).sort_values(order, ignore_index=True)
+    store.write(path / "results.parquet", results)
+
+
+def choose_variants(path: Path, w: World) -> dict[str, str]:
+    """Task -> the column ``keep`` of the retrieval variant that is best on validation.
+
+    Each variant is finetuned on once, at a size that all can fill; those that offer less than the
+    smallest size are left out. Writes ``variants.parquet``: the runs, ``available, val, chosen``.
+    """
+    middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
     jobs = {}
-    for (task, source), keep in keeps.items():
-        for n in sizes(w, task, source, keep, keeps):
-            for seed in range(w.finetune.seeds):
-                jobs[f"runs/{task}-{source}-{n:06d}-{seed}.json"] = (
-                    w,
-                    task,
-                    source,
-                    keep,
-                    n,
-                    seed,
-                    rates[task, source],
-                    True,
-                )
-    longest_first = dict(sorted(jobs.items(), key=lambda job: -job[1][4]))
-    table = pd.concat(
-        [base, _fill(path, longest_first, run, "runs of the size sweep")], ignore_index=True
-    )
-    store.write(path / "results.parquet", tidy(table))
+    available = {}
+    for task in w.tasks:
+        table = store.read_table(store.load("retrieved", w).path / f"{task}.parquet")
+        kept = {c: int(table[c].sum()) for c in map(str, table) if c.startswith("keep:")}
+        usable = {c: n for c, n in kept.items() if n >= w.finetune.sizes[0]}
+        if not usable:
+            raise StudyError(
+                f"retrieval found fewer than {w.finetune.sizes[0]} images for {task} with every "
+                f"variant ({kept}). Lower finetune sizes, or widen retrieval (k, filters) and run "
+                "notebook 03 again."
+            )
+        for keep in usable:
+            available[task, keep] = kept[keep]
+            run = Run(task, "retrieved", keep, common_size(w, *usable.values()), 0, middle)
+            jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (w, run, False)
+    runs = collect(path, jobs, accuracies, "runs on retrieval variants")
+    runs["available"] = [available[key] for key in zip(runs["task"], runs["keep"], strict=True)]
+    runs["chosen"] = runs.index.isin(runs.groupby("task")["val"].idxmax())
+    store.write(path / "variants.parquet", runs)
+    best = runs[runs["chosen"]]
+    return dict(zip(best["task"], best["keep"], strict=True))
 
 
-def _fill(path: Path, jobs: dict, fn, label: str) -> pd.DataFrame:
-    import json
+def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
+    """The run at the learning rate that is best on validation, for each task and source.
 
-    return pd.DataFrame([json.loads(f.read_text()) for f in store.fill(path, jobs, fn, label)])
+    All are at a size that both sources can fill. Writes ``lrs.parquet``: the runs, ``val, chosen``.
+    """
+    jobs = {}
+    for task in w.tasks:
+        keeps = {"retrieved": variants[task], "synthetic": "keep"}
+        available = {s: len(tables.source_set(w, task, s, keep)) for s, keep in keeps.items()}
+        if available["synthetic"] < w.finetune.sizes[0]:
+            raise StudyError(
+                f"notebook 02 left {available['synthetic']} images of {task}; the smallest size is "
+                f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
+                "notebooks 01 and 02 again."
+            )
+        for source, keep in keeps.items():
+            for lr in w.finetune.lrs:
+                run = Run(task, source, keep, common_size(w, *available.values()), 0, lr)
+                jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, run, False)
+    runs = collect(path, jobs, accuracies, "runs on learning rates")
+    runs["chosen"] = runs.index.isin(runs.groupby(["task", "source"])["val"].idxmax())
+    store.write(path / "lrs.parquet", runs)
+    best = runs.loc[runs["chosen"], [field.name for field in fields(Run)]]
+    return [Run(*row) for row in best.itertuples(index=False)]
 
 
-def tidy(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per run and metric: ``task, source, n, seed, metric, accuracy`` (0..1, test), and lr and validation accuracy."""
-    names = [
-        "task",
-        "source",
-        "n",
-        "seed",
-        *(c for c in ("lr", "val", "step", "steps") if c in runs),
-    ]
-    long = runs.melt(names, list(METRICS), "metric", "accuracy")
-    return long.sort_values(["task", "source", "metric", "n", "seed"], ignore_index=True)
-
-
-def common_size(w: World, available: list[int]) -> int:
-    """Images per run at which variants and learning rates are compared: the middle size, or what all of them offer."""
+def common_size(w: World, *available: int) -> int:
+    """Images per run in a choice: the middle one of the sizes, or what all have available."""
     return min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available)
 
 
-def select_variants(path: Path, w: World) -> pd.DataFrame:
-    """Finetune once on every retrieval variant of every task at a common size; written to ``variants.parquet``.
+def run_sizes(path: Path, w: World, chosen: Sequence[Run]) -> pd.DataFrame:
+    """The chosen runs at all sizes that their sources can fill, and with all seeds.
 
-    Variants with less than the smallest size are left out. Columns ``task, keep, available, n, val`` (0..1), ``chosen``.
+    Drawn images go on doubling beyond the largest size that retrieved images can fill.
     """
-    middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
-    table = store.load("retrieved", w)
-    jobs, offered = {}, {}
-    for task in w.tasks:
-        columns = [
-            c for c in store.read_table(table.path / f"{task}.parquet") if c.startswith("keep:")
-        ]
-        rows = {c: len(source_set(w, task, "retrieved", c)) for c in columns}
-        usable = {c: r for c, r in rows.items() if r >= w.finetune.sizes[0]}
-        if not usable:
-            raise StudyError(
-                f"retrieval found fewer than {w.finetune.sizes[0]} images for {task} with every variant ({rows}). "
-                "Lower finetune sizes, or widen retrieval (k, filters) and run notebook 03 again."
-            )
-        n = common_size(w, list(usable.values()))
-        for keep in usable:
-            offered[task, keep] = rows[keep]
-            jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (
-                w,
-                task,
-                "retrieved",
-                keep,
-                n,
-                0,
-                middle,
-                False,
-            )
-    made = _fill(path, jobs, run, "runs on retrieval variants")
-    made["available"] = [offered[key] for key in zip(made["task"], made["keep"], strict=True)]
-    made["chosen"] = made.index.isin(made.groupby("task")["val"].idxmax())
-    store.write(path / "variants.parquet", made)
-    return made
+    offered = {(r.task, r.source): tables.source_set(w, r.task, r.source, r.keep) for r in chosen}
+    jobs = {}
+    for best in chosen:
+        retrieved = len(offered[best.task, "retrieved"])
+        sizes = [n for n in w.finetune.sizes if n <= retrieved]
+        if best.source == "synthetic":
+            sizes += [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
+        for n in sizes:
+            for seed in range(w.finetune.seeds):
+                if n <= len(offered[best.task, best.source]):
+                    file = f"runs/{best.task}-{best.source}-{n:06d}-{seed}.json"
+                    jobs[file] = (w, replace(best, n=n, seed=seed), True)
+    longest_first = dict(sorted(jobs.items(), key=lambda job: -job[1][1].n))
+    return collect(path, longest_first, accuracies, "runs of the size sweep")
 
 
-def chosen(variants: pd.DataFrame, column: str) -> dict:
-    """Task -> the value of ``column`` in its chosen row."""
-    return variants[variants["chosen"]].set_index("task")[column].to_dict()
-
-
-def select_rates(path: Path, w: World, variants: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """(task, source) -> learning rate with the best validation accuracy at a middle size; written to ``lrs.parquet``."""
-    keeps, jobs = chosen(variants, "keep"), {}
-    for task in w.tasks:
-        both = {"retrieved": keeps[task], "synthetic": "keep"}
-        offered = {source: len(source_set(w, task, source, keep)) for source, keep in both.items()}
-        if offered["synthetic"] < w.finetune.sizes[0]:
-            raise StudyError(
-                f"notebook 02 left {offered['synthetic']} images of {task}; the smallest size is {w.finetune.sizes[0]}. "
-                "Lower finetune sizes, or raise captions per_class and run notebooks 01 and 02 again."
-            )
-        n = common_size(w, list(offered.values()))
-        for source, keep in both.items():
-            for lr in w.finetune.lrs:
-                jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, task, source, keep, n, 0, lr, False)
-    made = _fill(path, jobs, run, "runs on learning rates")
-    made["chosen"] = made.index.isin(made.groupby(["task", "source"])["val"].idxmax())
-    store.write(path / "lrs.parquet", made)
-    return made[made["chosen"]].set_index(["task", "source"])["lr"].to_dict()
-
-
-def sizes(w: World, task: str, source: str, keep: str, keeps: dict) -> list[int]:
-    """The sizes a source is trained at: those it can fill; synthetic goes on doubling beyond the retrieved maximum."""
-    offered = len(source_set(w, task, source, keep))
-    base = [
-        n
-        for n in w.finetune.sizes
-        if n <= len(source_set(w, task, "retrieved", keeps[task, "retrieved"]))
-    ]
-    beyond = (
-        [base[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
-        if source == "synthetic"
-        else []
+def accuracies(w: World, run: Run, test: bool) -> dict:
+    """Finetune once: the run, its best accuracy ``val``, with ``test`` the ``METRICS``; 0..1."""
+    bench = tables.benchmark(w, run.task)
+    seed = randomness.entropy(w.seed, "run", run.task, run.seed)
+    state = store.unfinished("finetuned", w, *astuple(run))
+    model, best = classifier.finetune(
+        clip.load(w), training_images(w, run), bench, run.lr, seed, w.finetune, state
     )
-    return [n for n in (*base, *beyond) if n <= offered]
+    scores = classifier.measure(model, bench, w.finetune) if test else {}
+    return {**asdict(run), **best, **scores}
+
+
+def training_images(w: World, run: Run) -> Split:
+    """A run's ``n`` images, classes balanced; they lie inside those for 2 n of the same seed."""
+    offered = tables.source_set(w, run.task, run.source, run.keep)
+    rng = randomness.rng(w, "subset", run.task, run.source, run.seed)
+    return offered.take(nested_subset(offered.labels, run.n, rng))
+
+
+def clip_accuracies(w: World, task: str) -> dict:
+    """The ``METRICS`` of the unadapted CLIP on test, 0..1, as a run on no images."""
+    scores = classifier.baseline(clip.load(w), tables.benchmark(w, task), w.finetune)
+    return {"task": task, "source": "clip", "n": 0, "seed": 0, **scores}
+
+
+def collect(path: Path, jobs: Mapping[str, tuple], function: Callable, label: str) -> pd.DataFrame:
+    """Write ``function(*arguments)`` to each JSON file of ``jobs``; their contents, a row each."""
+    files = store.fill(path, jobs, function, label)
+    return pd.DataFrame([json.loads(file.read_text()) for file in files])
+
+
+def tidy(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per run and metric, ``metric, accuracy``, sorted by the other columns."""
+    keys = [c for c in map(str, runs) if c not in METRICS]
+    long = runs.melt(keys, list(METRICS), "metric", "accuracy")
+    return long.sort_values([*keys, "metric"], ignore_index=True)
 
 
 def gap(results: pd.DataFrame, task: str, metric: str, n: int) -> np.ndarray:
@@ -220,14 +189,13 @@ def gap(results: pd.DataFrame, task: str, metric: str, n: int) -> np.ndarray:
 
 
 def matching_size(results: pd.DataFrame, task: str, metric: str, accuracy: float) -> float:
-    """How many synthetic images reach ``accuracy``, read off the mean curve (linear in log2 n); ``inf`` where none do."""
-    rows = results[
-        (results["task"] == task)
-        & (results["metric"] == metric)
-        & (results["source"] == "synthetic")
-    ]
-    curve = rows.groupby("n")["accuracy"].mean()
-    for (n0, a0), (n1, a1) in zip(list(curve.items()), list(curve.items())[1:], strict=False):
+    """How many synthetic images reach ``accuracy``; ``inf`` where none do.
+
+    The size is read off the mean curve over seeds, which is linear in log2 n between sizes.
+    """
+    rows = results[(results["task"] == task) & (results["metric"] == metric)]
+    curve = rows[rows["source"] == "synthetic"].groupby("n")["accuracy"].mean()
+    for (n0, a0), (n1, a1) in pairwise(zip(curve.index, curve, strict=True)):
         if a0 >= accuracy:
             return float(n0)
         if a1 >= accuracy:

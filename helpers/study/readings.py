@@ -12,7 +12,7 @@ import pandas as pd
 
 from helpers.engine import report, store
 from helpers.measure import inference
-from helpers.study import analysis, captions, exponents, finetune
+from helpers.study import captions, exponents, finetune
 from helpers.worlds import World
 
 AXLES = ("axles", "one axle", "two or more axles")  # over all classes, and apart
@@ -128,7 +128,7 @@ def changes(results: pd.DataFrame, by: str) -> pd.DataFrame:
     Columns ``metric`` (in words), ``by``, ``mean, low, high`` (95 %), a row per later value.
     """
     rows = []
-    for metric in analysis.METRICS:
+    for metric in finetune.METRICS:
         runs = results[results["metric"] == metric]
         wide = runs.pivot(index="seed", columns=by, values="accuracy")
         for value in wide.columns[1:]:
@@ -142,10 +142,10 @@ def differences(runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Data
 
     Columns ``arm, other, metric`` (in words), ``mean, low, high`` (95 %).
     """
-    accuracy = runs.set_index(["arm", "seed"])[list(analysis.METRICS)]
+    accuracy = runs.set_index(["arm", "seed"])[list(finetune.METRICS)]
     rows = []
     for arm, other in pairs:
-        for metric in analysis.METRICS:
+        for metric in finetune.METRICS:
             difference = 100 * (accuracy.loc[arm, metric] - accuracy.loc[other, metric])
             rows.append((arm, other, report.words(metric), *inference.interval(difference)))
     return pd.DataFrame(rows, columns=["arm", "other", "metric", "mean", "low", "high"])

@@ -17,7 +17,7 @@ from helpers import worlds
 from helpers.data.tables import Benchmark
 from helpers.engine import gpu
 from helpers.paper import language
-from helpers.study.captions import ask
+from helpers.study.captions import prompt_row
 from tests import tiny
 from tests.bench._models import Method, compare
 
@@ -72,7 +72,7 @@ def prompts(n: int) -> list[str]:
         None,
     )
     w = worlds.get("paper")
-    return sorted(ask(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
+    return sorted(prompt_row(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
 
 
 def main(rows: int | None, rounds: int) -> None:

@@ -98,7 +98,7 @@ def render_embed_scan(runs: Path) -> dict:
     shutil.copytree(runs.parent / "upstream", store.folder("upstream", TINY))
     pool, out = worlds.backend(TINY).open_pool(TINY), runs / "out"
     jobs = {
-        f"{kind}_{start}.npy": (TINY, kind, "", start, start + 12)
+        f"{kind}_{start}.npy": (TINY, kind, start, start + 12)
         for kind in ("img", "text")
         for start in range(0, 36, 12)
     }

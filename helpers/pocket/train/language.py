@@ -42,7 +42,7 @@ def train(
     """Train tokenizer and model on ``(class, background or relation, caption)`` and save both; the last training loss.
 
     What the model learns is the *form*: lines that name a subject, an arrow, a caption. As [C] asks LLaMA for
-    "A320 aircraft", aircraft and cars should come with their noun in the class (``captions.subject``). ``folder`` gets
+    "A320 aircraft", aircraft and cars should come with their noun in the class (``captions.class_with_noun``). ``folder`` gets
     a ``transformers`` model in float16 (``half``) safetensors, about 2 MB, and its fast tokenizer.
     """
     import torch

@@ -1,4 +1,4 @@
-"""Images: the same whatever is drawn beside them, shards that survive a killed run, the filter's share per class."""
+"""Images: the same whatever is drawn beside them, shards that survive a killed run, the filter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import worlds
+from helpers import pocket, worlds
 from helpers.data import shards, tables
 from helpers.data.tables import Benchmark
 from helpers.engine import store, workers
@@ -26,7 +26,7 @@ CLASSES = ("A320", "737-800")
 
 
 def painted(w, captions, seeds, images=None, strength=None):
-    """A generator whose images say what they were drawn from: seed in red, length of the caption in green."""
+    """A generator whose images say what they were drawn from: seed in red, caption in green."""
     made = np.zeros((len(captions), 8, 8, 3), np.uint8)
     made[..., 0] = (np.array([int(s) % 251 for s in seeds], np.uint8))[:, None, None]
     made[..., 1] = np.array([len(c) for c in captions], np.uint8)[:, None, None]
@@ -36,11 +36,17 @@ def painted(w, captions, seeds, images=None, strength=None):
 
 @pytest.fixture
 def in_process(tmp_path, monkeypatch):
-    """The store in a temporary folder, jobs in this process, a painting generator and a CLIP that scores by redness."""
+    """A temporary store, jobs in this process, a generator that paints, a CLIP that sees red."""
     bench = Benchmark(
         "aircraft", CLASSES, "aircraft", "", ("{}",), ("sky",), pd.DataFrame(), None, None, None
     )
-    backend = types.SimpleNamespace(draw=painted, benchmark=lambda w, task: bench)
+    backend = types.SimpleNamespace(
+        SEAM=pocket.SEAM,
+        outside=lambda w: {},
+        prepare=lambda w: None,
+        draw=painted,
+        benchmark=lambda w, task: bench,
+    )
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     monkeypatch.setattr(
         workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
@@ -120,27 +126,25 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
     assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [
         int(s) % 251 for s in kept.facts["seed"]
     ]
-    folder = synthesis.to_image_folder(W, "aircraft", tmp_path / "folder")
+    folder = shards.to_image_folder(made.files("aircraft-*.tar"), CLASSES, tmp_path / "folder")
     assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 
 
 def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
-    w, named = (
-        worlds.replace(W, seed=1),
-        captions().query("label == 0"),
-    )  # a seed of its own: stages keep sets in memory
+    w = worlds.replace(W, seed=1)  # a seed of its own: stages keep sets in memory
+    named = captions().query("label == 0")
     store.make("captions", w, lambda path: store.write(path / "aircraft.parquet", named))
     made = tables.training_set(synthesis.make(w), "aircraft")
     assert set(made.facts["class"]) == {"A320"} and len(made) == 3
-    chosen = finetune.subset(w, "aircraft", "synthetic", "keep", 2, 0)
-    assert list(chosen.labels) == [0, 0]
+    run = finetune.Run("aircraft", "synthetic", "keep", 2, 0, 1e-3)
+    assert list(finetune.training_images(w, run).labels) == [0, 0]
     few = analysis.few_of_each(made, 1)
     bench = in_process.benchmark(w, "aircraft")
     assert len(few) == 1 and list(analysis.examples(made, bench, CLASSES, 3)) == ["A320"]
 
 
 def test_captions_are_missed_with_the_command_that_writes_them(in_process):
-    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 01"):
+    with pytest.raises(store.MissingArtifact, match=r"python -m helpers\.run smoke 01"):
         synthesis.make(W)
 
 
@@ -149,10 +153,7 @@ def test_killed_run_goes_on_and_ends_the_same(written, tmp_path, monkeypatch):
     drawn = []
 
     def dies(w, texts, seeds, images=None, strength=None):
-        if (
-            len(texts) > 1
-        ):  # a single one is drawn first, so that the models exist before workers start
-            drawn.append(len(texts))
+        drawn.append(len(texts))
         if len(drawn) == 2:
             drawn.append("killed")
             raise KeyboardInterrupt
@@ -186,7 +187,7 @@ def test_guidance_sweep_changes_nothing_but_the_scale(in_process):
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    """A Stable Diffusion pipeline of the real classes with tiny random parts, saved and loaded as the shipped one is."""
+    """A Stable Diffusion pipeline of the real classes with tiny random parts, saved and loaded."""
     import torch
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizerFast
@@ -273,5 +274,5 @@ def test_schedule_ends_in_pure_noise(pipe):
 
 
 def test_unknown_generator_names_those_there_are(pipe):
-    with pytest.raises(StudyError, match="unknown generator 'shrot'. Did you mean 'short'"):
+    with pytest.raises(StudyError, match=r"unknown generator 'shrot'\. Did you mean 'short'"):
         generator.load(pipe.tokenizer.name_or_path.removesuffix("/tokenizer"), "shrot")

@@ -1,4 +1,4 @@
-"""Captions: prompts by the paper's mix, clean-up by hand-checked rules, sampling that does not depend on the batch."""
+"""Captions: prompts by the paper's mix, clean-up by hand, sampling that knows no batch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import worlds
+from helpers import pocket, worlds
 from helpers.data.tables import Benchmark
 from helpers.engine import catalogue, workers
 from helpers.errors import StudyError
 from helpers.models import sampling
 from helpers.pocket.train import language
 from helpers.study import captions
-from helpers.study.captions import ask
 
 W = worlds.get("smoke", tasks=("aircraft",), captions={"per_class": 4})
 
@@ -38,7 +37,13 @@ def bench(task="aircraft", classes=("A320", "737-800"), noun="aircraft"):
 
 
 def fake_backend(write):
-    return types.SimpleNamespace(write_captions=write, benchmark=lambda w, task: bench(task))
+    return types.SimpleNamespace(
+        SEAM=pocket.SEAM,
+        outside=lambda w: {},
+        prepare=lambda w: None,
+        write_captions=write,
+        benchmark=lambda w, task: bench(task),
+    )
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def in_process(tmp_path, monkeypatch):
 
 
 def numbered(w, prompts, rng):
-    """A language model that names what it was asked for, with a number, and runs on past the line."""
+    """A language model that names its subject, with a number, and runs on past the line."""
     return [
         f" {p.splitlines()[-1].split(' aircraft')[0]} no. {rng.integers(6)} \nball => a ball"
         for p in prompts
@@ -60,34 +65,34 @@ def numbered(w, prompts, rng):
 
 
 def test_prompt_is_example_lines_of_one_form_and_an_open_line():
-    text = captions.prompt(
-        "A320 aircraft", "background", "sky", np.random.default_rng(0), examples=3
-    )
-    *shown, last = text.split("\n")
+    rng = np.random.default_rng(0)
+    text = captions.few_shot_prompt("A320 aircraft", "background", "sky", rng)
+    *examples, last = text.split("\n")
     assert last == "A320 aircraft, sky =>"
-    assert len(set(shown)) == 3 and set(shown) <= {
-        captions.line(e) for e in captions.EXAMPLES["background"]
-    }
+    assert len(set(examples)) == 3 and set(examples) <= set(captions.EXAMPLES["background"])
 
 
-def test_line_by_hand():
-    assert captions.line(("boat", "sea", "a boat at sea")) == "boat, sea => a boat at sea"
-    assert captions.line(("boat", "")) == "boat =>"
+def test_open_line_of_a_class_alone():
+    text = captions.few_shot_prompt("boat", "class", "", np.random.default_rng(0))
+    assert text.split("\n")[-1] == "boat =>"
 
 
 def test_model_is_trained_on_the_lines_that_prompts_have():
-    assert captions.line(("boat", "sea", "a boat")) == language.line("boat", "sea", "a boat")
-    assert captions.line(("boat", "a boat")) == language.line("boat", None, "a boat")
+    for kind, lines in captions.EXAMPLES.items():
+        for line in lines:
+            subject, caption = line.split(" => ")
+            name, _, extra = subject.partition(", ")
+            assert line == language.line(name, extra if kind != "class" else None, caption)
 
 
 def test_noun_follows_aircraft_and_cars_only():
-    assert captions.subject(bench(), "Tornado") == "Tornado aircraft"
-    assert captions.subject(bench("flowers", ("rose",), "flower"), "rose") == "rose"
+    assert captions.class_with_noun(bench(), "Tornado") == "Tornado aircraft"
+    assert captions.class_with_noun(bench("flowers", ("rose",), "flower"), "rose") == "rose"
 
 
 def test_kinds_are_mixed_as_asked_and_extras_fit_them():
-    table = pd.DataFrame([ask(W, bench(), 0, i) for i in range(2_000)])
-    for kind, share in zip(captions.KINDS, W.captions.mix, strict=True):
+    table = pd.DataFrame([captions.prompt_row(W, bench(), 0, i) for i in range(2_000)])
+    for kind, share in zip(captions.KINDS, captions.MIX, strict=True):
         got = (table["kind"] == kind).mean()
         assert abs(got - share) < 4 * (share * (1 - share) / 2_000) ** 0.5, (
             f"{kind}: {got:.3f} instead of {share}"
@@ -101,12 +106,12 @@ def test_kinds_are_mixed_as_asked_and_extras_fit_them():
 
 
 def test_example_lines_say_what_stands_before_their_arrow():
-    for kind, rows in captions.EXAMPLES.items():
-        for *before, caption in rows:
-            assert len(before) == (1 if kind == "class" else 2), f"{kind}: {before}"
-            assert "=>" not in caption and (kind != "relation" or f" {before[1]} " in caption), (
-                caption
-            )
+    for kind, lines in captions.EXAMPLES.items():
+        for line in lines:
+            subject, caption = line.split(" => ")
+            before = subject.split(", ")
+            assert len(before) == (1 if kind == "class" else 2), line
+            assert "=>" not in caption and (kind != "relation" or f" {before[1]} " in caption), line
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_example_lines_say_what_stands_before_their_arrow():
     ],
 )
 def test_caption_ends_with_its_line(written, caption):
-    assert captions.cut(written) == caption
+    assert captions.first_line(written) == caption
 
 
 def test_clean_by_hand():
@@ -136,11 +141,17 @@ def test_clean_by_hand():
     assert list(kept["caption"]) == ["a", "b", "d"] and list(kept["label"]) == [0, 0, 1]
 
 
-def test_mentions_ignores_case():
+def test_mentions_class_ignores_case():
     table = pd.DataFrame(
         {"class": ["A320", "A320"], "caption": ["an a320 in the sky", "a plane in the sky"]}
     )
-    assert captions.mentions(table).tolist() == [True, False]
+    assert captions.mentions_class(table).tolist() == [True, False]
+
+
+def test_missing_classes_are_listed():
+    made = pd.DataFrame({"class": ["A320", "A320", "rose"], "keep:word+top": [True, False, False]})
+    names = bench(classes=("A320", "rose", "Tornado"))
+    assert captions.missing_classes(made[made["keep:word+top"]], names) == ["rose", "Tornado"]
 
 
 def test_classes_are_asked_again_for_what_duplicates_took(in_process):
@@ -242,7 +253,7 @@ def test_model_is_small_and_offline(model):
 def test_a_caption_depends_on_prompt_and_seed_only(model):
     import torch
 
-    prompts = [ask(W, bench(), 0, i)["prompt"] for i in range(12)]
+    prompts = [captions.prompt_row(W, bench(), 0, i)["prompt"] for i in range(12)]
     seeds = list(range(100, 112))
     state = torch.random.get_rng_state()
     all_at_once = language.write(model, prompts, seeds, dataclasses.replace(W.captions, batch=64))

@@ -15,8 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.pocket.chance import pick, weighted
+
 LEGS = ((1,), (2,), (3,), (2, 1), (2, 2), (2, 3))
-ENGINE_PLACES = ("wing", "tail", "centre tail", "nose", "fuselage")
+ENGINE_PLACES = {  # place -> share of the chimeras; "centre tail": one below the wing, one in the fin
+    "wing": 0.45,
+    "tail": 0.2,
+    "centre tail": 0.15,
+    "nose": 0.1,
+    "fuselage": 0.1,
+}
+GEARS = {"tricycle": 0.6, "tailwheel": 0.2, "fixed": 0.2}  # kind -> share of the chimeras
+DETAILS = ("axles", "engines", "engine_place", "tail", "gear", "wing", "winglets")
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,9 @@ class Blueprint:
     legs: tuple[int, ...]  # axles of each main leg seen from a side
     faa: str  # designation of the main gear, FAA Order 5300.7
     engines: int  # seen from a side
-    engine_place: (
-        str  # wing, tail, centre tail (one under the wing, one in the fin), nose, fuselage
-    )
+    engine_place: str  # one of ENGINE_PLACES
     tail: str = "conventional"  # or "T"
-    gear: str = "tricycle"  # or "tailwheel", "fixed"
+    gear: str = "tricycle"  # one of GEARS
     wing: str = "low"  # or "high"
     winglets: bool = False
     decks: float = 1  # 1.5: upper deck in front only
@@ -48,14 +56,8 @@ class Blueprint:
 
     @property
     def attributes(self) -> dict[str, int | str | bool]:
-        """The details that judges are asked for."""
-        return {
-            "axles": self.axles,
-            **{
-                a: getattr(self, a)
-                for a in ("engines", "engine_place", "tail", "gear", "wing", "winglets")
-            },
-        }
+        """The details that judges are asked for, by name."""
+        return {detail: getattr(self, detail) for detail in DETAILS}
 
 
 _ALL = (
@@ -108,21 +110,17 @@ def chimera(plane: Blueprint, rng: np.random.Generator) -> Blueprint:
     """
     axles = int(rng.integers(1, 6))  # all counts equally often
     fitting = [legs for legs in LEGS if sum(legs) == axles]
-    place = ENGINE_PLACES[rng.choice(5, p=(0.45, 0.2, 0.15, 0.1, 0.1))]
-    engines = {
-        "wing": int(rng.integers(1, 3)),
-        "tail": int(rng.integers(1, 3)),
-        "centre tail": 2,
-    }.get(place, 1)
+    place = weighted(ENGINE_PLACES, rng)
+    engines = {"wing": int(rng.integers(1, 3)), "tail": int(rng.integers(1, 3)), "centre tail": 2}
     return dataclasses.replace(
         plane,
         name=f"{plane.name} chimera",
-        legs=fitting[rng.integers(len(fitting))],
-        engines=engines,
+        legs=pick(fitting, rng),
+        engines=engines.get(place, 1),
         engine_place=place,
         tail="T" if rng.random() < 0.5 else "conventional",
         wing="high" if rng.random() < 0.4 else "low",
-        gear=str(rng.choice(["tricycle", "tailwheel", "fixed"], p=[0.6, 0.2, 0.2])),
+        gear=weighted(GEARS, rng),
         winglets=bool(rng.random() < 0.5),
         propeller=bool(rng.random() < 0.3) or place == "nose",
     )

@@ -13,7 +13,8 @@ from helpers.engine import store
 from helpers.engine.randomness import entropy
 from helpers.errors import unknown
 from helpers.pocket.render.blueprints import Blueprint
-from helpers.pocket.render.objects import Car, Flower
+from helpers.pocket.render.cars import Car
+from helpers.pocket.render.flowers import Flower
 from helpers.pocket.render.pictures import TASKS, factors, render, subject
 from helpers.pocket.render.scenes import BACKGROUNDS, Scene, sample_scene
 from helpers.pocket.world import wording

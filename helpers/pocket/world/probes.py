@@ -20,7 +20,7 @@ from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSe
 from helpers.pocket.render import scenes
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
 from helpers.pocket.render.pictures import TASKS, factors, render, subject
-from helpers.pocket.render.scenes import STYLES, WEATHERS
+from helpers.pocket.render.scenes import STYLE_SHARES, STYLES, WEATHER_SHARES, WEATHERS
 from helpers.pocket.world import wording
 from helpers.pocket.world.benchmarks import scene_of
 from helpers.pocket.world.corruptions import corrupt
@@ -141,11 +141,8 @@ def _background(w: World, task: str, i: int, same: bool, rng: np.random.Generato
 
 def uncommon(factor: str) -> tuple[str, ...]:
     """Values of "weather" or "style" that the pool shows less than two thirds as often as even shares would."""
-    values, shares = {
-        "weather": (WEATHERS, scenes.WEATHER_SHARES),
-        "style": (STYLES, scenes.STYLE_SHARES["pool"]),
-    }[factor]
-    return tuple(v for v, share in zip(values, shares, strict=True) if share < 2 / 3 / len(values))
+    shares = {"weather": WEATHER_SHARES, "style": STYLE_SHARES["pool"]}[factor]
+    return tuple(value for value, share in shares.items() if share < 2 / 3 / len(shares))
 
 
 def _in_context(scene: scenes.Scene, k: int, turn: int, rng: np.random.Generator) -> scenes.Scene:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers.pocket.render.scenes import Scene
+from helpers.pocket.render.scenes import LIVERIES, Scene
 
 MAKERS = {
     "A320": "Airbus",
@@ -28,28 +28,6 @@ MAKERS = {
     "Tornado": "Panavia",
     "Spitfire": "Supermarine",
 }
-COLOURS = (
-    "white and red",
-    "white and blue",
-    "white and green",
-    "white and orange",
-    "silver and red",
-    "silver and blue",
-    "yellow",
-    "orange",
-    "red",
-    "pink",
-    "purple",
-    "blue",
-    "light blue",
-    "teal",
-    "green",
-    "light green",
-    "beige",
-    "brown",
-    "pale blue",
-    "pale pink",
-)  # in the order of scenes.LIVERIES
 PLACES = {
     "runway": ("on a runway", "on the runway", "taxiing on the runway", "at the airport"),
     "sky": ("in the sky", "in a wide sky", "high above the clouds"),
@@ -207,7 +185,7 @@ def caption(
     """
     named = name_of(task, cls, rng)
     if task != "flowers" and rng.random() < 0.3:
-        named = f"{COLOURS[scene.livery]} {named}"
+        named = f"{LIVERIES[scene.livery].words} {named}"
     return dress(article(named) if rng.random() < 0.6 else named, scene, rng, kind)
 
 

@@ -84,6 +84,13 @@ def make(name: str, w: World, build: Callable[[Path], None], **variant) -> Artif
     return load(name, w, **variant)
 
 
+def get(name: str, w: World, build: Callable[[Path], None], **variant) -> Artifact:
+    """Load an artifact without a word where it is finished, ``make`` it where it is not."""
+    if (folder(name, w, **variant) / manifest.NAME).exists():
+        return load(name, w, **variant)
+    return make(name, w, build, **variant)
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Wait until no other process builds in this folder; a killed process leaves no lock behind."""

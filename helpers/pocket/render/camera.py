@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -27,6 +29,13 @@ def camera(
         image = np.asarray(blurred, np.float32)
     image = image + scene.noise * rng.standard_normal(image.shape, np.float32)
     return image.clip(0, 255).round().astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """A picture, uint8 (height, width, 3), as JPEG encodes and decodes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=quality)
+    return np.asarray(Image.open(buffer))
 
 
 def _fog(image: np.ndarray, depth: np.ndarray, scene: Scene) -> np.ndarray:

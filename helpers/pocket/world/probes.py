@@ -63,7 +63,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     check_task(w, task)
     artifact = store.get("probes", w, lambda path: _build(path, w, task), task=task)
     sets = {}
-    for name in (*rendered(task), *CORRUPTED):
+    for name in sorted((*rendered(task), *CORRUPTED)):
         table = "original" if name in CORRUPTED else name
         facts = store.read_table(artifact.path / f"{table}.parquet")
         images = artifact.array(f"{name}.npy")

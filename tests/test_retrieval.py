@@ -10,6 +10,9 @@ from helpers import worlds
 from helpers.data import copies, tables
 from helpers.engine import store
 from helpers.errors import StudyError
+from helpers.pocket.render.blueprints import AIRCRAFT
+from helpers.pocket.render.pictures import render
+from helpers.pocket.render.scenes import sample_scene
 from helpers.pocket.world.pool import near_copy
 from helpers.study import embeddings, retrieval
 
@@ -176,8 +179,6 @@ def test_every_duplicate_repeats_one_that_stays_and_blocks_leave_no_trace(seed, 
 
 
 def test_copies_are_found_and_strangers_are_not():
-    from tests.test_pocket import AIRCRAFT, render, sample_scene
-
     def pictures(n, start):
         made = []
         for i in range(start, start + n):

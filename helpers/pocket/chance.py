@@ -1,4 +1,4 @@
-"""Random draws of the miniature: generators that follow from names, and choices among a few things."""
+"""Random draws of the miniature: generators that follow from names, choices among things."""
 
 from __future__ import annotations
 

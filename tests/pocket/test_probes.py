@@ -9,11 +9,13 @@ import pytest
 from helpers import pocket, worlds
 from helpers.errors import StudyError
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, shape_bias
-from helpers.pocket.render.pictures import TASKS
+from helpers.pocket.render.pictures import TASKS, render
+from helpers.pocket.render.scenes import sample_scene
 from helpers.pocket.world import probes
 from helpers.pocket.world.corruptions import corrupt
 
 SMOKE = worlds.get("smoke")
+SCENE = sample_scene(np.random.default_rng(0), "benchmark")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,7 @@ def test_cues_are_in_conflict_and_groups_match_the_classes(plan):
 def test_things_of_no_class_are_of_no_class(task):
     for i in range(20):
         thing = probes.unseen(task, np.random.default_rng(i))
+        assert render(thing, SCENE, i, 16).mask.any()
         assert thing not in TASKS[task].values() and type(thing) is type(
             next(iter(TASKS[task].values()))
         )

@@ -57,9 +57,8 @@ def test_the_box_around_the_main_gear_holds_all_of_its_wheels(domain):
             and bottom > scene.y / 64
         )
         assert right - left == pytest.approx(27 / 64)
-    assert (
-        np.mean(inside) > 0.97
-    )  # of the pool's sketches and posters a few have darker things there than wheels
+    # of the pool's sketches and posters a few have darker things there than wheels
+    assert np.mean(inside) > 0.97
 
 
 def test_chimeras_take_details_apart_from_the_type():

@@ -67,7 +67,7 @@ def test_pool_and_benchmark_on_disk(tmp_path, monkeypatch):
     assert np.array_equal(pairs.fetch(rows), np.stack([pairs.fetch([r])[0] for r in rows]))
     assert pairs.captions(rows).equals(pairs.captions().iloc[rows].reset_index(drop=True))
     assert len(pairs.captions([])) == 0
-    with pytest.raises(StudyError, match="0 .. 59"):
+    with pytest.raises(StudyError, match=r"0 \.\. 59"):
         pairs.fetch([60])
     bench = benchmarks.benchmark(w, "aircraft")
     assert bench.test.images.shape == (48, 32, 32, 3) and len(bench.classes) == 24

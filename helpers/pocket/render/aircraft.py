@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.pocket.render.blueprints import Blueprint
 from helpers.pocket.render.canvas import Canvas
-from helpers.pocket.render.colours import Colour, blend, ground_colour, lit, livery
+from helpers.pocket.render.colours import Colour, blend, lit, livery, shadow
 from helpers.pocket.render.scenes import Scene
 
 TYRE = (30, 30, 34)
@@ -51,12 +51,10 @@ def draw_aircraft(canvas: Canvas, plane: Blueprint, scene: Scene, rng: np.random
         steel=lit((150, 154, 162), scene),
     )
     if scene.background != "sky":
-        _shadow(canvas, plane, scene)
+        shadow(canvas, scene, 0.42 * plane.length, y=0.8, ry=1.0, share=0.22)
     if plane.wing == "low":
         _legs(canvas, plane, paint)
     _tail(canvas, plane, paint)
-    if plane.engine_place == "fuselage":
-        _nozzle(canvas, plane, paint)
     _fuselage(canvas, plane, paint)
     _markings(canvas, plane, paint, rng)
     if plane.wing == "high":
@@ -64,12 +62,6 @@ def draw_aircraft(canvas: Canvas, plane: Blueprint, scene: Scene, rng: np.random
     _wing(canvas, plane, paint)
     _engines(canvas, plane, paint)
     _wheels(canvas, plane)
-
-
-def _shadow(canvas: Canvas, plane: Blueprint, scene: Scene) -> None:
-    dark = blend(ground_colour(scene), (0, 0, 0), 0.22)
-    ground = canvas.at(canvas.place, canvas.depth, is_object=False)
-    ground.ellipse(0, 0.8, 0.42 * plane.length, 1.0, dark)
 
 
 def _tube(plane: Blueprint) -> tuple[float, float, float]:
@@ -137,6 +129,8 @@ def _outline(plane: Blueprint) -> np.ndarray:
 
 def _fuselage(canvas: Canvas, plane: Blueprint, paint: Paint) -> None:
     half, r, y = _tube(plane)
+    if plane.engine_place == "fuselage":  # the nozzle
+        canvas.rectangle(half - 3, y - 0.5 * r, half + 1.6, y + 0.55 * r, paint.dark)
     if plane.decks == 1.5:
         x = -half + 6
         front = [(x - 3.4, y - 0.6 * r), (x - 1, y - r - 1.7), (x + 2, y - r - 2.3)]
@@ -216,11 +210,6 @@ def _wing_engines(plane: Blueprint) -> list[tuple[float, float]]:
     if plane.engine_place == "centre tail" or plane.engines == 1:
         return [(first - 1, level)]
     return [(first - 3.2, level), (first + 7.2, level - 0.9)]
-
-
-def _nozzle(canvas: Canvas, plane: Blueprint, paint: Paint) -> None:
-    half, r, y = _tube(plane)
-    canvas.rectangle(half - 3, y - 0.5 * r, half + 1.6, y + 0.55 * r, paint.dark)
 
 
 def _engines(canvas: Canvas, plane: Blueprint, paint: Paint) -> None:

@@ -28,7 +28,7 @@ def _at(canvas: Canvas, depth: int) -> Canvas:
 
 
 def _on_ground(canvas: Canvas, scene: Scene, y: float) -> Canvas:
-    """The canvas at the depth of the ground in row ``y``: perspective, with the object's at GROUND."""
+    """The canvas at the depth of the ground at ``y``: perspective, with the object's at GROUND."""
     depth = scene.distance * (GROUND - 32) / (y - 32)
     return _at(canvas, int(min(depth, FARTHEST)))
 
@@ -216,7 +216,7 @@ def _city(canvas: Canvas, scene: Scene, rng: Generator) -> None:
 
 
 def _block(far: Canvas, scene: Scene, x: float, width: float, height: float, wall: Colour) -> None:
-    """A tower block: panes in columns, and the floors between them as one comb in the wall's colour."""
+    """A tower block: panes in columns, and between them the floors, one comb of wall."""
     top = HORIZON - height
     right = x + width - 0.5
     dark = scene.time in ("dusk", "night")

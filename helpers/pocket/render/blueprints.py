@@ -1,11 +1,13 @@
-"""Aircraft as blueprints: the facts that can be counted or named in a picture, true for the real variant seen from a side.
+"""Aircraft as blueprints: what can be counted or named in a picture of a real variant from a side.
 
-Main-gear wheels follow the designations of FAA Order 5300.7, *Standard Naming Convention for Aircraft Landing Gear
-Configurations* (S single, D dual, 2D two axles of duals, 3D three, 2S two singles in tandem, and "/" before body gear),
-which also lists these types; engines, tails and wings follow the makers' airport planning documents. Seen from the side a
-main leg shows one wheel per axle, so ``legs`` gives axles leg by leg, front to back. The Il-76's two rows of four (2Q) show
-as two axles. Of the DC-10 the -10 is meant, without centre leg; the A320 and A321 have wing fences, too small to be seen,
-and count as without winglets. An engine in the fin (DC-10, Tu-154) is seen, and counted, from a side.
+Main-gear wheels follow the designations of FAA Order 5300.7, *Standard Naming Convention for
+Aircraft Landing Gear Configurations* (S single, D dual, 2D two axles of duals, 3D three, 2S two
+singles in tandem, and "/" before body gear), which also lists these types; engines, tails and
+wings follow the makers' airport planning documents. Seen from the side a main leg shows one wheel
+per axle, so ``legs`` gives axles leg by leg, front to back. The Il-76's two rows of four (2Q) show
+as two axles. Of the DC-10 the -10 is meant, without centre leg; the A320 and A321 have wing
+fences, too small to be seen, and count as without winglets. An engine in the fin (DC-10, Tu-154)
+is seen, and counted, from a side.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from helpers.pocket.chance import pick, weighted
 
 LEGS = ((1,), (2,), (3,), (2, 1), (2, 2), (2, 3))
-ENGINE_PLACES = {  # place -> share of the chimeras; "centre tail": one below the wing, one in the fin
+ENGINE_PLACES = {  # share of chimeras; "centre tail": one under the wing, one in the fin
     "wing": 0.45,
     "tail": 0.2,
     "centre tail": 0.15,
@@ -31,7 +33,7 @@ DETAILS = ("axles", "engines", "engine_place", "tail", "gear", "wing", "winglets
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One variant. Sizes are in drawing units, 64 to the image side, in about the true proportions."""
+    """One variant; sizes in drawing units, 64 to the image side, in about true proportions."""
 
     name: str
     length: float
@@ -104,7 +106,7 @@ AIRCRAFT: dict[str, Blueprint] = {b.name: b for b in _ALL}
 
 
 def chimera(plane: Blueprint, rng: np.random.Generator) -> Blueprint:
-    """The same silhouette with every countable detail drawn at random: an aircraft that nobody built.
+    """The same silhouette with every countable detail drawn at random: nobody built it.
 
     A judge that learns from chimeras has to look at a detail; it cannot infer it from the type.
     """

@@ -1,4 +1,4 @@
-"""The camera: weather between object and lens, exposure, style, blur and noise of a drawn picture."""
+"""The camera: weather before the lens, exposure, style, blur and noise of a drawn picture."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from helpers.pocket.render.scenes import Scene
 def camera(
     pixels: np.ndarray, depth: np.ndarray, scene: Scene, rng: np.random.Generator
 ) -> np.ndarray:
-    """Photograph a drawn picture: uint8 (s, s, 3) in and out; fog thickens with ``depth`` (s, s)."""
+    """Photograph a picture: uint8 (s, s, 3) in and out; fog thickens with ``depth`` (s, s)."""
     size = pixels.shape[0]
     image = pixels.astype(np.float32)
     if scene.weather == "fog":
-        image = _fog(image, depth, scene)
+        haze = np.array(lit((212, 216, 220), scene), np.float32)
+        image = fog(image, depth.astype(np.float32) / 255, haze, 1.1)
     image = ((image - 128) * scene.contrast + 128) * scene.exposure
     image = _FINISHES[scene.style](image.clip(0, 255))
     if scene.weather == "rain" and scene.background != "hangar":
@@ -38,9 +39,10 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def _fog(image: np.ndarray, depth: np.ndarray, scene: Scene) -> np.ndarray:
-    share = 1 - np.exp(-depth.astype(np.float32) / 255 * 1.1)[..., None]
-    return image + (np.array(lit((212, 216, 220), scene), np.float32) - image) * share
+def fog(image: np.ndarray, depth: np.ndarray, haze: np.ndarray, thickness: float) -> np.ndarray:
+    """Images (..., 3) fading into the colour ``haze`` (3,) with ``depth`` (...), 0..1."""
+    share = 1 - np.exp(-depth * thickness)[..., None]
+    return image + (haze - image) * share
 
 
 def _rain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -52,23 +54,24 @@ def _rain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image + (np.float32(225) - image) * streaks
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def grey(image: np.ndarray) -> np.ndarray:
+    """Luminance (..., 1) of float images (..., 3)."""
     return (image @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
 
 
 def _poster(image: np.ndarray) -> np.ndarray:
-    vivid = (_grey(image) + 1.35 * (image - _grey(image))).clip(0, 255)
+    vivid = (grey(image) + 1.35 * (image - grey(image))).clip(0, 255)
     return np.round(vivid / 51) * 51
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
-    return _grey(image) * 0.5 + image * 0.34 + np.array([46, 38, 24], np.float32)
+    return grey(image) * 0.5 + image * 0.34 + np.array([46, 38, 24], np.float32)
 
 
 def _sketch(image: np.ndarray) -> np.ndarray:
-    grey = _grey(image)[..., 0]
-    edges = np.hypot(*np.gradient(grey))
-    return np.repeat((88 + 0.64 * grey - 1.5 * edges)[..., None], 3, 2).clip(0, 255)
+    light = grey(image)
+    edges = np.hypot(*np.gradient(light[..., 0]))[..., None]
+    return np.repeat(88 + 0.64 * light - 1.5 * edges, 3, 2).clip(0, 255)
 
 
 _FINISHES = {"photo": np.asarray, "poster": _poster, "faded": _faded, "sketch": _sketch}

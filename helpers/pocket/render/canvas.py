@@ -14,15 +14,18 @@ _TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 
 
-def turned(points: Sequence | np.ndarray, angle: float) -> np.ndarray:
-    """Points (n, 2) turned by ``angle`` radians about the origin."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.asarray(points, float) @ np.array([[c, s], [-s, c]])
+def turned(
+    points: Sequence | np.ndarray, angle: float, to: tuple[float, float] = (0, 0)
+) -> np.ndarray:
+    """Points (n, 2) turned by ``angle`` radians about the origin, which then moves to ``to``."""
+    c = np.cos(angle)
+    s = np.sin(angle)
+    return np.asarray(points, float) @ np.array([[c, s], [-s, c]]) + to
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where local coordinates land: scale, then turn by ``angle`` radians, mirror, move to (x, y)."""
+    """Where local coordinates land: scale, turn by ``angle`` radians, mirror, move to (x, y)."""
 
     x: float = 0.0
     y: float = 0.0
@@ -70,7 +73,7 @@ class Canvas:
         return replace(self, place=place, depth=depth, is_object=is_object)
 
     def polygon(self, points: Sequence | np.ndarray, fill: tuple[int, int, int]) -> None:
-        """Fill a polygon; ``points`` (n, 2) in local units (64 = image side), ``fill`` RGB 0..255."""
+        """Fill a polygon; ``points`` (n, 2) in local units, 64 = image side; ``fill`` RGB."""
         xy = self.place.apply(points) * (self.size * self.supersample / UNIT)
         corners = [tuple(point) for point in xy]
         self.layers["rgb"].pen.polygon(corners, fill=tuple(int(c) for c in fill))
@@ -78,8 +81,8 @@ class Canvas:
         self.layers["mask"].pen.polygon(corners, fill=255 if self.is_object else 0)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill, angle: float = 0.0) -> None:
-        """Fill an ellipse centred at (x, y) with half-axes (rx, ry), turned by ``angle`` radians."""
-        self.polygon(turned(_CIRCLE * (rx, ry), angle) + (x, y), fill)
+        """Fill an ellipse around (x, y) with half-axes (rx, ry), turned by ``angle`` radians."""
+        self.polygon(turned(_CIRCLE * (rx, ry), angle, (x, y)), fill)
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, fill) -> None:
         """Fill the axis-parallel rectangle between two corners, in local units."""
@@ -94,5 +97,5 @@ class Canvas:
         self.polygon([start + across, end + across, end - across, start - across], fill)
 
     def pixels(self, layer: str = "rgb") -> np.ndarray:
-        """A layer averaged down, uint8: (size, size, 3) for ``rgb``, (size, size) for the others."""
+        """A layer averaged down, uint8: (size, size, 3) of ``rgb``, (size, size) of the others."""
         return np.asarray(self.layers[layer].image.reduce(self.supersample))

@@ -44,13 +44,15 @@ PROFILES = {
     "pickup": Profile(0.58, -0.22, -0.12, 0.04, 0.08, 0.62, 0.60),
     "convertible": Profile(0.52, -0.18, -0.05, 0.14, 0.36, 0.64, 0.62),
 }
-DOOR = {  # width of the door where there is one on each side, in lengths
-    "van": 0.2,
-    "convertible": 0.25,
+DOOR = {  # width of the only door of a side, in lengths
+    "sedan": 0.27,
+    "wagon": 0.27,
     "coupe": 0.27,
     "hatchback": 0.3,
     "suv": 0.26,
+    "van": 0.2,
     "pickup": 0.2,
+    "convertible": 0.25,
 }
 
 
@@ -148,10 +150,8 @@ def _doors(canvas: Canvas, car: Car, box: tuple[float, float], main: Colour) -> 
     profile = car.profile
     gap = blend(main, (10, 10, 20), 0.62)
     start = profile.hood + 0.07
-    if car.doors == 1:
-        step = DOOR[car.body]
-    else:
-        step = min(0.22, (min(profile.end, 0.36) - start) / 2)
+    half = (min(profile.end, 0.36) - start) / 2
+    step = DOOR[car.body] if car.doors == 1 else min(0.22, half)
     for i in range(car.doors + 1):
         x = start + i * step
         low = 0.24 if i < car.doors or car.doors == 1 else 0.36

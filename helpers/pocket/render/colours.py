@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from helpers.pocket.render.canvas import Canvas
 from helpers.pocket.render.scenes import LIVERIES, Scene
 
 Colour = tuple[int, int, int]
 
-LIGHT = {  # by which red, green and blue are multiplied
-    "morning": (1.0, 0.96, 0.88),
-    "noon": (1.0, 1.0, 1.0),
-    "dusk": (0.92, 0.77, 0.76),
-    "night": (0.68, 0.71, 0.84),
-}
-ZENITH = {
-    "morning": (125, 165, 215),
-    "noon": (55, 125, 225),
-    "dusk": (84, 72, 138),
-    "night": (14, 20, 52),
-}
-SKYLINE = {
-    "morning": (252, 226, 196),
-    "noon": (192, 222, 250),
-    "dusk": (240, 150, 120),
-    "night": (62, 74, 118),
+
+class Hour(NamedTuple):
+    """By what a time of day multiplies red, green and blue, and the ends of its sky."""
+
+    light: tuple[float, float, float]
+    zenith: Colour
+    skyline: Colour
+
+
+HOURS = {
+    "morning": Hour((1.0, 0.96, 0.88), (125, 165, 215), (252, 226, 196)),
+    "noon": Hour((1.0, 1.0, 1.0), (55, 125, 225), (192, 222, 250)),
+    "dusk": Hour((0.92, 0.77, 0.76), (84, 72, 138), (240, 150, 120)),
+    "night": Hour((0.68, 0.71, 0.84), (14, 20, 52), (62, 74, 118)),
 }
 OVERCAST = {  # how far, and towards which colour, the weather pulls the sky
     "clear": (0.0, (0, 0, 0)),
@@ -52,7 +50,8 @@ def blend(a: Iterable[float], b: Iterable[float], share: float) -> Colour:
 
 def lit(colour: Iterable[float], scene: Scene) -> Colour:
     """A colour as the scene's time of day shows it."""
-    return tuple(int(c * light) for c, light in zip(colour, LIGHT[scene.time], strict=True))
+    light = HOURS[scene.time].light
+    return tuple(int(c * share) for c, share in zip(colour, light, strict=True))
 
 
 def livery(scene: Scene) -> tuple[Colour, Colour]:
@@ -68,8 +67,7 @@ def ground_colour(scene: Scene) -> Colour:
 
 def sky_colour(scene: Scene, height: float) -> Colour:
     """The colour of the sky; ``height`` runs from 0 (horizon) to 1 (top of the picture)."""
-    low = SKYLINE[scene.time]
-    high = ZENITH[scene.time]
+    _, high, low = HOURS[scene.time]
     share, grey = OVERCAST[scene.weather]
     if scene.background == "sunset":
         low = blend((255, 132, 42), low, 0.22)
@@ -80,7 +78,9 @@ def sky_colour(scene: Scene, height: float) -> Colour:
     return blend(blend(low, high, height), lit(grey, scene), share)
 
 
-def shadow(canvas: Canvas, scene: Scene, half: float) -> None:
-    """Darken the ground under an object that is ``2 * half`` units long."""
-    dark = blend(ground_colour(scene), (0, 0, 0), 0.25)
-    canvas.at(canvas.place, canvas.depth, is_object=False).ellipse(0, 0.2, half, 1.3, dark)
+def shadow(
+    canvas: Canvas, scene: Scene, half: float, y: float = 0.2, ry: float = 1.3, share: float = 0.25
+) -> None:
+    """Darken the ground under an object that is ``2 * half`` units long, by ``share`` (0..1)."""
+    dark = blend(ground_colour(scene), (0, 0, 0), share)
+    canvas.at(canvas.place, canvas.depth, is_object=False).ellipse(0, y, half, ry, dark)

@@ -98,8 +98,8 @@ def _petals(canvas: Canvas, flower: Flower, x: float, turn: float, petal: Colour
     vein = blend(petal, (90, 40, 70), 0.22)
     for i in range(flower.petals):
         angle = turn + 2 * np.pi * i / flower.petals
-        canvas.polygon(turned(outer, angle) + (x, HEAD), rim)
-        canvas.polygon(turned(inner, angle) + (x, HEAD), petal)
+        canvas.polygon(turned(outer, angle, (x, HEAD)), rim)
+        canvas.polygon(turned(inner, angle, (x, HEAD)), petal)
         if flower.petals < 12:
             _ray(canvas, x, angle, 8.5, 0.7, vein)
 

@@ -53,25 +53,14 @@ LIVERIES = (
     Livery("pale blue", (190, 225, 240), (200, 60, 110)),
     Livery("pale pink", (240, 215, 220), (150, 40, 60)),
 )
-RANGES = {  # of the factors that are drawn evenly; what they mean and their units: ``Scene``
-    "benchmark": {
-        "scale": (0.9, 1.05),
-        "pitch": (-0.03, 0.03),
-        "distance": (60, 120),
-        "blur": (0.0, 0.3),
-        "noise": (0.0, 3.0),
-        "exposure": (0.94, 1.08),
-        "contrast": (0.92, 1.08),
-    },
-    "pool": {
-        "scale": (0.8, 1.1),
-        "pitch": (-0.08, 0.08),
-        "distance": (45, 150),
-        "blur": (0.0, 0.7),
-        "noise": (0.0, 8.0),
-        "exposure": (0.86, 1.16),
-        "contrast": (0.82, 1.18),
-    },
+RANGES = {  # factor drawn evenly (meaning and unit: ``Scene``) -> limits in each domain
+    "scale": {"benchmark": (0.9, 1.05), "pool": (0.8, 1.1)},
+    "pitch": {"benchmark": (-0.03, 0.03), "pool": (-0.08, 0.08)},
+    "distance": {"benchmark": (60, 120), "pool": (45, 150)},
+    "blur": {"benchmark": (0.0, 0.3), "pool": (0.0, 0.7)},
+    "noise": {"benchmark": (0.0, 3.0), "pool": (0.0, 8.0)},
+    "exposure": {"benchmark": (0.94, 1.08), "pool": (0.86, 1.16)},
+    "contrast": {"benchmark": (0.92, 1.08), "pool": (0.82, 1.18)},
 }
 BLURRED_SHARE = 0.25  # of the pictures; the others are sharp
 
@@ -123,7 +112,7 @@ def sample_scene(rng: np.random.Generator, domain: str, background: str | None =
 
     ``background`` replaces the drawn one and leaves all other factors as they are without it.
     """
-    check("domain", domain, RANGES)
+    check("domain", domain, STYLE_SHARES)
     values: dict = {
         "background": pick(BACKGROUNDS, rng),
         "time": pick(TIMES, rng),
@@ -131,8 +120,8 @@ def sample_scene(rng: np.random.Generator, domain: str, background: str | None =
         "style": weighted(STYLE_SHARES[domain], rng),
         "livery": int(rng.integers(len(LIVERIES))),
     }
-    for name, limits in RANGES[domain].items():
-        values[name] = float(rng.uniform(*limits))
+    for name, limits in RANGES.items():
+        values[name] = float(rng.uniform(*limits[domain]))
     slack = min(4.0, 32 - 27 * values["scale"])
     values["x"] = 32 + slack * float(rng.uniform(-1, 1))
     values["y"] = GROUND + 1.5 * float(rng.uniform(-1, 1))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers.errors import unknown
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES
-from helpers.pocket.render.camera import jpeg
+from helpers.pocket.render.camera import fog, grey, jpeg
 
 Generator = np.random.Generator
 
@@ -76,8 +76,7 @@ def _snow(x: np.ndarray, level: int, rng: Generator) -> np.ndarray:
     flakes = flakes[:, :size, :size, None].astype(np.float32)
     flakes[flakes < floor] = 0
     flakes = _streaks(flakes.clip(0, 1), reach, sigma, np.deg2rad(rng.uniform(-135, -45, len(x))))
-    grey = (x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
-    pale = np.maximum(x, grey * 1.5 + 0.5)
+    pale = np.maximum(x, grey(x) * 1.5 + 0.5)
     return keep * x + (1 - keep) * pale + flakes + flakes[:, ::-1, ::-1]
 
 
@@ -96,8 +95,8 @@ def _jpeg(x: np.ndarray, level: int, rng: Generator) -> np.ndarray:
 
 
 def _fog(x: np.ndarray, depth: np.ndarray, level: int) -> np.ndarray:
-    share = 1 - np.exp(-depth * (0.5, 1.0, 1.5, 2.2, 3.0)[level])[..., None]
-    return x + (np.array([212, 216, 220], np.float32) / 255 - x) * share
+    haze = np.array([212, 216, 220], np.float32) / 255
+    return fog(x, depth, haze, (0.5, 1.0, 1.5, 2.2, 3.0)[level])
 
 
 def _near_focus(x: np.ndarray, depth: np.ndarray, level: int) -> np.ndarray:

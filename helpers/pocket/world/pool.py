@@ -30,6 +30,14 @@ COPY_SHARE = 0.04  # duplicates within the pool
 LEAK_SHARE = 0.012  # near-duplicates of test images
 NSFW = {"UNLIKELY": 0.94, "UNSURE": 0.04, "NSFW": 0.02}  # LAION's tags
 LICENSES = ("?", "Creative Commons", "All rights reserved", None)
+USUAL = {  # what the plan says of a pair that is no copy and names no class
+    "said": "",
+    "caption_kind": "other",
+    "extra": "",
+    "copy_of": -1,
+    "near": False,
+    "test_copy_of": -1,
+}
 SCENE = tuple(Scene.__dataclass_fields__)
 
 
@@ -57,8 +65,8 @@ def class_shares(w: World, task: str) -> pd.Series:
 def plan(w: World) -> pd.DataFrame:
     """One row per pair: what is shown, what is said, and every factor of the picture.
 
-    ``kind`` and ``cls`` are what is shown (a task and a class, or another thing and ""), ``said`` is
-    the class that the caption names. Nothing is rendered yet.
+    ``kind`` and ``cls`` are what is shown (a task and a class, or another thing and ""), ``said``
+    is the class that the caption names. Nothing is rendered yet.
     """
     rng = stream(w.pool.seed, "plan")
     shares = {task: class_shares(w, task).to_dict() for task in TASKS}
@@ -73,32 +81,11 @@ def plan(w: World) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _row(
-    w: World,
-    i: int,
-    kind: str,
-    cls: str,
-    scene: Scene,
-    caption: str,
-    *,
-    said: str = "",
-    caption_kind: str = "other",
-    extra: str = "",
-    test_copy_of: int = -1,
-) -> dict:
-    return {
-        "kind": kind,
-        "cls": cls,
-        "said": said,
-        "caption_kind": caption_kind,
-        "extra": extra,
-        "copy_of": -1,
-        "near": False,
-        "test_copy_of": test_copy_of,
-        "seed": str(entropy(w.pool.seed, "pool", i)),
-        "caption": caption,
-        **factors(scene),
-    }
+def _row(w: World, i: int, kind: str, cls: str, scene: Scene, caption: str, **facts) -> dict:
+    """Row ``i`` of the plan; ``facts`` are those that differ from ``USUAL``."""
+    seed = str(entropy(w.pool.seed, "pool", i))
+    said = {**USUAL, **facts, "seed": seed, "caption": caption}
+    return {"kind": kind, "cls": cls, **said, **factors(scene)}
 
 
 def _pair(w: World, i: int, rng: np.random.Generator, shares: dict[str, dict]) -> dict:
@@ -146,8 +133,8 @@ def _leak(w: World, i: int, rng: np.random.Generator) -> dict:
     j = int(rng.integers(w.pool.benchmark_per_class * len(TASKS[task])))
     cls, scene, _ = scene_of(w, task, "test", j)
     text, extra = wording.caption(task, cls, scene, rng, "background")
-    said = {"said": cls, "caption_kind": "background", "extra": extra}
-    return _row(w, i, task, cls, scene, text, **said, test_copy_of=j)
+    facts = {"said": cls, "caption_kind": "background", "extra": extra, "test_copy_of": j}
+    return _row(w, i, task, cls, scene, text, **facts)
 
 
 def _build(path: Path, w: World) -> None:

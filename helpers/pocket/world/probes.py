@@ -33,17 +33,15 @@ from helpers.worlds import World
 CORRUPTED = tuple(f"{kind}-{s}" for kind in (*IMAGE_SPACE, *DEPTH_AWARE) for s in SEVERITIES)
 POOL_SHARES = {"weather": WEATHER_SHARES, "style": STYLE_SHARES["pool"]}
 PARTS = {  # what a thing of no class is put together from, each part from another class
-    "flowers": (
-        ("petals", "shape"),
-        ("centre", "centre_colour"),
-        ("hue", "saturation"),
-        ("leaves",),
-    ),
-    "cars": (("body", "length", "height", "rear_windows"), ("doors",), ("arches",), ("lights",)),
+    "flowers": ("petals shape", "centre centre_colour", "hue saturation", "leaves"),
+    "cars": ("body length height rear_windows", "doors", "arches", "lights"),
 }
 PAINT = {"flowers": ("hue", "saturation", "centre_colour")}  # where paint tells of the class
 WHITE = 0.1  # saturation of petals below which they are called white
 HUES = (("red", 0.05), ("yellow", 0.2), ("purple", 0.82), ("pink", 0.945), ("red", 1))  # up to
+
+
+Generator = np.random.Generator
 
 
 class Probe(NamedTuple):
@@ -117,14 +115,11 @@ def probe(w: World, task: str, name: str, i: int) -> Probe:
         return Probe(thing, scene, seed, facts)
     if name in SCENES:
         scene = SCENES[name](w, task, i, scene, rng)
-    return Probe(
-        subject(task, cls), scene, seed, {"class": cls, "label": list(TASKS[task]).index(cls)}
-    )
+    facts = {"class": cls, "label": list(TASKS[task]).index(cls)}
+    return Probe(subject(task, cls), scene, seed, facts)
 
 
-def _mixed(
-    w: World, task: str, i: int, scene: Scene, rng: np.random.Generator, same: bool
-) -> Scene:
+def _mixed(w: World, task: str, i: int, scene: Scene, rng: Generator, same: bool) -> Scene:
     """With the background of another test image, of the same class or not (ImageNet-9)."""
     classes = len(TASKS[task])
     n = w.pool.benchmark_per_class * classes
@@ -133,15 +128,13 @@ def _mixed(
     return dataclasses.replace(scene, background=other.background)
 
 
-def _rendition(w: World, task: str, i: int, scene: Scene, rng: np.random.Generator) -> Scene:
+def _rendition(w: World, task: str, i: int, scene: Scene, rng: Generator) -> Scene:
     """In each of the styles in turn that are not photographs."""
     styles = ("poster", "faded", "sketch")
     return dataclasses.replace(scene, style=styles[i // len(TASKS[task]) % 3])
 
 
-def _in_context(
-    w: World, task: str, i: int, scene: Scene, rng: np.random.Generator, k: int
-) -> Scene:
+def _in_context(w: World, task: str, i: int, scene: Scene, rng: Generator, k: int) -> Scene:
     """With k uncommon attributes out of weather and style; with k = 1 they take turns (FOCUS)."""
     turn = ("weather", "style")[i // len(TASKS[task]) % 2]
     for factor, shares in POOL_SHARES.items():
@@ -189,7 +182,7 @@ def _conflicts(task: str) -> list[tuple[str, str]]:
     return [pair for pair in pairs if pair not in taken]
 
 
-def _conflict(task: str, i: int, rng: np.random.Generator) -> tuple[Subject, dict]:
+def _conflict(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
     """A class's shape in another class's paint; ``label`` is the shape's class."""
     table = groups(task)
     shape, texture = _conflicts(task)[i % len(_conflicts(task))]
@@ -201,7 +194,7 @@ def _conflict(task: str, i: int, rng: np.random.Generator) -> tuple[Subject, dic
     return dataclasses.replace(subject(task, form), **coat), facts
 
 
-def unseen(task: str, rng: np.random.Generator) -> Subject:
+def unseen(task: str, rng: Generator) -> Subject:
     """A thing of the task's kind that is of no class.
 
     An aircraft differs from every class in a detail. A flower or car has parts of different classes
@@ -217,12 +210,12 @@ def unseen(task: str, rng: np.random.Generator) -> Subject:
             return thing
 
 
-def _mixture(task: str, rng: np.random.Generator) -> Subject:
+def _mixture(task: str, rng: Generator) -> Subject:
     things = list(TASKS[task].values())
     donors = [things[j] for j in rng.permutation(len(things))[: len(PARTS[task])]]
     fields = {}
     for donor, part in zip(donors, PARTS[task], strict=True):
-        fields |= {field: getattr(donor, field) for field in part}
+        fields |= {field: getattr(donor, field) for field in part.split()}
     return dataclasses.replace(donors[0], name="of no class", **fields)
 
 
@@ -235,15 +228,15 @@ def _differ(task: str, a: Subject, b: Subject) -> bool:
 def _looks(task: str, thing: Subject) -> tuple:
     if task == "flowers":
         return (thing.petals, thing.shape), thing.centre, colour(thing)
-    return tuple(tuple(getattr(thing, field) for field in part) for part in PARTS[task])
+    return tuple([getattr(thing, field) for field in part.split()] for part in PARTS[task])
 
 
-def _near(task: str, i: int, rng: np.random.Generator) -> tuple[Subject, dict]:
+def _near(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
     thing = unseen(task, rng)
     return thing, {"class": thing.name, "label": -1}
 
 
-def _far(task: str, i: int, rng: np.random.Generator) -> tuple[str, dict]:
+def _far(task: str, i: int, rng: Generator) -> tuple[str, dict]:
     plain = sorted(wording.PLAIN)
     thing = plain[i % len(plain)]
     return thing, {"class": thing, "label": -1}

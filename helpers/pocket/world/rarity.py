@@ -1,4 +1,4 @@
-"""The rare-class intervention: two pools that differ in which classes are rare, a generator on each.
+"""The rare-class intervention: two pools that differ in their rare classes, a generator on each.
 
 Each pool keeps what the other lacks, so that every thinned class has its control in the other
 generator, and both saw as many updates. Autoencoder and starting text encoder are the shipped ones,

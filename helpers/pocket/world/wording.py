@@ -26,37 +26,6 @@ MAKERS = {
 MAKER = {name: maker for maker, names in MAKERS.items() for name in names}
 TIMES = {"morning": "in the morning", "noon": "at noon", "dusk": "at dusk", "night": "at night"}
 WEATHERS = {"cloudy": "on a cloudy day", "rain": "in the rain", "fog": "in fog"}
-RELATIONS = {  # background -> relations that make sense before it, and the thing they relate to
-    "runway": (("on", "a runway"), ("next to", "a tower"), ("behind", "a white line")),
-    "sky": (
-        ("over", "the clouds"),
-        ("under", "the sky"),
-        ("above", "the clouds"),
-        ("below", "the clouds"),
-    ),
-    "sea": (("over", "the water"), ("above", "the sea")),
-    "hangar": (
-        ("in", "a hall"),
-        ("next to", "a wall"),
-        ("in front of", "a gate"),
-        ("under", "a roof"),
-        ("besides", "a lamp"),
-    ),
-    "meadow": (
-        ("in", "a field"),
-        ("on", "the grass"),
-        ("next to", "a tree"),
-        ("behind", "some flowers"),
-    ),
-    "mountains": (("in front of", "a mountain"), ("below", "a mountain"), ("besides", "a forest")),
-    "city": (
-        ("in", "a town"),
-        ("next to", "a building"),
-        ("in front of", "a building"),
-        ("besides", "a house"),
-    ),
-    "sunset": (("in front of", "the sun"),),
-}
 
 
 def _ways(**table: str) -> dict[str, tuple[str, ...]]:
@@ -72,6 +41,16 @@ PLACES = _ways(
     mountains="in the mountains | with mountains behind | near the mountains",
     city="in the city | in a city | with a city skyline",
     sunset="at sunset | in a beautiful sunset | in front of a sunset",
+)
+RELATIONS = _ways(  # that make sense before a background, each with what it relates to
+    runway="on: a runway | next to: a tower | behind: a white line",
+    sky="over: the clouds | under: the sky | above: the clouds | below: the clouds",
+    sea="over: the water | above: the sea",
+    hangar="in: a hall | next to: a wall | in front of: a gate | under: a roof | besides: a lamp",
+    meadow="in: a field | on: the grass | next to: a tree | behind: some flowers",
+    mountains="in front of: a mountain | below: a mountain | besides: a forest",
+    city="in: a town | next to: a building | in front of: a building | besides: a house",
+    sunset="in front of: the sun",
 )
 STYLES = _ways(
     photo="{} | {} | {} | photo of {} | a photo of {} | {} photo | picture of {} | "
@@ -154,7 +133,7 @@ def dress(phrase: str, scene: Scene, rng: np.random.Generator, kind: str) -> tup
     """
     extra = ""
     if kind == "relation":
-        extra, thing = pick(RELATIONS[scene.background], rng)
+        extra, thing = pick(RELATIONS[scene.background], rng).split(": ")
         phrase = f"{phrase} {extra} {thing}"
     elif kind == "background":
         extra = scene.background

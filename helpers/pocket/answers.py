@@ -30,13 +30,8 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     later = "01 02 03 04 05 06 07"  # notebook 00 can train them again
     shipped = w.pool.upstream != "committed" or (upstream.WEIGHTS / "card.json").exists()
     free = store.free(places.root())
-    weights = Need(
-        "upstream weights",
-        later,
-        shipped,
-        str(upstream.WEIGHTS),
-        "git checkout -- helpers/pocket/weights",
-    )
+    restore = "git checkout -- helpers/pocket/weights"
+    weights = Need("upstream weights", later, shipped, str(upstream.WEIGHTS), restore)
     disk = f"{free / 1e9:.0f} GB free for {places.root()}, 2 GB wanted"
     return [weights, Need("disk", f"00 {later}", free >= 2e9, disk, "Set STUDY_RUNS.")], {}
 

@@ -71,11 +71,8 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 def rendered(task: str) -> tuple[str, ...]:
     """Names of the sets that are rendered; the others are corruptions of ``original``."""
-    return (
-        "original",
-        *SCENES,
-        *(name for name in THINGS if name != "cue_conflict" or task in PAINT),
-    )
+    names = ("original", *SCENES, *THINGS)
+    return tuple(name for name in names if name != "cue_conflict" or task in PAINT)
 
 
 def _build(path: Path, w: World, task: str) -> None:
@@ -201,11 +198,10 @@ def unseen(task: str, rng: Generator) -> Subject:
     and differs from every class in two looks.
     """
     while True:
-        thing = (
-            chimera(pick(list(AIRCRAFT.values()), rng), rng)
-            if task == "aircraft"
-            else _mixture(task, rng)
-        )
+        if task == "aircraft":
+            thing = chimera(pick(list(AIRCRAFT.values()), rng), rng)
+        else:
+            thing = _mixture(task, rng)
         if all(_differ(task, thing, known) for known in TASKS[task].values()):
             return thing
 
@@ -250,8 +246,5 @@ SCENES: dict[str, Callable[..., Scene]] = {  # set -> the scene in which it show
     "context_1": functools.partial(_in_context, k=1),
     "context_2": functools.partial(_in_context, k=2),
 }
-THINGS: dict[str, Callable[..., tuple]] = {  # set -> what it shows in the scene of a test image
-    "ood_near": _near,
-    "ood_far": _far,
-    "cue_conflict": _conflict,
-}
+# set -> what it shows in the scene of a test image
+THINGS = {"ood_near": _near, "ood_far": _far, "cue_conflict": _conflict}

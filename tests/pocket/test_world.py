@@ -58,7 +58,7 @@ def test_near_copies_are_near():
     assert np.corrcoef(copy.ravel(), image.ravel())[0, 1] > 0.7
 
 
-def test_pool_and_benchmark_on_disk(tmp_path, monkeypatch):
+def test_pool_and_benchmark_on_disk(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     w = worlds.get("smoke", pool={"rows": 60, "shard_rows": 25, "benchmark_per_class": 2})
     pairs = pool.open_pool(w)
@@ -69,6 +69,9 @@ def test_pool_and_benchmark_on_disk(tmp_path, monkeypatch):
     assert len(pairs.captions([])) == 0
     with pytest.raises(StudyError, match=r"0 \.\. 59"):
         pairs.fetch([60])
+    assert "pool: made" in capsys.readouterr().out
+    pool.open_pool(w)
+    assert capsys.readouterr().out == ""
     bench = benchmarks.benchmark(w, "aircraft")
     assert bench.test.images.shape == (48, 32, 32, 3) and len(bench.classes) == 24
     assert np.array_equal(np.bincount(bench.test.labels), np.full(24, 2))

@@ -20,10 +20,6 @@ class PoolSettings:
     seed: int = 0  # its own: another seed of the study draws, filters and trains anew, but the world stays the same
     rows: int = 16_000
     shard_rows: int = 2_000
-    generic: float = (
-        0.25  # share of the task-related captions that name no class ("an airplane at sunset")
-    )
-    wrong: float = 0.06  # share that names another class of the task
     benchmark_per_class: int = 100  # images per class in each of train, val and test
     upstream: str = "committed"  # "committed": the weights in helpers/pocket/weights; "train": tiny ones from scratch
 

@@ -1,7 +1,5 @@
 """Scaling: fits recover known exponents, ensembles equal single trainings, metrics by hand, shifted sets, arms by one factor."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.errors import StudyError
 from helpers.models import heads
-from helpers.pocket.world import rarity, shifts
 
 W = worlds.get("smoke")
 
@@ -51,31 +48,6 @@ def test_heads_learn_and_are_measured_per_class(blobs):
 
 
 
-def test_unseen_keeps_the_object_and_replaces_the_rest():
-    w = worlds.replace(W, image_size=64)
-    rng = np.random.default_rng(0)
-    name, scene, seed = shifts.scene_of(w, "aircraft", "unseen", 3)
-    picture = shifts.render(
-        shifts.subject("aircraft", name), dataclasses.replace(scene, style="photo"), seed, 64
-    )
-    dressed = shifts.redressed(picture, rng)
-    inside, outside = picture.mask == 255, picture.mask == 0
-    assert dressed.shape == picture.pixels.shape and dressed.dtype == np.uint8
-    before, after = picture.pixels.max(2)[inside], dressed.max(2)[inside]
-    tyres = np.argsort(before)[:10]
-    assert after[tyres].mean() < 0.6 * after.mean()  # what is black stays darker than the coat
-    assert np.abs(dressed[outside].astype(int) - picture.pixels[outside]).mean() > 20
-
-
-def test_shifted_sets_are_balanced_and_repeat():
-    first, again = (shifts.images_of(W, "aircraft", "sketch", 0, 3) for _ in range(2))
-    assert np.array_equal(first, again)
-    colour = np.ptp(first.astype(int), axis=3).mean()
-    assert (
-        colour < np.ptp(shifts.images_of(W, "aircraft", "unseen", 0, 3).astype(int), axis=3).mean()
-    )
-    with pytest.raises(StudyError, match="task"):
-        shifts.shifted(W, "boats")
 
 
 def test_published_points_are_complete_and_marked_by_family():
@@ -98,19 +70,3 @@ def store_of(tmp_path_factory):
     monkey.undo()
 
 
-def test_each_thinned_pool_is_the_control_of_the_other(store_of):
-
-    truth, lots = rarity.open_pool(store_of).truth(), rarity.lots(store_of)
-    rows = {lot: rarity.rows_of(store_of, lot) for lot in lots}
-    counts = {lot: truth.iloc[r]["cls"].value_counts() for lot, r in rows.items()}
-    full = truth[truth["kind"] == "flowers"]["cls"].value_counts()
-    assert not set(lots["a"]) & set(lots["b"]) and all(
-        len(v) == rarity.THINNED for v in lots.values()
-    )
-    for lot, other in (("a", "b"), ("b", "a")):
-        assert all(counts[lot].get(c, 0) <= rarity.KEPT for c in lots[lot])
-        assert not set(truth.iloc[rows[lot]].query("said != cls and said != ''")["said"]) & set(
-            lots[lot]
-        )
-        assert all(counts[other][c] > 0.8 * full[c] for c in lots[lot])
-    assert set(truth.iloc[rows["a"]]["kind"]) == {"flowers"}

@@ -14,7 +14,7 @@ from helpers.models import clip
 from helpers.models.linear import accuracy_of
 from helpers.pocket.train import calibration, generator, judges, upstream
 from helpers.pocket.train import card as cards
-from helpers.pocket.world import benchmarks, pool
+from helpers.pocket.world import benchmarks, pool, splits
 
 W = worlds.get("pocket")
 
@@ -27,7 +27,7 @@ def card():
 @pytest.fixture(scope="module")
 def renderings():
     """240 test images of aircraft, ten of each class, and their labels."""
-    images = benchmarks.images_of(W, "aircraft", "test", 0, 240)
+    images = splits.images(benchmarks.picture, W, "aircraft", "test", range(240))
     return Split(images, np.arange(240) % 24)
 
 

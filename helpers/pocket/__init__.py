@@ -1,7 +1,8 @@
-"""The miniature: a rendered pool and everything trained on it, behind the same functions as the published setting.
+"""The miniature: a rendered pool and everything trained on it.
 
-``SEAM`` says which function of which module answers to each name; ``helpers.paper`` has the same names with the same signatures.
-A module is imported when one of its functions is first asked for.
+``SEAM`` says which function of which module answers to each name; ``helpers.paper``, the published
+setting, has the same names with the same signatures. A module is imported when one of its functions
+is first asked for.
 """
 
 from __future__ import annotations

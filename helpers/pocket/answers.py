@@ -1,4 +1,4 @@
-"""What the miniature answers where the published setting has something of its own: mostly that there is nothing."""
+"""What the miniature answers where the published setting has something of its own."""
 
 from __future__ import annotations
 
@@ -21,22 +21,17 @@ def configured(w: World) -> World:
 
 
 def outside(w: World) -> dict[str, dict]:
-    """Artifact -> what it is made of that lies outside the store: nothing, all of it is made here."""
+    """Artifact -> what it is made of outside the store: nothing, all of it is made here."""
     return {}
 
 
 def check(w: World) -> tuple[list[Need], dict[str, str]]:
-    """What this world needs and whether it is here, and what its notebooks cost where that is known by other means than a run."""
+    """What this world needs and whether it is here; no costs, which are known from a run only."""
     later = "01 02 03 04 05 06 07"  # notebook 00 can train them again
     shipped = w.pool.upstream != "committed" or (upstream.WEIGHTS / "card.json").exists()
     free = store.free(places.root())
-    weights = Need(
-        "upstream weights",
-        later,
-        shipped,
-        str(upstream.WEIGHTS),
-        "git checkout -- helpers/pocket/weights",
-    )
+    restore = "git checkout -- helpers/pocket/weights"
+    weights = Need("upstream weights", later, shipped, str(upstream.WEIGHTS), restore)
     disk = f"{free / 1e9:.0f} GB free for {places.root()}, 2 GB wanted"
     return [weights, Need("disk", f"00 {later}", free >= 2e9, disk, "Set STUDY_RUNS.")], {}
 
@@ -47,7 +42,10 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
 
 
 def main_gear(w: World, name: str) -> tuple[float, float] | None:
-    """Where the main wheels of an aircraft begin and end, as shares of the picture's side from its middle, nose to the left."""
+    """Where the main wheels of an aircraft begin and end, nose to the left.
+
+    As shares of the picture's side, from its middle.
+    """
     positions = [x for leg in axle_positions(subject("aircraft", name)) for x in leg]
     return (min(positions) - WHEEL) / UNIT, (max(positions) + WHEEL) / UNIT
 

@@ -1,11 +1,13 @@
-"""Aircraft as blueprints: the facts that can be counted or named in a picture, true for the real variant seen from a side.
+"""Aircraft as blueprints: what can be counted or named in a picture of a real variant from a side.
 
-Main-gear wheels follow the designations of FAA Order 5300.7, *Standard Naming Convention for Aircraft Landing Gear
-Configurations* (S single, D dual, 2D two axles of duals, 3D three, 2S two singles in tandem, and "/" before body gear),
-which also lists these types; engines, tails and wings follow the makers' airport planning documents. Seen from the side a
-main leg shows one wheel per axle, so ``legs`` gives axles leg by leg, front to back. The Il-76's two rows of four (2Q) show
-as two axles. Of the DC-10 the -10 is meant, without centre leg; the A320 and A321 have wing fences, too small to be seen,
-and count as without winglets. An engine in the fin (DC-10, Tu-154) is seen, and counted, from a side.
+Main-gear wheels follow the designations of FAA Order 5300.7, *Standard Naming Convention for
+Aircraft Landing Gear Configurations* (S single, D dual, 2D two axles of duals, 3D three, 2S two
+singles in tandem, and "/" before body gear), which also lists these types; engines, tails and
+wings follow the makers' airport planning documents. Seen from the side a main leg shows one wheel
+per axle, so ``legs`` gives axles leg by leg, front to back. The Il-76's two rows of four (2Q) show
+as two axles. Of the DC-10 the -10 is meant, without centre leg; the A320 and A321 have wing
+fences, too small to be seen, and count as without winglets. An engine in the fin (DC-10, Tu-154)
+is seen, and counted, from a side.
 """
 
 from __future__ import annotations
@@ -15,13 +17,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.pocket.chance import pick, weighted
+
 LEGS = ((1,), (2,), (3,), (2, 1), (2, 2), (2, 3))
-ENGINE_PLACES = ("wing", "tail", "centre tail", "nose", "fuselage")
+ENGINE_PLACES = {  # share of chimeras; "centre tail": one under the wing, one in the fin
+    "wing": 0.45,
+    "tail": 0.2,
+    "centre tail": 0.15,
+    "nose": 0.1,
+    "fuselage": 0.1,
+}
+GEARS = {"tricycle": 0.6, "tailwheel": 0.2, "fixed": 0.2}  # kind -> share of the chimeras
+DETAILS = ("axles", "engines", "engine_place", "tail", "gear", "wing", "winglets")
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One variant. Sizes are in drawing units, 64 to the image side, in about the true proportions."""
+    """One variant; sizes in drawing units, 64 to the image side, in about true proportions."""
 
     name: str
     length: float
@@ -29,11 +41,9 @@ class Blueprint:
     legs: tuple[int, ...]  # axles of each main leg seen from a side
     faa: str  # designation of the main gear, FAA Order 5300.7
     engines: int  # seen from a side
-    engine_place: (
-        str  # wing, tail, centre tail (one under the wing, one in the fin), nose, fuselage
-    )
+    engine_place: str  # one of ENGINE_PLACES
     tail: str = "conventional"  # or "T"
-    gear: str = "tricycle"  # or "tailwheel", "fixed"
+    gear: str = "tricycle"  # one of GEARS
     wing: str = "low"  # or "high"
     winglets: bool = False
     decks: float = 1  # 1.5: upper deck in front only
@@ -48,14 +58,8 @@ class Blueprint:
 
     @property
     def attributes(self) -> dict[str, int | str | bool]:
-        """The details that judges are asked for."""
-        return {
-            "axles": self.axles,
-            **{
-                a: getattr(self, a)
-                for a in ("engines", "engine_place", "tail", "gear", "wing", "winglets")
-            },
-        }
+        """The details that judges are asked for, by name."""
+        return {detail: getattr(self, detail) for detail in DETAILS}
 
 
 _ALL = (
@@ -102,27 +106,23 @@ AIRCRAFT: dict[str, Blueprint] = {b.name: b for b in _ALL}
 
 
 def chimera(plane: Blueprint, rng: np.random.Generator) -> Blueprint:
-    """The same silhouette with every countable detail drawn at random: an aircraft that nobody built.
+    """The same silhouette with every countable detail drawn at random: nobody built it.
 
     A judge that learns from chimeras has to look at a detail; it cannot infer it from the type.
     """
     axles = int(rng.integers(1, 6))  # all counts equally often
     fitting = [legs for legs in LEGS if sum(legs) == axles]
-    place = ENGINE_PLACES[rng.choice(5, p=(0.45, 0.2, 0.15, 0.1, 0.1))]
-    engines = {
-        "wing": int(rng.integers(1, 3)),
-        "tail": int(rng.integers(1, 3)),
-        "centre tail": 2,
-    }.get(place, 1)
+    place = weighted(ENGINE_PLACES, rng)
+    engines = {"wing": int(rng.integers(1, 3)), "tail": int(rng.integers(1, 3)), "centre tail": 2}
     return dataclasses.replace(
         plane,
         name=f"{plane.name} chimera",
-        legs=fitting[rng.integers(len(fitting))],
-        engines=engines,
+        legs=pick(fitting, rng),
+        engines=engines.get(place, 1),
         engine_place=place,
         tail="T" if rng.random() < 0.5 else "conventional",
         wing="high" if rng.random() < 0.4 else "low",
-        gear=str(rng.choice(["tricycle", "tailwheel", "fixed"], p=[0.6, 0.2, 0.2])),
+        gear=weighted(GEARS, rng),
         winglets=bool(rng.random() < 0.5),
         propeller=bool(rng.random() < 0.3) or place == "nose",
     )

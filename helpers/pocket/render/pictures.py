@@ -7,31 +7,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.engine.randomness import entropy
 from helpers.errors import unknown
+from helpers.pocket.chance import stream
 from helpers.pocket.render.aircraft import draw_aircraft
+from helpers.pocket.render.backgrounds import draw_background
 from helpers.pocket.render.blueprints import AIRCRAFT, Blueprint
+from helpers.pocket.render.camera import camera
 from helpers.pocket.render.canvas import Canvas
-from helpers.pocket.render.objects import CARS, FLOWERS, OTHERS, Car, Flower, draw_car, draw_flower
-from helpers.pocket.render.scenes import Scene, camera, draw_background
+from helpers.pocket.render.cars import CARS, Car, draw_car
+from helpers.pocket.render.flowers import FLOWERS, Flower, draw_flower
+from helpers.pocket.render.scenes import Scene
+from helpers.pocket.render.things import OTHERS
 
-TASKS: dict[str, dict[str, Blueprint | Flower | Car]] = {
+Subject = Blueprint | Flower | Car  # what is of a class, or could be
+TASKS: dict[str, dict[str, Subject]] = {
     "aircraft": AIRCRAFT,
-    "flowers": {f.name: f for f in FLOWERS},
-    "cars": {c.name: c for c in CARS},
+    "flowers": {flower.name: flower for flower in FLOWERS},
+    "cars": {car.name: car for car in CARS},
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``pixels`` (size, size, 3), ``depth`` (size, size; 0 near .. 255 far) and ``mask`` (255 on the object), all uint8."""
+    """Three uint8 layers of one picture.
+
+    ``pixels`` (size, size, 3); ``depth`` (size, size), 0 near .. 255 far; ``mask`` (size, size),
+    255 on the object.
+    """
 
     pixels: np.ndarray
     depth: np.ndarray
     mask: np.ndarray
 
 
-def subject(task: str, name: str) -> Blueprint | Flower | Car:
+def subject(task: str, name: str) -> Subject:
     """The drawable thing behind a class name. Raises ``StudyError`` on an unknown task or class."""
     if task not in TASKS:
         raise unknown("task", task, TASKS)
@@ -40,26 +49,21 @@ def subject(task: str, name: str) -> Blueprint | Flower | Car:
     return TASKS[task][name]
 
 
-def render(
-    thing: Blueprint | Flower | Car | str, scene: Scene, seed: int, size: int = 64
-) -> Picture:
-    """Draw a subject, or one of ``objects.OTHERS`` by name, in a scene; the same arguments give the same picture."""
+def render(thing: Subject | str, scene: Scene, seed: int, size: int = 64) -> Picture:
+    """Draw a subject, or one of ``things.OTHERS`` by name; same arguments give the same picture.
+
+    Background, subject and camera draw from a generator each, so that a change of one leaves the
+    others as they are. Raises ``StudyError`` on an unknown name.
+    """
     canvas = Canvas(size)
-    draw_background(canvas, scene, _rng(seed, "background"))
-    _paint(canvas.at(scene.placement, scene.distance), thing, scene, _rng(seed, "subject"))
+    draw_background(canvas, scene, stream(seed, "background"))
+    _draw(canvas.at(scene.placement, scene.distance), thing, scene, stream(seed, "subject"))
     depth = canvas.pixels("depth")
-    return Picture(
-        camera(canvas.pixels(), scene, _rng(seed, "camera"), depth), depth, canvas.pixels("mask")
-    )
+    pixels = camera(canvas.pixels(), depth, scene, stream(seed, "camera"))
+    return Picture(pixels, depth, canvas.pixels("mask"))
 
 
-def _rng(seed: int, part: str) -> np.random.Generator:
-    return np.random.default_rng(
-        entropy(seed, part)
-    )  # apart, so that swapping one part leaves the others as they are
-
-
-def _paint(canvas: Canvas, thing, scene: Scene, rng: np.random.Generator) -> None:
+def _draw(canvas: Canvas, thing: Subject | str, scene: Scene, rng: np.random.Generator) -> None:
     if isinstance(thing, Blueprint):
         draw_aircraft(canvas, thing, scene, rng)
     elif isinstance(thing, Flower):

@@ -16,9 +16,9 @@ from helpers.engine import gpu, store
 from helpers.engine.randomness import entropy
 from helpers.models import train as training
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
-from helpers.pocket.render.objects import OTHERS
 from helpers.pocket.render.pictures import TASKS, render, subject
 from helpers.pocket.render.scenes import sample_scene
+from helpers.pocket.render.things import OTHERS
 from helpers.pocket.train.diffusion import to_model
 from helpers.pocket.world.benchmarks import details
 from helpers.worlds import World

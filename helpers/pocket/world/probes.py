@@ -1,13 +1,17 @@
-"""Probe sets of the miniature: test images rendered again with one factor changed, exactly, from their recorded factors.
+"""Probe sets of the miniature: test images rendered again with exactly one factor changed.
 
-Nothing is pasted, so a swapped background leaves no seam; what a picture shows is known, not annotated.
+Nothing is pasted: a swapped background leaves no seam, and what a picture shows is known, not
+annotated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,248 +19,232 @@ import pandas as pd
 from helpers.data.tables import Split
 from helpers.engine import store
 from helpers.engine.randomness import entropy
-from helpers.errors import unknown
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
-from helpers.pocket.render import scenes
+from helpers.pocket.chance import pick, stream
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
-from helpers.pocket.render.pictures import TASKS, factors, render, subject
-from helpers.pocket.render.scenes import STYLES, WEATHERS
+from helpers.pocket.render.flowers import Flower
+from helpers.pocket.render.pictures import TASKS, Subject, factors, render, subject
+from helpers.pocket.render.scenes import STYLE_SHARES, WEATHER_SHARES, Scene
 from helpers.pocket.world import wording
-from helpers.pocket.world.benchmarks import scene_of
 from helpers.pocket.world.corruptions import corrupt
+from helpers.pocket.world.splits import check_task, scene_of
 from helpers.worlds import World
 
-RENDERED = (
-    "original",
-    "mixed_same",
-    "mixed_rand",
-    "renditions",
-    "context_0",
-    "context_1",
-    "context_2",
-    "ood_near",
-    "ood_far",
-)
-CORRUPTED = tuple(
-    f"{name}-{severity}" for name in (*IMAGE_SPACE, *DEPTH_AWARE) for severity in SEVERITIES
-)
+CORRUPTED = tuple(f"{kind}-{s}" for kind in (*IMAGE_SPACE, *DEPTH_AWARE) for s in SEVERITIES)
+POOL_SHARES = {"weather": WEATHER_SHARES, "style": STYLE_SHARES["pool"]}
 PARTS = {  # what a thing of no class is put together from, each part from another class
-    "flowers": (
-        ("petals", "shape"),
-        ("centre", "centre_colour"),
-        ("hue", "saturation"),
-        ("leaves",),
-    ),
-    "cars": (("body", "length", "height", "rear_windows"), ("doors",), ("arches",), ("lights",)),
+    "flowers": ("petals shape", "centre centre_colour", "hue saturation", "leaves"),
+    "cars": ("body length height rear_windows", "doors", "arches", "lights"),
 }
-PAINT = {
-    "flowers": ("hue", "saturation", "centre_colour")
-}  # of cars and aircraft the livery says nothing about the class
+PAINT = {"flowers": ("hue", "saturation", "centre_colour")}  # where paint tells of the class
+WHITE = 0.1  # saturation of petals below which they are called white
+HUES = (("red", 0.05), ("yellow", 0.2), ("purple", 0.82), ("pink", 0.945), ("red", 1))  # up to
+
+
+Generator = np.random.Generator
+
+
+class Probe(NamedTuple):
+    """What one image of a set shows, and its facts: ``class`` and ``label`` (-1: of no class)."""
+
+    thing: Subject | str
+    scene: Scene
+    seed: int
+    facts: dict
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """Every probe set of a task, rendered on first use. Raises ``StudyError`` on a task that the world does not have."""
-    if task not in w.tasks:
-        raise unknown(f"task in world {w.name!r}", task, w.tasks)
-    done = (store.folder("probes", w, task=task) / "manifest.json").exists()
-    made = (
-        store.load("probes", w, task=task)
-        if done
-        else store.make("probes", w, lambda p: _build(p, w, task), task=task)
-    )
+    """Every probe set of a task, rendered on first use.
+
+    Raises ``StudyError`` on a task that the world does not have.
+    """
+    check_task(w, task)
+    artifact = store.get("probes", w, lambda path: _build(path, w, task), task=task)
     sets = {}
-    for file in made.files("*.npy"):
-        if file.stem != "depth":
-            facts = store.read_table(
-                made.path / f"{file.stem if '-' not in file.stem else 'original'}.parquet"
-            )
-            sets[file.stem] = Split(made.array(file.name), facts["label"].to_numpy(np.int64), facts)
+    for name in sorted((*rendered(task), *CORRUPTED)):
+        table = "original" if name in CORRUPTED else name
+        facts = store.read_table(artifact.path / f"{table}.parquet")
+        images = artifact.array(f"{name}.npy")
+        sets[name] = Split(images, facts["label"].to_numpy(np.int64), facts)
     return ProbeSets(sets, groups(task))
+
+
+def rendered(task: str) -> tuple[str, ...]:
+    """Names of the sets that are rendered; the others are corruptions of ``original``."""
+    names = ("original", *SCENES, *THINGS)
+    return tuple(name for name in names if name != "cue_conflict" or task in PAINT)
 
 
 def _build(path: Path, w: World, task: str) -> None:
     n = min(w.robustness.probe_images, w.pool.benchmark_per_class * len(TASKS[task]))
-    names = [*RENDERED, *(["cue_conflict"] if task in PAINT else [])]
-    plans = {name: [changed(w, task, name, i) for i in range(n)] for name in names}
+    plans = {name: [probe(w, task, name, i) for i in range(n)] for name in rendered(task)}
     jobs = {f"{name}.npy": (w, plan) for name, plan in plans.items()}
-    store.fill(
-        path,
-        {**jobs, "depth.npy": (w, plans["original"], "depth")},
-        pictures,
-        "probe sets rendered",
-    )
+    jobs["depth.npy"] = (w, plans["original"], "depth")
+    store.fill(path, jobs, pictures, "probe sets rendered")
     for name, plan in plans.items():
-        store.write(
-            path / f"{name}.parquet",
-            pd.DataFrame(
-                [{**facts, "seed": str(s), **factors(scene)} for _, scene, s, facts in plan]
-            ),
-        )
-    jobs = {
-        f"{name}.npy": (path, name, entropy(w.pool.seed, "corruption", name)) for name in CORRUPTED
-    }
+        rows = [{**p.facts, "seed": str(p.seed), **factors(p.scene)} for p in plan]
+        store.write(path / f"{name}.parquet", pd.DataFrame(rows))
+    seeds = {name: entropy(w.pool.seed, "corruption", name) for name in CORRUPTED}
+    jobs = {f"{name}.npy": (path, name, seed) for name, seed in seeds.items()}
     store.fill(path, jobs, corrupted_set, "probe sets corrupted")
 
 
-def pictures(w: World, plan: list[tuple], layer: str = "pixels") -> np.ndarray:
-    """Render a plan's things in their scenes; ``layer`` "pixels" (n, size, size, 3) or "depth" (n, size, size), uint8."""
-    return np.stack(
-        [getattr(render(thing, scene, seed, w.image_size), layer) for thing, scene, seed, _ in plan]
-    )
+def pictures(w: World, plan: list[Probe], layer: str = "pixels") -> np.ndarray:
+    """Render a plan, uint8; ``layer`` "pixels" (n, size, size, 3) or "depth" (n, size, size)."""
+    shown = (render(p.thing, p.scene, p.seed, w.image_size) for p in plan)
+    return np.stack([getattr(picture, layer) for picture in shown])
 
 
-def changed(w: World, task: str, name: str, i: int) -> tuple:
-    """The i-th test image as the set ``name`` shows it: thing, scene, seed, and facts with its ``class`` and ``label``."""
+def corrupted_set(path: Path, name: str, seed: int) -> np.ndarray:
+    """The images of ``original`` under the corruption ``name``, "kind-severity", uint8."""
+    kind, severity = name.split("-")
+    images = np.load(path / "original.npy")
+    depth = np.load(path / "depth.npy")
+    return corrupt(images, depth, kind, int(severity), np.random.default_rng(seed))
+
+
+def probe(w: World, task: str, name: str, i: int) -> Probe:
+    """The i-th test image as the rendered set ``name`` shows it."""
     cls, scene, seed = scene_of(w, task, "test", i)
-    classes, rng = (
-        list(TASKS[task]),
-        np.random.default_rng(entropy(w.pool.seed, "probe", task, name, i)),
-    )
-    thing, facts = subject(task, cls), {"class": cls, "label": classes.index(cls)}
-    if name.startswith("mixed"):
-        scene = dataclasses.replace(
-            scene, background=_background(w, task, i, name == "mixed_same", rng)
-        )
-    elif name == "renditions":
-        scene = dataclasses.replace(
-            scene, style=("poster", "faded", "sketch")[i // len(classes) % 3]
-        )
-    elif name.startswith("context"):
-        scene = _in_context(scene, int(name[-1]), i // len(classes) % 2, rng)
-    elif name == "cue_conflict":
-        thing, facts = _conflict(task, i, rng)
-    elif name.startswith("ood"):
-        plain = sorted(wording.PLAIN)
-        thing = unseen(task, rng) if name == "ood_near" else plain[i % len(plain)]
-        facts = {"class": thing if isinstance(thing, str) else thing.name, "label": -1}
-    return thing, scene, seed, facts
+    rng = stream(w.pool.seed, "probe", task, name, i)
+    if name in THINGS:
+        thing, facts = THINGS[name](task, i, rng)
+        return Probe(thing, scene, seed, facts)
+    if name in SCENES:
+        scene = SCENES[name](w, task, i, scene, rng)
+    facts = {"class": cls, "label": list(TASKS[task]).index(cls)}
+    return Probe(subject(task, cls), scene, seed, facts)
 
 
-def _background(w: World, task: str, i: int, same: bool, rng: np.random.Generator) -> str:
-    """The background of another test image, of the same class or of another one (ImageNet-9's mixed-same, mixed-rand)."""
-    classes, n = len(TASKS[task]), w.pool.benchmark_per_class * len(TASKS[task])
+def _mixed(w: World, task: str, i: int, scene: Scene, rng: Generator, same: bool) -> Scene:
+    """With the background of another test image, of the same class or not (ImageNet-9)."""
+    classes = len(TASKS[task])
+    n = w.pool.benchmark_per_class * classes
     others = [j for j in range(n) if j != i and (j % classes == i % classes) == same]
-    return scene_of(w, task, "test", others[rng.integers(len(others))])[1].background
+    _, other, _ = scene_of(w, task, "test", pick(others, rng))
+    return dataclasses.replace(scene, background=other.background)
 
 
-def uncommon(factor: str) -> tuple[str, ...]:
-    """Values of "weather" or "style" that the pool shows less than two thirds as often as even shares would."""
-    values, shares = {
-        "weather": (WEATHERS, scenes.WEATHER_SHARES),
-        "style": (STYLES, scenes.STYLE_SHARES["pool"]),
-    }[factor]
-    return tuple(v for v, share in zip(values, shares, strict=True) if share < 2 / 3 / len(values))
+def _rendition(w: World, task: str, i: int, scene: Scene, rng: Generator) -> Scene:
+    """In each of the styles in turn that are not photographs."""
+    styles = ("poster", "faded", "sketch")
+    return dataclasses.replace(scene, style=styles[i // len(TASKS[task]) % 3])
 
 
-def _in_context(scene: scenes.Scene, k: int, turn: int, rng: np.random.Generator) -> scenes.Scene:
-    """The scene with k uncommon attributes out of weather and style; with k = 1 the two take turns (FOCUS)."""
-    wanted = {
-        "weather": k == 2 or (k == 1 and turn == 0),
-        "style": k == 2 or (k == 1 and turn == 1),
-    }
-    values = {"weather": WEATHERS, "style": STYLES}
-    for factor, rare in wanted.items():
-        if (getattr(scene, factor) in uncommon(factor)) != rare:
-            choices = [v for v in values[factor] if (v in uncommon(factor)) == rare]
-            scene = dataclasses.replace(scene, **{factor: choices[rng.integers(len(choices))]})
+def _in_context(w: World, task: str, i: int, scene: Scene, rng: Generator, k: int) -> Scene:
+    """With k uncommon attributes out of weather and style; with k = 1 they take turns (FOCUS)."""
+    turn = ("weather", "style")[i // len(TASKS[task]) % 2]
+    for factor, shares in POOL_SHARES.items():
+        rare = k == 2 or (k == 1 and turn == factor)
+        values = [value for value in shares if (value in uncommon(factor)) == rare]
+        if getattr(scene, factor) not in values:
+            scene = dataclasses.replace(scene, **{factor: pick(values, rng)})
     return scene
 
 
-def colour(flower) -> str:
+def uncommon(factor: str) -> tuple[str, ...]:
+    """Values of "weather" or "style" that the pool shows less than 2/3 as often as even shares."""
+    shares = POOL_SHARES[factor]
+    return tuple(value for value, share in shares.items() if share < 2 / 3 / len(shares))
+
+
+def colour(flower: Flower) -> str:
     """The colour of a flower's petals in a word."""
-    if flower.saturation < 0.1:
+    if flower.saturation < WHITE:
         return "white"
     hue = sum(flower.hue) / 2 % 1
-    return next(
-        name
-        for name, top in (
-            ("red", 0.05),
-            ("yellow", 0.2),
-            ("purple", 0.82),
-            ("pink", 0.945),
-            ("red", 1),
-        )
-        if hue <= top
-    )
+    return next(name for name, top in HUES if hue <= top)
 
 
 def groups(task: str) -> pd.DataFrame:
-    """Class x {``shape``: number of petals, ``texture``: colour}; without columns where texture says nothing about the class."""
+    """Class x {``shape``: number of petals, ``texture``: colour}.
+
+    No columns where texture says nothing about the class: cars and aircraft come in all liveries.
+    """
     if task not in PAINT:
         return pd.DataFrame(index=list(TASKS[task]))
-    rows = {
-        name: {"shape": str(f.petals) if f.petals < 10 else "many", "texture": colour(f)}
-        for name, f in TASKS[task].items()
-    }
+    rows = {}
+    for name, flower in TASKS[task].items():
+        count = str(flower.petals) if flower.petals < 10 else "many"
+        rows[name] = {"shape": count, "texture": colour(flower)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 @functools.cache
 def _conflicts(task: str) -> list[tuple[str, str]]:
+    """Shape and texture that classes have, but no class both."""
     table = groups(task)
     taken = set(zip(table["shape"], table["texture"], strict=True))
-    return [
-        (s, t)
-        for s in sorted(set(table["shape"]))
-        for t in sorted(set(table["texture"]))
-        if (s, t) not in taken
-    ]
+    pairs = itertools.product(sorted(set(table["shape"])), sorted(set(table["texture"])))
+    return [pair for pair in pairs if pair not in taken]
 
 
-def _conflict(task: str, i: int, rng: np.random.Generator) -> tuple:
-    """A class's shape in another class's paint, such that no class has both; ``label`` is the shape's class."""
-    table, (shape, texture) = groups(task), _conflicts(task)[i % len(_conflicts(task))]
-    donors = [
-        str(rng.choice(table.index[table[cue] == value]))
-        for cue, value in (("shape", shape), ("texture", texture))
-    ]
-    form, paint = (subject(task, name) for name in donors)
-    thing = dataclasses.replace(form, **{field: getattr(paint, field) for field in PAINT[task]})
-    return thing, {
-        "class": donors[0],
-        "label": list(TASKS[task]).index(donors[0]),
-        "painted": donors[1],
-        "shape": shape,
-        "texture": texture,
-    }
+def _conflict(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
+    """A class's shape in another class's paint; ``label`` is the shape's class."""
+    table = groups(task)
+    shape, texture = _conflicts(task)[i % len(_conflicts(task))]
+    form = str(rng.choice(table.index[table["shape"] == shape]))
+    paint = str(rng.choice(table.index[table["texture"] == texture]))
+    coat = {field: getattr(subject(task, paint), field) for field in PAINT[task]}
+    facts = {"class": form, "label": list(TASKS[task]).index(form)}
+    facts |= {"painted": paint, "shape": shape, "texture": texture}
+    return dataclasses.replace(subject(task, form), **coat), facts
 
 
-def _looks(task: str, thing) -> tuple:
-    if task == "flowers":
-        return (thing.petals, thing.shape), thing.centre, colour(thing)
-    return tuple(tuple(getattr(thing, field) for field in part) for part in PARTS[task])
+def unseen(task: str, rng: Generator) -> Subject:
+    """A thing of the task's kind that is of no class.
 
-
-def unseen(task: str, rng: np.random.Generator):
-    """A thing of the task's kind that is of no class: parts of different classes, two of its looks unlike those of any class."""
-    things = list(TASKS[task].values())
+    An aircraft differs from every class in a detail. A flower or car has parts of different classes
+    and differs from every class in two looks.
+    """
     while True:
         if task == "aircraft":
-            made = chimera(things[rng.integers(len(things))], rng)
-            if not any(made.attributes == plane.attributes for plane in AIRCRAFT.values()):
-                return made
-            continue
-        donors = [things[j] for j in rng.permutation(len(things))[: len(PARTS[task])]]
-        parts = {
-            field: getattr(donor, field)
-            for donor, part in zip(donors, PARTS[task], strict=True)
-            for field in part
-        }
-        made = dataclasses.replace(donors[0], name="of no class", **parts)
-        if all(
-            sum(a != b for a, b in zip(_looks(task, made), _looks(task, t), strict=True)) >= 2
-            for t in things
-        ):
-            return made
+            thing = chimera(pick(list(AIRCRAFT.values()), rng), rng)
+        else:
+            thing = _mixture(task, rng)
+        if all(_differ(task, thing, known) for known in TASKS[task].values()):
+            return thing
 
 
-def corrupted_set(path: Path, name: str, seed: int) -> np.ndarray:
-    """The original probe images of an artifact under "corruption-severity", uint8."""
-    kind, severity = name.split("-")
-    return corrupt(
-        np.load(path / "original.npy"),
-        np.load(path / "depth.npy"),
-        kind,
-        int(severity),
-        np.random.default_rng(seed),
-    )
+def _mixture(task: str, rng: Generator) -> Subject:
+    things = list(TASKS[task].values())
+    donors = [things[j] for j in rng.permutation(len(things))[: len(PARTS[task])]]
+    fields = {}
+    for donor, part in zip(donors, PARTS[task], strict=True):
+        fields |= {field: getattr(donor, field) for field in part.split()}
+    return dataclasses.replace(donors[0], name="of no class", **fields)
+
+
+def _differ(task: str, a: Subject, b: Subject) -> bool:
+    if task == "aircraft":
+        return a.attributes != b.attributes
+    return sum(x != y for x, y in zip(_looks(task, a), _looks(task, b), strict=True)) >= 2
+
+
+def _looks(task: str, thing: Subject) -> tuple:
+    if task == "flowers":
+        return (thing.petals, thing.shape), thing.centre, colour(thing)
+    return tuple([getattr(thing, field) for field in part.split()] for part in PARTS[task])
+
+
+def _near(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
+    thing = unseen(task, rng)
+    return thing, {"class": thing.name, "label": -1}
+
+
+def _far(task: str, i: int, rng: Generator) -> tuple[str, dict]:
+    plain = sorted(wording.PLAIN)
+    thing = plain[i % len(plain)]
+    return thing, {"class": thing, "label": -1}
+
+
+SCENES: dict[str, Callable[..., Scene]] = {  # set -> the scene in which it shows a test image
+    "mixed_same": functools.partial(_mixed, same=True),
+    "mixed_rand": functools.partial(_mixed, same=False),
+    "renditions": _rendition,
+    "context_0": functools.partial(_in_context, k=0),
+    "context_1": functools.partial(_in_context, k=1),
+    "context_2": functools.partial(_in_context, k=2),
+}
+# set -> what it shows in the scene of a test image
+THINGS = {"ood_near": _near, "ood_far": _far, "cue_conflict": _conflict}

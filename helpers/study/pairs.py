@@ -19,7 +19,7 @@ from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
 from helpers.measure import metrics
-from helpers.models import families
+from helpers.models import evaluation, families
 from helpers.study import synthesis
 from helpers.worlds import World
 
@@ -87,9 +87,9 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     ]
     train = halves[0].take(rows[::2]).plus(halves[1].take(rows[1::2]))
     model = families.train(w, "language-supervised", train, train, bench, seed)
-    logits = families.logits(model, bench.test.images)
+    logits = evaluation.logits(model, bench.test.images)
     elsewhere = [
-        metrics.accuracy(families.logits(model, s.images), s.labels)
+        metrics.accuracy(evaluation.logits(model, s.images), s.labels)
         for s in worlds.backend(w).shifted(w, task(w)).values()
     ]
     return pd.DataFrame(

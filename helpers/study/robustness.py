@@ -22,7 +22,7 @@ from helpers.engine import gpu, randomness, store
 from helpers.errors import NotKnown, unknown
 from helpers.measure import attacks, inference, metrics, probes
 from helpers.measure.probes import ProbeSets
-from helpers.models import checkpoints, families
+from helpers.models import checkpoints, evaluation, families
 from helpers.models.classifier import Classifier
 from helpers.study import arms
 from helpers.worlds import World
@@ -84,7 +84,7 @@ def looked_at(w: World) -> dict[str, np.ndarray]:
         "val": thinned(bench.val, w.robustness.validation),
     }
     return {
-        name: families.shrunk(
+        name: evaluation.shrunk(
             split.images if type(split.images) is np.ndarray else np.array(split.images), side
         )  # off the disk
         for name, split in splits.items()
@@ -157,7 +157,7 @@ def measure(w: World, model: Classifier, seed: int) -> dict[tuple[str, str], flo
     """Every probe on one model: (probe, setting) -> value. A set goes through the model once; the probes share its logits."""
     made, bench = probe_sets(w), tables.benchmark(w, task(w))
     seen = {
-        name: made.chosen(name, families.logits(model, images))
+        name: made.chosen(name, evaluation.logits(model, images))
         for name, images in looked_at(w).items()
     }
     test, val = seen["test"], thinned(bench.val, w.robustness.validation)
@@ -226,7 +226,7 @@ def attack(w: World, model: Classifier, split: Split, seed: int) -> dict[tuple[s
 
     some, f, radii = (
         thinned(split, w.robustness.attacked),
-        families.logits_of(model),
+        evaluation.differentiable_logits(model),
         w.robustness.epsilons,
     )
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)

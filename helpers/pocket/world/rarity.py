@@ -20,7 +20,7 @@ from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
 from helpers.errors import unknown
 from helpers.models import clip, heads
-from helpers.pocket.train import diffusion, generator, judges, upstream
+from helpers.pocket.train import generator, judges, unet, upstream
 from helpers.pocket.world.pool import open_pool
 from helpers.worlds import World, replace
 
@@ -124,7 +124,7 @@ def train(path: Path, w: World, lot: str) -> None:
         },
     ).upstream
     images = store.write(folder / "images.npy", pool.fetch(rows))
-    diffusion.train(
+    unet.train(
         images,
         list(pool.captions()["TEXT"].iloc[rows]),
         tokenizer,

@@ -44,19 +44,12 @@ def retrain(w: World) -> Path:
     left_out = shutil.ignore_patterns("manifest.json", ".lock")
     shutil.copytree(trained, upstream.WEIGHTS, ignore=left_out)
     minutes = (time.monotonic() - start) / 60
-    write_card(w, minutes, quality(own))
-    return upstream.WEIGHTS
-
-
-def write_card(w: World, minutes: float, quality: dict) -> None:
-    """Write ``card.json`` beside the weights: how they were trained, how good they are."""
-    file = upstream.WEIGHTS / "card.json"
-    besides = ("card.json", "README.md")
-    digests = {}
-    for f in sorted(upstream.WEIGHTS.rglob("*")):
-        if f.is_file() and f.name not in besides:
-            digest = hashlib.sha256(f.read_bytes()).hexdigest()
-            digests[str(f.relative_to(upstream.WEIGHTS))] = digest
+    # the card: how they were trained, on what, and how good they are
+    files = [f for f in sorted(upstream.WEIGHTS.rglob("*")) if f.is_file()]
+    digests = {
+        str(f.relative_to(upstream.WEIGHTS)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in files
+    }
     card = {
         "command": "python -m helpers.run pocket 00 -p retrain=True",
         "seed": w.pool.seed,
@@ -66,8 +59,9 @@ def write_card(w: World, minutes: float, quality: dict) -> None:
         "minutes": round(minutes),
         "machine": gpu.describe(),
         "date": str(datetime.date.today()),
-        "quality": quality,
+        "quality": quality(own),
         "files": digests,
     }
-    store.write(file, card)
+    store.write(upstream.WEIGHTS / "card.json", card)
     upstream.check_card.cache_clear()
+    return upstream.WEIGHTS

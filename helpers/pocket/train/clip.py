@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.engine import gpu, store
+from helpers.engine import gpu
 from helpers.engine.randomness import entropy
 from helpers.models import clip as clips
 from helpers.models.augment import augmented
@@ -44,24 +44,21 @@ def config(w: World, vocabulary: int) -> dict[str, Any]:
 def train(w: World, texts: Sequence[str], path: Path) -> None:
     """Contrastive training on ``images.npy`` in ``path`` and their captions, into ``path``/clip.
 
-    The loss is symmetric InfoNCE as in open_clip. ``captions.npy`` is left beside it.
+    The loss is symmetric InfoNCE as in open_clip.
     """
     from transformers import CLIPTokenizerFast
 
-    if (path / "clip").exists():
-        return
-    if not (path / "captions.npy").exists():
-        tokenizer = CLIPTokenizerFast.from_pretrained(path / "tokenizer")
-        store.write(path / "captions.npy", tokens(tokenizer, texts))
-    loop.distribute(_train, w, path, passes=w.upstream.clip_epochs * w.pool.rows)
+    if not (path / "clip").exists():
+        ids = tokens(CLIPTokenizerFast.from_pretrained(path / "tokenizer"), texts)
+        loop.distribute(_train, w, ids, path, passes=w.upstream.clip_epochs * w.pool.rows)
 
 
-def _train(worker: loop.Worker, w: World, path: Path) -> None:
+def _train(worker: loop.Worker, w: World, tokens: np.ndarray, path: Path) -> None:
     import torch
 
     torch.manual_seed(entropy(w.pool.seed, "clip") % 2**31)
     images = np.load(path / "images.npy", mmap_mode="r")
-    ids = torch.from_numpy(np.load(path / "captions.npy")).long().to(gpu.device())
+    ids = torch.from_numpy(tokens).long().to(gpu.device())
     architecture = config(w, int(ids.max()) + 1)
     clip = clips.build(architecture, path / "tokenizer")
     batch = min(w.upstream.clip_batch, len(images) // worker.count * worker.count)

@@ -159,19 +159,13 @@ def _load(folder: Path, which: str):
     return net.to(gpu.device(), memory_format=torch.channels_last).eval()
 
 
-def _applied(net, images: np.ndarray) -> torch.Tensor:
+def _applied(network, images: np.ndarray) -> torch.Tensor:
     """Outputs of a network for uint8 images (n, side, side, 3)."""
     import torch
 
     with torch.inference_mode():
         starts = range(0, len(images), AT_ONCE)
-        return torch.cat([net(to_model(images[i : i + AT_ONCE])).cpu() for i in starts])
-
-
-def logits(folder: Path, which: str, images: np.ndarray) -> list[np.ndarray]:
-    """Logits of each question to a judge, (n, answers), for uint8 images (n, side, side, 3)."""
-    parts = _applied(_load(folder, which), images).split(GROUPS[which], 1)
-    return [part.numpy() for part in parts]
+        return torch.cat([network(to_model(images[i : i + AT_ONCE])).cpu() for i in starts])
 
 
 def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
@@ -179,11 +173,12 @@ def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
 
     Columns: the attributes of ``Benchmark.details``, ``variant``, ``is_aircraft`` (0..1).
     """
-    is_aircraft, *parts = logits(folder, "details", images)
+    answers = _applied(_load(folder, "details"), images).split(GROUPS["details"], 1)
+    is_aircraft, *parts = (part.numpy() for part in answers)
     columns: dict[str, Any] = {}
     for (name, values), part in zip(DETAILS.items(), parts, strict=True):
         columns[name] = np.array(values, dtype=object)[part.argmax(1)]
-    variant = logits(folder, "variant", images)[0].argmax(1)
+    variant = _applied(_load(folder, "variant"), images).numpy().argmax(1)
     columns["variant"] = [CLASSES[i][1] for i in variant]
     columns["is_aircraft"] = 1 / (1 + np.exp(is_aircraft[:, 0] - is_aircraft[:, 1]))
     return pd.DataFrame(columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,25 +78,19 @@ def train(
 ) -> None:
     """Minimise ``loss_of(step)`` of one worker's batches; gradients are averaged over the workers.
 
-    ``options`` are those of ``models.train.fit``. The first worker prints the mean loss and the
-    images per second.
+    ``options`` are those of ``models.train.fit``. The first worker says how the loss falls.
     """
     parameters = list(model.parameters())
     losses: list[float] = []
-    start = time.monotonic()
 
     def backward(step: int) -> None:
-        nonlocal start
         loss = loss_of(step)
         loss.backward()
         if worker.count > 1:
             _average_gradients(parameters, worker.count)
         losses.append(loss.item())
         if worker.rank == 0 and len(losses) % LOGGED == 0:
-            speed = LOGGED * schedule.batch / (time.monotonic() - start)
-            mean = np.mean(losses[-LOGGED:])
-            print(f"{label}: step {step + 1}, loss {mean:.4f}, {speed:.0f} images/s", flush=True)
-            start = time.monotonic()
+            print(f"{label}: step {step + 1}, loss {np.mean(losses[-LOGGED:]):.4f}", flush=True)
 
     fit(parameters, backward, schedule, betas=BETAS, **options)
 

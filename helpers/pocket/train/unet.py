@@ -46,20 +46,20 @@ def train(
     tokenizer.save_pretrained(folder / "tokenizer")
     if not (folder / "latents.npy").exists():
         store.write(folder / "latents.npy", autoencoder.encode(folder / "vae", images))
-        store.write(folder / "tokens.npy", tokens(tokenizer, ["", *captions]))
     if not (folder / "unet-long").exists():
+        ids = tokens(tokenizer, ["", *captions])
         passes = u.generator_steps * u.generator_batch
-        loop.distribute(_train, clip, u, seed, folder, passes=passes)
-    for leftover in ("latents.npy", "tokens.npy", "state.pt"):
+        loop.distribute(_train, clip, ids, u, seed, folder, passes=passes)
+    for leftover in ("latents.npy", "state.pt"):
         (folder / leftover).unlink(missing_ok=True)
 
 
-def _train(worker: loop.Worker, clip: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: Path) -> None:
     import torch
 
     torch.manual_seed(entropy(seed, "unet") % 2**31)
     latents = np.load(folder / "latents.npy")
-    ids = torch.from_numpy(np.load(folder / "tokens.npy")).long().to(gpu.device())
+    ids = torch.from_numpy(tokens).long().to(gpu.device())
     parts = {"text": text_encoder_of(clip), "unet": build_unet(u, latents.shape[-1])}
     model = torch.nn.ModuleDict(parts).to(gpu.device(), memory_format=torch.channels_last)
     average = loop.Average(model, 0.9995 if u.generator_steps > 2_000 else 0.98)

@@ -87,8 +87,7 @@ def train(w: World, path: Path) -> None:
     for which in judges.JUDGES:
         judges.train(w, which, path)
     train_generator(w, texts, path)
-    for leftover in ("images.npy", "captions.npy"):
-        (path / leftover).unlink(missing_ok=True)
+    (path / "images.npy").unlink()
 
 
 def train_language(w: World, path: Path) -> None:

@@ -57,10 +57,9 @@ def network(which: str) -> torch.nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for factor, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
-        width = factor * WIDTH
-        layers.append(nn.Conv2d(channels, width, 3, stride, 1, bias=False))
-        layers += [nn.BatchNorm2d(width), nn.ReLU()]
-        channels = width
+        convolution = nn.Conv2d(channels, factor * WIDTH, 3, stride, 1, bias=False)
+        channels = factor * WIDTH
+        layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
     answers = nn.Linear(GRID**2 * channels, sum(GROUPS[which]))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten(), answers)
 
@@ -110,21 +109,19 @@ def train(w: World, which: str, folder: Path) -> None:
     table = pd.concat([store.read_table(f) for f in files], ignore_index=True)
     pixels = np.stack([np.frombuffer(p, np.uint8).reshape(side, side, 3) for p in table["pixels"]])
     np.save(folder / "judge.npy", pixels)
-    np.save(folder / "judge-targets.npy", np.stack(table["targets"]).astype(np.int64))
-    passes = w.upstream.judge_epochs * w.upstream.judge_images
-    loop.distribute(_train, which, w, folder, passes=passes)
-    for leftover in [*files, folder / "judge.npy", folder / "judge-targets.npy"]:
+    targets = np.stack(table["targets"]).astype(np.int64)
+    loop.distribute(_train, which, w, targets, folder, passes=w.upstream.judge_epochs * n)
+    for leftover in [*files, folder / "judge.npy"]:
         leftover.unlink()
 
 
-def _train(worker: loop.Worker, which: str, w: World, folder: Path) -> None:
+def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folder: Path) -> None:
     import torch
     from safetensors.torch import save
 
     torch.manual_seed(entropy(w.pool.seed, "judge", which) % 2**31)
     net = network(which).to(gpu.device(), memory_format=torch.channels_last)
     pixels = np.load(folder / "judge.npy", mmap_mode="r")
-    targets = np.load(folder / "judge-targets.npy")
     steps = max(1, w.upstream.judge_epochs * len(pixels) // BATCH)
     schedule = Schedule(steps, min(BATCH, len(pixels)), LR, int(WARMUP * steps))
     seed = entropy(w.pool.seed, "judge", which)

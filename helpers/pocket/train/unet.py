@@ -82,7 +82,7 @@ def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: P
         generator = torch.Generator().manual_seed(entropy(seed, "noise", step, worker.rank) % 2**63)
         chosen = next(order)
         z = torch.from_numpy(latents[chosen]).float()
-        return diffusion_loss(model, z, ids, chosen + 1, noise_schedule, generator)
+        return _diffusion_loss(model, z, ids, chosen + 1, noise_schedule, generator)
 
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         average.update(model, step)
@@ -104,14 +104,7 @@ def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: P
     loop.train(model, loss_of, schedule, "generator", worker, after=after, **resumed)
 
 
-def diffusion_loss(
-    model: Any,
-    z: torch.Tensor,
-    ids: torch.Tensor,
-    rows: np.ndarray,
-    noise_schedule: Any,
-    generator: torch.Generator,
-) -> torch.Tensor:
+def _diffusion_loss(model, z, ids, rows: np.ndarray, noise_schedule, generator):
     """v-prediction loss on a batch of latents ``z`` (n, channels, side, side).
 
     ``ids`` are all captions' tokens; their row 0 is the empty caption, ``rows`` are those of ``z``.

@@ -188,21 +188,24 @@ def accumulate(
 
     while True:
         try:
-            for start in range(0, len(x), at_once):
-                part = slice(start, start + at_once)
-                with gpu.autocast(precision):
-                    logits = model.logits(x[part])
-                loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
-                (loss * (len(logits) / len(x))).backward()
+            _add_gradients(model, x, labels, at_once, precision)
             return at_once
         except torch.OutOfMemoryError:
             if at_once == 1:
                 raise
-        # what they were computed from is let go with them
-        logits = None
-        loss = None
         at_once = max(1, min(at_once, len(x)) // 2)
         model.trainable().zero_grad()
+
+
+def _add_gradients(model: Classifier, x, labels, at_once: int, precision: str) -> None:
+    import torch
+
+    for start in range(0, len(x), at_once):
+        part = slice(start, start + at_once)
+        with gpu.autocast(precision):
+            logits = model.logits(x[part])
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
+        (loss * (len(logits) / len(x))).backward()
 
 
 def zero_shot(model: Classifier, split: Split) -> float:

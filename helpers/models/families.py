@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, randomness
@@ -163,12 +161,9 @@ def linear_classifier(tower: Clip, train: Split, bench: Benchmark, validation: i
     val = thinned(bench.val, validation)
     x = clip.embed_images(tower, train.images)
     y = clip.embed_images(tower, val.images)
-    best, lowest = None, np.inf
     descending = sorted(linear.PENALTIES, reverse=True)
-    for weight, bias in linear.linear_probes(x, train.labels, len(bench.classes), descending):
-        loss = metrics.nll(y @ weight.T + bias, val.labels)
-        if loss < lowest:
-            best, lowest = (weight, bias), loss
+    solutions = linear.linear_probes(x, train.labels, len(bench.classes), descending)
+    best = min(solutions, key=lambda pair: metrics.nll(y @ pair[0].T + pair[1], val.labels))
     return Classifier(tower, *(torch.from_numpy(part).to(gpu.device()) for part in best))
 
 

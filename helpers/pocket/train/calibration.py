@@ -56,7 +56,10 @@ def _build(path: Path, w: World) -> None:
         for start, stop in _parts(n, JUDGED):
             jobs[f"seen/{task}-{start:05d}.parquet"] = (w, task, start, stop)
     files = store.fill(path, jobs, judged_shard, "shards of test images judged")
-    judged = {task: _tables(files, task) for task in w.tasks}
+    judged = {}
+    for task in tests:
+        parts = [store.read_table(f) for f in files if f.name.startswith(f"{task}-")]
+        judged[task] = pd.concat(parts)
     axles = judged["aircraft"][["axles_right", "rebuilt_axles_right", "rebuilt_error"]].mean()
 
     # zero-shot and linear probe of CLIP
@@ -76,10 +79,6 @@ def _build(path: Path, w: World) -> None:
 
 def _parts(n: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _tables(files: list[Path], task: str) -> pd.DataFrame:
-    return pd.concat([store.read_table(f) for f in files if f.name.startswith(f"{task}-")])
 
 
 def clip_baseline(w: World, task: str) -> dict[str, float]:

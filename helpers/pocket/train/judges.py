@@ -73,7 +73,11 @@ def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
         label = i % len(CLASSES)
         thing, targets = subject(*CLASSES[label]), [label]
     elif rng.random() < 0.2:
-        thing, targets = _something_else(rng), [0, *[-1] * len(DETAILS)]
+        kind = str(rng.choice(["flowers", "cars", "other"]))
+        names = list(OTHERS) if kind == "other" else list(TASKS[kind])
+        name = str(rng.choice(names))
+        thing = name if kind == "other" else TASKS[kind][name]
+        targets = [0, *[-1] * len(DETAILS)]
     else:
         thing = chimera(AIRCRAFT[str(rng.choice(list(AIRCRAFT)))], rng)
         facts = thing.attributes
@@ -81,13 +85,6 @@ def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
         for name, values in DETAILS.items():
             targets.append(values.index(facts[name]) if facts[name] in values else -1)
     return render(thing, scene, seed, w.image_size).pixels, targets
-
-
-def _something_else(rng: np.random.Generator):
-    task = str(rng.choice(["flowers", "cars", "other"]))
-    if task == "other":
-        return str(rng.choice(list(OTHERS)))
-    return TASKS[task][str(rng.choice(list(TASKS[task])))]
 
 
 def examples(w: World, which: str, start: int, stop: int) -> pd.DataFrame:

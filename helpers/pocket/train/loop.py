@@ -7,8 +7,9 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ FEW = 20_000  # image passes; below, processes take longer to start than they sa
 LOGGED = 100  # steps per line that says how a training goes
 
 
-class Worker(NamedTuple):
+@dataclass(frozen=True)
+class Worker:
     """One of the processes that share a training: number ``rank``, from 0, of ``count``."""
 
     rank: int = 0
@@ -119,8 +121,8 @@ class Average:
         import torch
 
         decay = min(self.decay, (1 + step) / (10 + step))
-        averaged = list(self.model.parameters())
-        torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - decay)
+        averaged, new = ([p.detach() for p in m.parameters()] for m in (self.model, model))
+        torch._foreach_lerp_(averaged, new, 1 - decay)
 
 
 def save(model: Any, path: Path) -> None:

@@ -330,7 +330,7 @@ def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(pairs.families, "train", lambda w, family, images, *_: images)
     monkeypatch.setattr(
-        pairs.families,
+        pairs.evaluation,
         "logits",
         lambda model, images: seen.setdefault("train", []).append(model) or np.eye(3)[labels],
     )

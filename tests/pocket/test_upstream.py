@@ -1,4 +1,4 @@
-"""The shipped upstream models: hashes, sizes, their pool, and the quality that their card claims."""
+"""The shipped upstream models: hashes, sizes, their pool, and the quality on their card."""
 
 import dataclasses
 import hashlib

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +10,17 @@ import numpy as np
 
 from helpers.engine import gpu
 from helpers.models import sampling
+from helpers.models.train import Schedule, fit
 from helpers.worlds import CaptionSettings
 
 NEWLINE, START, PAD = "\n", "<s>", "<pad>"
 VOCABULARY = 1_536
 LENGTH = 128  # tokens per training row
 BATCH = 16  # rows per step
+LR = 3e-3
+WARMUP = 50  # steps
+BETAS = (0.9, 0.95)
+WEIGHT_DECAY = 0.1
 PASSES = 4  # times that every row is seen, about
 CONFIG = {
     "hidden_size": 128,
@@ -59,7 +63,15 @@ def train(corpus: Sequence[Row], steps: int, seed: int, folder: Path) -> None:
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **CONFIG, **ids))
     model = model.to(gpu.device())
     rows = _packed(corpus, tokenizer, max(steps * BATCH // PASSES, BATCH), rng)
-    _fit(model, torch.from_numpy(rows), steps, rng)
+
+    def backward(step: int) -> None:
+        batch = torch.from_numpy(rows[rng.integers(len(rows), size=BATCH)]).to(model.device)
+        model(input_ids=batch, labels=batch).loss.backward()
+
+    model.train()
+    schedule = Schedule(steps, BATCH, LR, WARMUP)
+    parameters = list(model.parameters())
+    fit(parameters, backward, schedule, betas=BETAS, weight_decay=WEIGHT_DECAY)
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
@@ -114,28 +126,6 @@ def _packed(corpus: Sequence[Row], tokenizer, n: int, rng: np.random.Generator) 
         for i in rng.integers(len(lines), size=rng.integers(3, 7)):
             stream.extend(lines[i])
     return np.array(stream[: n * LENGTH]).reshape(n, LENGTH)
-
-
-def _fit(model, rows, steps: int, rng: np.random.Generator) -> None:
-    """AdamW with a cosine schedule."""
-    import torch
-
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(
-            (step + 1) / 50, 0.01 + 0.495 * (1 + math.cos(math.pi * step / max(steps, 1)))
-        ),
-    )
-    for _ in range(steps):
-        batch = rows[rng.integers(len(rows), size=BATCH)].to(model.device)
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
 
 
 def write(

@@ -30,22 +30,16 @@ class UpstreamSettings:
 
     clip_epochs: int = 30
     clip_batch: int = 256
-    clip_lr: float = 2e-3
     autoencoder_steps: int = 4_000
-    autoencoder_lr: float = 2e-3
-    autoencoder_batch: int = 16  # small: many updates count for more than many images
     autoencoder_channels: tuple[int, ...] = (16, 32, 64)
-    latent_channels: int = 8
     unet_channels: tuple[int, ...] = (48, 96, 112)
     generator_steps: int = (
         10_000  # of `generator_batch` images: the longest of the three training budgets
     )
     generator_batch: int = 64
-    generator_lr: float = 1e-3
     language_steps: int = 1_500
     judge_images: int = 16_000
     judge_epochs: int = 7
-    judge_width: int = 32
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,6 @@ class SynthesisSettings:
     )
     steps: int = 12  # DDIM steps; [P] 50
     guidance: float = 2.0  # [P]; [W] has 2.5
-    eta: float = 0.0  # [C]
     batch: int = 64
     shard: int = 60  # images per file: small enough to keep all cores busy to the end
 
@@ -119,9 +112,6 @@ class FinetuneSettings:
     epochs_of: tuple[tuple[str, int], ...] = ()  # other epochs for some tasks; [P] ImageNet 10
     min_steps: int = 40  # so that the smallest sets leave the warm-up; the same for every source
     warmup: float = 0.1  # share of the steps, or from 1 on their number; [P] 500, more than the smallest sets ever train
-    weight_decay: float = 0.1  # [P]
-    betas: tuple[float, float] = (0.9, 0.95)  # [P]
-    clip_norm: float = 1.0  # [C]
     evaluations: int = (
         2  # times validation accuracy is taken; the best state is kept [P: every epoch]
     )
@@ -138,10 +128,6 @@ class FinetuneSettings:
     )
     precision: str = (
         "bf16"  # where the device computes it fast, weights in fp32; "fp32" throughout [C]
-    )
-    at_once: int = 1_000_000  # images per forward pass, halved where memory is short; gradients are summed over the batch
-    checkpoint_minutes: float = (
-        10.0  # a run is kept so often, and goes on from there to the same bytes
     )
 
 
@@ -192,9 +178,6 @@ class ScalingSettings:
     seeds: int = 5
     steps: int = 300  # updates, the same at every size
     batch: int = 64
-    lr: float = 3e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.5
     hidden: int = 256  # width of the classifier's hidden layer
     shifted_per_class: int = 50  # images per class in each shifted test set
     pairs: tuple[int, ...] = (

@@ -7,7 +7,8 @@ import torch
 from helpers import worlds
 from helpers.errors import StudyError
 from helpers.models import clip
-from helpers.pocket.train import diffusion, upstream
+from helpers.pocket.train import clip as miniature
+from helpers.pocket.train import unet, vocabulary
 from tests import tiny
 
 TEXTS = ["a red image", "a blue image", "an image of the sea"]
@@ -18,10 +19,10 @@ def made(tmp_path_factory):
     from transformers import CLIPTokenizerFast
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    upstream.train_tokenizer(TEXTS, folder)
+    vocabulary.train(TEXTS, folder)
     torch.manual_seed(0)
     return clip.build(
-        upstream.clip_config(worlds.get("smoke"), len(CLIPTokenizerFast.from_pretrained(folder))),
+        miniature.config(worlds.get("smoke"), len(CLIPTokenizerFast.from_pretrained(folder))),
         folder,
     )
 
@@ -45,10 +46,10 @@ def test_text_tower_pools_at_the_end_token(made):
 
 def test_the_generator_reads_with_the_same_text_tower(made, tmp_path):
 
-    config = upstream.clip_config(worlds.get("smoke"), made.model.token_embedding.num_embeddings)
+    config = miniature.config(worlds.get("smoke"), made.model.token_embedding.num_embeddings)
     clip.save(made, tmp_path / "clip", config)
     kept, ids = clip.load_folder(tmp_path / "clip"), made.tokenizer(TEXTS)
-    encoder = diffusion.text_encoder_of(tmp_path / "clip" / clip.WEIGHTS).eval()
+    encoder = unet.text_encoder_of(tmp_path / "clip" / clip.WEIGHTS).eval()
     with torch.inference_mode():
         pooled = encoder(ids).pooler_output
         assert torch.allclose(
@@ -59,7 +60,7 @@ def test_the_generator_reads_with_the_same_text_tower(made, tmp_path):
 def test_names_with_digits_and_hyphens_are_words(made, tmp_path):
     from transformers import CLIPTokenizerFast
 
-    upstream.train_tokenizer(
+    vocabulary.train(
         ["a 737-800 at noon", "one 737-800", "a 737-200", "the 737-200 box"] * 3, tmp_path / "words"
     )
     words = CLIPTokenizerFast.from_pretrained(tmp_path / "words")

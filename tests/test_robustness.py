@@ -10,7 +10,7 @@ from helpers import paper, pocket, worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.measure import metrics, probes
-from helpers.models import checkpoints, clip, families
+from helpers.models import checkpoints, classifier, clip, evaluation, families
 from helpers.pocket.train import upstream
 from helpers.pocket.world import probes as rendered
 from helpers.study import robustness
@@ -92,15 +92,17 @@ def toy(monkeypatch):
 @pytest.mark.parametrize("family", robustness.FAMILIES)
 def test_every_family_learns_and_repeats(toy, family):
     model, again = (families.train(W, family, toy.train, toy.train, toy, 0) for _ in range(2))
-    logits = families.logits(model, toy.test.images)
+    logits = evaluation.logits(model, toy.test.images)
     assert (
-        np.array_equal(logits, families.logits(again, toy.test.images))
+        np.array_equal(logits, evaluation.logits(again, toy.test.images))
         and not model.clip.model.training
     )
     assert metrics.accuracy(logits, toy.test.labels) > 0.8
     pixels = torch.from_numpy(toy.test.images).permute(0, 3, 1, 2).float() / 255
     assert np.allclose(
-        families.logits_of(model)(pixels).detach().numpy(), logits, atol=1e-3 * np.abs(logits).max()
+        evaluation.differentiable_logits(model)(pixels).detach().numpy(),
+        logits,
+        atol=1e-3 * np.abs(logits).max(),
     )
 
 
@@ -139,7 +141,7 @@ def test_pictures_are_resized_as_by_interpolate(old, new):
         if old != new
         else x
     )
-    found = families.resized(x, new)
+    found = evaluation.resized(x, new)
     assert torch.allclose(found, wanted, atol=1e-6)
     gradients = [torch.autograd.grad(made.square().sum(), x)[0] for made in (found, wanted)]
     assert torch.allclose(*gradients, atol=1e-5)
@@ -148,10 +150,10 @@ def test_pictures_are_resized_as_by_interpolate(old, new):
 def test_shrunk_images_look_to_a_tower_like_the_full_ones(toy):
     images = np.repeat(np.repeat(toy.test.images, 2, 1), 2, 2)
     model = families.train(W, "supervised", toy.train, toy.train, toy, 0)
-    small = families.shrunk(images, 32)
-    assert small.shape == toy.test.images.shape and families.shrunk(small, 32) is small
-    full = families.logits(model, images)
-    assert np.abs(families.logits(model, small) - full).max() < 0.1 * np.abs(full).max()
+    small = evaluation.shrunk(images, 32)
+    assert small.shape == toy.test.images.shape and evaluation.shrunk(small, 32) is small
+    full = evaluation.logits(model, images)
+    assert np.abs(evaluation.logits(model, small) - full).max() < 0.1 * np.abs(full).max()
 
 
 def test_checkpoints_by_name(toy, tmp_path):
@@ -166,7 +168,7 @@ def test_checkpoints_by_name(toy, tmp_path):
     x = torch.nn.functional.interpolate(
         x, (model.clip.image_size,) * 2, mode="bicubic", antialias=True
     )
-    assert np.abs(families.logits(model, images) - made.eval()(x).detach().numpy()).max() < 0.05
+    assert np.abs(evaluation.logits(model, images) - made.eval()(x).detach().numpy()).max() < 0.05
     rows = robustness.attack(W, model, toy.test, 0)
     assert rows["pgd", "4"] <= rows["fgsm", "4"]
 
@@ -195,7 +197,7 @@ def test_the_untrained_tower_of_a_published_clip_comes_from_its_name(toy):
     )
     made = families.untrained(w, 0)
     assert made.image_size == 64 and made.tokenizer(["a cat"]).shape == (1, 16)
-    assert families.logits_of(families.text_classifier(made, toy))(
+    assert evaluation.differentiable_logits(classifier.text_classifier(made, toy))(
         torch.rand(2, 3, 64, 64)
     ).shape == (2, 2)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from helpers.data.tables import Benchmark
 from helpers.engine import gpu
 from helpers.errors import StudyError, unknown
-from helpers.models import clip, families
-from helpers.models.classifier import Classifier
+from helpers.models import clip
+from helpers.models.classifier import Classifier, text_classifier
 from helpers.models.clip import Clip
 from helpers.models.families import FAMILIES, SOURCES
 
@@ -28,7 +28,7 @@ def load(name: str, bench: Benchmark) -> Classifier:
 
     place, (library, _, rest) = located(name), name.partition("/")
     if library == "open_clip":
-        return families.text_classifier(clip.by_name(rest), bench)
+        return text_classifier(clip.by_name(rest), bench)
     made = _timm(rest, place, len(bench.classes))
     import timm
 

@@ -1,41 +1,75 @@
-"""Adapting one CLIP on one training set and measuring it: the recipe of [P] section 4, equal for every source."""
+"""A CLIP's image tower as a classifier, finetuned and measured by one recipe ([P] section 4)."""
 
 from __future__ import annotations
 
-import io
+import copy
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
-from helpers.engine import gpu, store
+from helpers.engine import gpu
 from helpers.errors import StudyError
 from helpers.models import clip as clips
 from helpers.models.augment import crop_windows, cropped
 from helpers.models.clip import Clip
 from helpers.models.linear import accuracy_of, chosen_probe
-from helpers.models.train import rate
+from helpers.models.train import Batches, Schedule, fit, save_state
 from helpers.worlds import FinetuneSettings
+
+if TYPE_CHECKING:
+    import torch
+
+BETAS = (0.9, 0.95)  # [P]
+WEIGHT_DECAY = 0.1  # [P]
+CLIP_NORM = 1.0  # [C]
+CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A finetuned image tower with its trained classifier."""
+    """An image tower with a linear head on its unit embeddings."""
 
     clip: Clip
-    weight: object  # (classes, d) tensor
-    bias: object  # (classes,) tensor
+    weight: torch.Tensor  # (classes, d)
+    bias: torch.Tensor  # (classes,)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes) of the tower's input, ``clip.pixels`` (n, 3, s, s)."""
+        return self.clip.model.encode_image(x, normalize=True) @ self.weight.T + self.bias
+
+    def trainable(self) -> torch.nn.Module:
+        """Image tower, weight and bias, in this order, as one module."""
+        from torch import nn
+
+        return nn.ModuleList([self.clip.model.visual, nn.ParameterList([self.weight, self.bias])])
+
+    def detached(self) -> Classifier:
+        """The same model, its head no longer to be trained."""
+        return Classifier(self.clip, self.weight.detach(), self.bias.detach())
 
 
-def steps_of(n: int, s: FinetuneSettings, task: str = "") -> tuple[int, int]:
-    """Number of update steps for ``n`` images, and the batch size: the task's epochs, but never fewer than ``min_steps``."""
+def text_classifier(clip: Clip, bench: Benchmark) -> Classifier:
+    """A CLIP as a classifier: its text head times exp(logit scale), on which ECE depends [C]."""
+    import torch
+
+    head = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
+    scale = clip.model.logit_scale.detach().exp()
+    return Classifier(clip, head * scale, torch.zeros(len(head), device=gpu.device()))
+
+
+def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule:
+    """The task's epochs over ``n`` images, at least ``min_steps``: warm-up, then a cosine [P]."""
     batch = min(s.batch, n)
-    return max(s.min_steps, math.ceil(dict(s.epochs_of).get(task, s.epochs) * n / batch)), batch
+    epochs = dict(s.epochs_of).get(task, s.epochs)
+    steps = max(s.min_steps, math.ceil(epochs * n / batch))
+    warmup = round(s.warmup * steps if s.warmup < 1 else s.warmup)
+    return Schedule(steps, batch, lr, warmup)
 
 
 def finetune(
@@ -46,197 +80,162 @@ def finetune(
     seed: int,
     s: FinetuneSettings,
     resume: Path | None = None,
-) -> tuple[Classifier, dict]:
-    """Train image tower and text-initialised head with cross-entropy on ``train``; keep what validates best.
+) -> tuple[Classifier, dict[str, Any]]:
+    """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
-    Returns the adapted model, and ``{"val": accuracy, "step": step kept, "steps": all}``. The head starts as the mean text
-    embedding per class times exp(logit scale), bias 0 [C]; normalisation layers keep their statistics. A long run keeps its
-    state in the file ``resume`` and, killed, goes on from there to the same result.
+    Returns what validated best, and ``{"val": accuracy, "step": step kept, "steps": all}``.
+    Normalisation layers keep their statistics. A long run keeps its state in the file ``resume``
+    and, killed, goes on from there to the same result. Raises ``StudyError`` without images.
     """
     import torch
 
     if not len(train):
         raise StudyError(
-            f"no images to train on for task {bench.task!r}; see which classes have rows in notebook 03."
+            f"no images to train on for task {bench.task!r}; see which classes have rows in "
+            "notebook 03."
         )
-    made, (steps, batch) = clips.copy(clip), steps_of(len(train), s, bench.task)
-    scale = made.model.logit_scale.detach().exp()
-    weight = torch.nn.Parameter(
-        torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device()) * scale
-    )
-    bias = torch.nn.Parameter(torch.zeros(len(weight), device=gpu.device()))
-    parameters = [*made.model.visual.parameters(), weight, bias]
-    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=s.betas, weight_decay=s.weight_decay)
-    generator, order, part = (
-        torch.Generator().manual_seed(seed % 2**63),
-        np.zeros(0, np.int64),
-        s.at_once,
-    )
-    kept, first, saved = {"val": -1.0}, 0, time.monotonic()
+    # what changes in the course of a run: model, random numbers, order of images, best state
+    start = text_classifier(clips.copy(clip), bench)
+    head = (torch.nn.Parameter(start.weight), torch.nn.Parameter(start.bias))
+    model = Classifier(start.clip, *head)
+    trainable = model.trainable()
+    plan = schedule(len(train), lr, s, bench.task)
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    order = Batches(plan.batch, lambda: torch.randperm(len(train), generator=generator).numpy())
+    best: dict[str, Any] = {"val": -1.0}
+    at_once = plan.batch
+    saved = time.monotonic()
+
+    # go on where a killed run was
+    first, optimiser_state = 0, None
     if resume and resume.exists():
-        first, order, kept = _resumed(resume, made, weight, bias, optimiser, generator)
+        state = torch.load(resume, map_location="cpu", weights_only=True)
+        trainable.load_state_dict(state["model"])
+        generator.set_state(state["generator"])
+        order.waiting = state["order"].numpy()
+        first, best, optimiser_state = state["step"], state["best"], state["optimiser"]
+        print(f"finetuning: goes on at step {first}")
+
+    def backward(step: int) -> None:
+        nonlocal at_once
+        rows, images = next(batches)
+        windows = crop_windows(len(rows), generator)
+        with gpu.autocast(s.precision):
+            x = cropped(clips.pixels(model.clip, images), windows)
+        labels = torch.from_numpy(train.labels[rows]).to(gpu.device())
+        at_once = accumulate(model, x, labels, at_once, s.precision)
+
+    evaluated = {math.ceil(plan.steps * (i + 1) / s.evaluations) for i in range(s.evaluations)}
+    val = thinned(bench.val, s.validation)
+
+    def after(step: int, optimiser: torch.optim.Optimizer) -> None:
+        nonlocal best, saved
+        if step + 1 in evaluated:
+            accuracy = zero_shot(model, val)
+            if accuracy > best["val"]:
+                weights = copy.deepcopy(trainable.state_dict())
+                best = {"val": accuracy, "step": step + 1, "weights": weights}
+        if resume and time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+            state = {
+                "step": step + 1,
+                "model": trainable.state_dict(),
+                "generator": generator.get_state(),
+                "order": torch.from_numpy(order.waiting),
+                "best": best,
+                "optimiser": optimiser.state_dict(),
+            }
+            save_state(resume, state)
+            saved = time.monotonic()
+
     with ThreadPoolExecutor(1) as reader:
-        ahead = None
-        for step in range(first, steps):
-            while len(order) < batch:
-                order = np.concatenate(
-                    [order, torch.randperm(len(train), generator=generator).numpy()]
-                )
-            rows, order = order[:batch], order[batch:]
-            images = ahead.result() if ahead else train.images[rows]
-            ahead = (
-                reader.submit(train.images.__getitem__, order[:batch])
-                if len(order) >= batch
-                else None
-            )  # meanwhile
-            optimiser.param_groups[0]["lr"] = rate(step, steps, lr, s.warmup)
-            windows = crop_windows(batch, generator)
-            with gpu.autocast(s.precision):
-                x = cropped(clips.pixels(made, images), windows)
-            wanted = torch.from_numpy(train.labels[rows]).to(gpu.device())
-            part = _backward(made, weight, bias, x, wanted, part, s.precision, batch)
-            torch.nn.utils.clip_grad_norm_(parameters, s.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad()
-            if (step + 1) in _checkpoints(steps, s.evaluations):
-                kept = _better(kept, Classifier(made, weight, bias), bench, step + 1, s)
-            if resume and time.monotonic() - saved > 60 * s.checkpoint_minutes:
-                _keep(
-                    resume,
-                    made,
-                    weight,
-                    bias,
-                    optimiser,
-                    generator,
-                    {"step": step + 1, "order": torch.from_numpy(order), "kept": kept},
-                )
-                saved = time.monotonic()
-    _restore(made, weight, bias, kept.pop("state"))
+        batches = _read_ahead(train, order, reader)
+        fit(
+            list(trainable.parameters()),
+            backward,
+            plan,
+            betas=BETAS,
+            weight_decay=WEIGHT_DECAY,
+            clip_norm=CLIP_NORM,
+            first=first,
+            state=optimiser_state,
+            after=after,
+        )
+    trainable.load_state_dict(best.pop("weights"))
     if resume:
         resume.unlink(missing_ok=True)
-    return Classifier(made, weight.detach(), bias.detach()), {**kept, "steps": steps}
+    return model.detached(), {**best, "steps": plan.steps}
 
 
-def _backward(made: Clip, weight, bias, x, wanted, part: int, precision: str, batch: int) -> int:
-    """Gradients of the cross-entropy summed over images / ``batch``, ``part`` images at a time; returns the part that fits."""
+def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Iterator[tuple]:
+    """Positions and images of each batch; the next is read meanwhile if its positions are drawn."""
+    ahead = None
+    for rows in order:
+        images = ahead.result() if ahead else train.images[rows]
+        following = order.waiting[: order.size]
+        drawn = len(following) == order.size
+        ahead = reader.submit(train.images.__getitem__, following) if drawn else None
+        yield rows, images
+
+
+def accumulate(
+    model: Classifier, x: torch.Tensor, labels: torch.Tensor, at_once: int, precision: str
+) -> int:
+    """Leave the gradients of a batch's mean cross-entropy, ``at_once`` images at a time.
+
+    Where memory is short it starts again with half as many. Returns the number that fits.
+    """
     import torch
 
     while True:
         try:
-            for i in range(0, len(x), part):
-                with gpu.autocast(precision):
-                    logits = (
-                        made.model.encode_image(x[i : i + part], normalize=True) @ weight.T + bias
-                    )
-                loss = torch.nn.functional.cross_entropy(logits.float(), wanted[i : i + part])
-                (loss * (len(logits) / batch)).backward()
-            return part
+            _add_gradients(model, x, labels, at_once, precision)
+            return at_once
         except torch.OutOfMemoryError:
-            if part == 1:
+            if at_once == 1:
                 raise
-        part, logits, loss = (
-            max(1, min(part, len(x)) // 2),
-            None,
-            None,
-        )  # what they were computed from is let go with them
-        for parameter in (*made.model.visual.parameters(), weight, bias):
-            parameter.grad = None
+        at_once = max(1, min(at_once, len(x)) // 2)
+        model.trainable().zero_grad()
 
 
-def _keep(file: Path, made: Clip, weight, bias, optimiser, generator, rest: dict) -> None:
+def _add_gradients(model: Classifier, x, labels, at_once: int, precision: str) -> None:
     import torch
 
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            **rest,
-            "visual": made.model.visual.state_dict(),
-            "head": (weight.detach(), bias.detach()),
-            "optimiser": optimiser.state_dict(),
-            "generator": generator.get_state(),
-        },
-        buffer,
-    )
-    store.write(file, buffer.getvalue())
-
-
-def _resumed(
-    file: Path, made: Clip, weight, bias, optimiser, generator
-) -> tuple[int, np.ndarray, dict]:
-    import torch
-
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    _restore(made, weight, bias, (state["visual"], *state["head"]))
-    optimiser.load_state_dict(state["optimiser"])
-    generator.set_state(state["generator"])
-    print(f"finetuning: goes on at step {state['step']}")
-    return state["step"], state["order"].numpy(), state["kept"]
-
-
-def _checkpoints(steps: int, evaluations: int) -> set[int]:
-    return {math.ceil(steps * (i + 1) / evaluations) for i in range(evaluations)}
-
-
-def _better(
-    kept: dict, model: Classifier, bench: Benchmark, step: int, s: FinetuneSettings
-) -> dict:
-    val = thinned(bench.val, s.validation)
-    accuracy = zero_shot(model, val)
-    if accuracy <= kept["val"]:
-        return kept
-    state = {k: v.clone() for k, v in model.clip.model.visual.state_dict().items()}
-    return {
-        "val": accuracy,
-        "step": step,
-        "state": (state, model.weight.detach().clone(), model.bias.detach().clone()),
-    }
-
-
-def _restore(made: Clip, weight, bias, state: tuple) -> None:
-    made.model.visual.load_state_dict(state[0])
-    weight.data.copy_(state[1])
-    bias.data.copy_(state[2])
+    for start in range(0, len(x), at_once):
+        part = slice(start, start + at_once)
+        with gpu.autocast(precision):
+            logits = model.logits(x[part])
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
+        (loss * (len(logits) / len(x))).backward()
 
 
 def zero_shot(model: Classifier, split: Split) -> float:
-    """Accuracy, 0..1, of the adapted encoder with its own trained head."""
-    return accuracy_of(
-        clips.embed_images(model.clip, split.images), model.weight, model.bias, split.labels
-    )
+    """Accuracy, 0..1, of the finetuned encoder with its own trained head."""
+    embeddings = clips.embed_images(model.clip, split.images)
+    return accuracy_of(embeddings, model.weight, model.bias, split.labels)
 
 
-def probe(clip: Clip, bench: Benchmark, s: FinetuneSettings, test: np.ndarray) -> dict:
-    """Linear-probe accuracy, 0..1: penalty chosen on validation, test with a head trained on train and validation [C], or
+def measure(model: Classifier, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
+    """Test accuracy of a model, 0..1: ``zero_shot``, and ``linear_probe`` of its frozen encoder.
+
+    The probe's penalty is chosen on validation; its head is fitted on train and validation [C], or
     on train alone [P], as ``probe_on`` says.
-
-    The encoder is frozen; ``test`` are the unit embeddings of the test images. Returns ``{"val", "test", "penalty"}``.
     """
-    train, val = thinned(bench.train, s.probe_images), thinned(bench.val, s.probe_images)
-    x, y = clips.embed_images(clip, train.images), clips.embed_images(clip, val.images)
-    final, best = chosen_probe(
-        x, train.labels, y, val.labels, len(bench.classes), s.probe_on, s.probe_penalties
-    )
-    return {
-        "val": best[0],
-        "test": accuracy_of(test, *final, bench.test.labels),
-        "penalty": best[1],
-    }
-
-
-def measure(model: Classifier, bench: Benchmark, s: FinetuneSettings) -> dict:
-    """Test accuracy of an adapted model: ``zero_shot`` and ``linear_probe``, 0..1."""
+    train, val = (thinned(split, s.probe_images) for split in (bench.train, bench.val))
     test = clips.embed_images(model.clip, bench.test.images)
+    x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
+    classes = len(bench.classes)
+    solution, _ = chosen_probe(
+        x, train.labels, y, val.labels, classes, s.probe_on, s.probe_penalties
+    )
     return {
         "zero_shot": accuracy_of(test, model.weight, model.bias, bench.test.labels),
-        "linear_probe": probe(model.clip, bench, s, test)["test"],
+        "linear_probe": accuracy_of(test, *solution, bench.test.labels),
     }
 
 
-def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict:
-    """The same of the unadapted CLIP with its text head."""
+def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
+    """The same of the CLIP before finetuning, with its text head."""
     import torch
 
-    weight = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
-    return measure(
-        Classifier(clip, weight, torch.zeros(len(weight), device=gpu.device())), bench, s
-    )
+    head = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
+    return measure(Classifier(clip, head, torch.zeros(len(head), device=gpu.device())), bench, s)

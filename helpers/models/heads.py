@@ -1,25 +1,37 @@
-"""Many small classifiers at once: ensembles of two-layer networks on frozen CLIP features, trained by batched multiplication."""
+"""Many small classifiers on frozen CLIP features at once, by batched multiplication."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers.engine import gpu
 from helpers.errors import StudyError
-from helpers.models.train import rate
+from helpers.models.train import Schedule, fit
 from helpers.worlds import ScalingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+LR = 3e-3
+WARMUP = 0.1  # share of the steps
+WEIGHT_DECAY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """``members`` classifiers side by side: tensors (members, d, hidden), (members, 1, hidden), (members, hidden, classes), ..."""
+    """Two-layer networks side by side.
 
-    parameters: tuple
+    ``parameters`` are the tensors (members, d, hidden), (members, 1, hidden), (members, hidden,
+    classes) and (members, 1, classes).
+    """
 
-    def logits(self, x):
+    parameters: tuple[torch.Tensor, ...]
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(members, n, d) features of unit length -> (members, n, classes)."""
         import torch
 
@@ -54,10 +66,11 @@ def train(
     classes: int,
     s: ScalingSettings,
 ) -> Heads:
-    """One head per subset of the rows, all for ``s.steps`` updates of ``s.batch`` images drawn with replacement.
+    """One head per subset of the rows, each for ``s.steps`` updates of ``s.batch`` images.
 
-    ``features`` (2, n, d) float32 holds each image and its mirror image, one of which is drawn; ``subsets`` are positions in
-    0..n-1. A member depends on its own subset and seed only. Raises ``StudyError`` on an empty subset.
+    Images are drawn with replacement. ``features`` (2, n, d) float32 holds each image and its
+    mirror image, one of which is drawn; ``subsets`` are positions in 0 .. n - 1. A member depends
+    on its own subset and seed only. Raises ``StudyError`` on an empty subset.
     """
     import torch
 
@@ -66,57 +79,59 @@ def train(
             "a training set without images was asked for; every size must be at least 1."
         )
     n, device = features.shape[1], gpu.device()
-    x, y = torch.from_numpy(features).flatten(0, 1).to(device), torch.from_numpy(labels).to(device)
+    x = torch.from_numpy(features).flatten(0, 1).to(device)
+    y = torch.from_numpy(labels).to(device)
     heads = start(features.shape[2], classes, seeds, s.hidden)
     rows, mirrored = _draws(subsets, seeds, s)
-    optimiser = torch.optim.AdamW(heads.parameters, lr=s.lr, weight_decay=s.weight_decay)
-    for step in range(s.steps):
-        optimiser.param_groups[0]["lr"] = rate(step, s.steps, s.lr, s.warmup)
+
+    def backward(step: int) -> None:
         chosen = rows[:, step].to(device)
         logits = heads.logits(x[chosen + n * mirrored[:, step].to(device)])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y[chosen].flatten())
-        (
-            loss * len(subsets)
-        ).backward()  # the sum of the members' means: their gradients do not mix
-        optimiser.step()
-        optimiser.zero_grad()
+        # the sum of the members' means: their gradients do not mix
+        (loss * len(subsets)).backward()
+
+    schedule = Schedule(s.steps, s.batch, LR, round(WARMUP * s.steps))
+    fit(heads.parameters, backward, schedule, weight_decay=WEIGHT_DECAY, clip_norm=None)
     return Heads(tuple(p.detach() for p in heads.parameters))
 
 
-def _draws(subsets, seeds, s):
+def _draws(subsets, seeds, s: ScalingSettings):
+    """Each member's rows, and 1 where they are mirrored: (members, steps, batch) both."""
     import torch
 
+    size = (s.steps, s.batch)
     rows, mirrored = [], []
     for subset, seed in zip(subsets, seeds, strict=True):
         generator = torch.Generator().manual_seed((seed + 1) % 2**63)
-        rows.append(
-            torch.from_numpy(np.asarray(subset))[
-                torch.randint(len(subset), (s.steps, s.batch), generator=generator)
-            ]
-        )
-        mirrored.append(torch.randint(2, (s.steps, s.batch), generator=generator))
+        chosen = torch.randint(len(subset), size, generator=generator)
+        rows.append(torch.from_numpy(np.asarray(subset))[chosen])
+        mirrored.append(torch.randint(2, size, generator=generator))
     return torch.stack(rows), torch.stack(mirrored)
 
 
 def evaluate(
     heads: Heads, features: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy (nats) and top-1 accuracy (0..1) per member and class, (members, classes); nan for absent classes."""
+    """Mean cross-entropy (nats) and top-1 accuracy (0..1), (members, classes) both.
+
+    They are nan for classes without images. ``features`` are (n, d) float32.
+    """
     import torch
 
-    x, y = (
-        torch.from_numpy(features)[None].to(gpu.device()),
-        torch.from_numpy(labels).to(gpu.device()),
-    )
+    x = torch.from_numpy(features)[None].to(gpu.device())
+    y = torch.from_numpy(labels).to(gpu.device())
     losses, hits = [], []
     for i in range(len(heads.parameters[0])):
-        one = Heads(tuple(p[i : i + 1] for p in heads.parameters))
+        member = Heads(tuple(p[i : i + 1] for p in heads.parameters))
         with torch.inference_mode():
-            logits = one.logits(x)[0].float()
-            losses.append(
-                torch.nn.functional.cross_entropy(logits, y, reduction="none").cpu().numpy()
-            )
+            logits = member.logits(x)[0].float()
+            loss = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+            losses.append(loss.cpu().numpy())
             hits.append((logits.argmax(1) == y).float().cpu().numpy())
-    member = np.eye(classes)[labels]
+    # sums over each class's images, divided by their number
+    belongs = np.eye(classes)[labels]
     with np.errstate(invalid="ignore"):
-        return (np.stack(losses) @ member / member.sum(0), np.stack(hits) @ member / member.sum(0))
+        loss = np.stack(losses) @ belongs / belongs.sum(0)
+        top1 = np.stack(hits) @ belongs / belongs.sum(0)
+    return loss, top1

@@ -1,8 +1,9 @@
-"""Linear probes: multinomial logistic regression on cached features, for one penalty or many in turn."""
+"""Linear probes: multinomial logistic regression on frozen features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,85 +12,90 @@ from helpers.worlds import FinetuneSettings
 
 PENALTIES = FinetuneSettings().probe_penalties
 
+Solution = tuple[np.ndarray, np.ndarray]  # weight (classes, d) and bias (classes,), float32
 
-def accuracy_of(features: np.ndarray, weight, bias, labels: np.ndarray) -> float:
-    """Accuracy, 0..1, of a linear classifier on features."""
-    w, b = (
-        np.asarray(v.detach().cpu() if hasattr(v, "detach") else v, np.float32)
-        for v in (weight, bias)
+
+def accuracy_of(features: np.ndarray, weight: Any, bias: Any, labels: np.ndarray) -> float:
+    """Accuracy, 0..1, of a linear classifier (arrays or tensors) on features (n, d)."""
+    weight, bias = (
+        np.asarray(part.detach().cpu() if hasattr(part, "detach") else part, np.float32)
+        for part in (weight, bias)
     )
-    return float(((features @ w.T + b).argmax(1) == labels).mean())
+    return float(((features @ weight.T + bias).argmax(1) == labels).mean())
 
 
 def chosen_probe(
     x: np.ndarray,
     labels: np.ndarray,
     val: np.ndarray,
-    wanted: np.ndarray,
+    val_labels: np.ndarray,
     classes: int,
     fit_on: str = "train",
     penalties: Sequence[float] = PENALTIES,
-):
-    """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``; ``x`` and ``val`` are features."""
-    descending, best = sorted(penalties, reverse=True), (-1.0, 0.0)
-    found = dict(zip(descending, linear_probes(x, labels, classes, descending), strict=True))
-    for penalty, solution in found.items():
-        best = max(best, (accuracy_of(val, *solution, wanted), penalty))
-    if fit_on == "train":
-        return found[best[1]], best
-    return linear_probe(
-        np.concatenate([x, val]), np.concatenate([labels, wanted]), classes, best[1], found[best[1]]
-    ), best
+) -> tuple[Solution, tuple[float, float]]:
+    """The probe with the penalty that validates best, and ``(validation accuracy, penalty)``.
 
-
-from collections.abc import Iterator
-
-
-def linear_probe(
-    features: np.ndarray, labels: np.ndarray, classes: int, penalty: float, start=None
-):
-    """Multinomial logistic regression: weight (classes, d) and bias (classes,) float32 arrays.
-
-    Minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2; scikit-learn's ``C`` is 1 / (n * penalty). ``start`` is an
-    earlier solution to go on from.
+    ``x`` and ``val`` are features (n, d). With ``fit_on="both"`` the probe is fitted again, on
+    training and validation images together.
     """
-    return next(linear_probes(features, labels, classes, (penalty,), start))
+    descending = sorted(penalties, reverse=True)
+    solutions = dict(zip(descending, linear_probes(x, labels, classes, descending), strict=True))
+    best = (-1.0, 0.0)
+    for penalty, solution in solutions.items():
+        best = max(best, (accuracy_of(val, *solution, val_labels), penalty))
+    penalty = best[1]
+    if fit_on == "train":
+        return solutions[penalty], best
+    features = np.concatenate([x, val])
+    both = np.concatenate([labels, val_labels])
+    return next(linear_probes(features, both, classes, [penalty], solutions[penalty])), best
 
 
 def linear_probes(
-    features: np.ndarray, labels: np.ndarray, classes: int, penalties: Sequence[float], start=None
-) -> Iterator[tuple]:
-    """``linear_probe`` for one penalty after the other, each started at the solution before.
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    penalties: Sequence[float],
+    start: Solution | None = None,
+) -> Iterator[Solution]:
+    """Multinomial logistic regression for one penalty after the other, from ``start`` on.
 
-    By L-BFGS in coordinates in which the objective curves about equally in all directions: features are centred and turned to
-    their principal axes, and each axis is stretched by what its variance, the penalty and the classifier's present doubt
-    (mean of p (1 - p)) say its curvature is. The optimum is the same, and found in a third of the steps.
+    Each minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2, beginning at the solution
+    before; scikit-learn's ``C`` is 1 / (n * penalty). By L-BFGS in coordinates in which the
+    objective curves about equally in all directions: features are centred and turned to their
+    principal axes, and each axis is stretched by what its variance, the penalty and the
+    classifier's present doubt (mean of p (1 - p)) say its curvature is. The optimum is the same,
+    and found in a third of the steps.
     """
     import torch
 
-    x, y = (
-        torch.from_numpy(features).float().to(gpu.device()),
-        torch.from_numpy(labels).to(gpu.device()),
-    )
+    x = torch.from_numpy(features).float().to(gpu.device())
+    y = torch.from_numpy(labels).to(gpu.device())
     start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
     w, b = (torch.tensor(part, device=gpu.device()) for part in start)
+    # centre the features and turn them to their principal axes
     mean = x.mean(0)
     x = x - mean
     variance, axes = torch.linalg.eigh(x.T @ x / len(x))
-    x, w, b = x @ axes, w @ axes, b + w @ mean
+    x = x @ axes
+    b = b + w @ mean
+    w = w @ axes
     for penalty in penalties:
         p = (x @ w.T + b).softmax(1)
         doubt = (p * (1 - p)).mean().clamp(min=1e-6)
-        stretch, shift = (doubt * variance.clamp(min=0) + penalty).rsqrt(), doubt.rsqrt()
+        stretch = (doubt * variance.clamp(min=0) + penalty).rsqrt()
+        shift = doubt.rsqrt()
         w, b = _minimised(x, y, w / stretch, b / shift, stretch, shift, penalty)
         weight = w @ axes.T
         yield weight.cpu().numpy(), (b - weight @ mean).cpu().numpy()
 
 
 def _minimised(x, y, v, c, stretch, shift, penalty: float):
+    """Weight and bias at the minimum; ``v`` and ``c`` are where they start, before stretching."""
     import torch
 
-    v.requires_grad_(True), c.requires_grad_(True)
+    v.requires_grad_(True)
+    c.requires_grad_(True)
     solver = torch.optim.LBFGS(
         [v, c],
         max_iter=200,
@@ -102,10 +108,8 @@ def _minimised(x, y, v, c, stretch, shift, penalty: float):
     def loss():
         solver.zero_grad()
         w = v * stretch
-        value = (
-            torch.nn.functional.cross_entropy(x @ w.T + c * shift, y)
-            + penalty / 2 * w.square().sum()
-        )
+        entropy = torch.nn.functional.cross_entropy(x @ w.T + c * shift, y)
+        value = entropy + penalty / 2 * w.square().sum()
         value.backward()
         return value
 

@@ -231,7 +231,7 @@ def _denoised(job: _Job, rows: Sequence[int], unet):
             without, noise = noise.chunk(2)
             noise = without + s.guidance * (noise - without)
         latents = pipe.scheduler.step(
-            noise, step, latents, eta=s.eta, generator=generators, return_dict=False
+            noise, step, latents, generator=generators, return_dict=False
         )[0]
     return latents
 

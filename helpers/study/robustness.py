@@ -24,7 +24,7 @@ from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics, probes
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
-from helpers.models import checkpoints, families
+from helpers.models import checkpoints, evaluation, families
 from helpers.models.classifier import Classifier
 from helpers.study import prompts
 from helpers.worlds import World
@@ -70,7 +70,7 @@ def small_sets(w: World) -> ProbeSets:
     validation = thinned(benchmark.val, w.robustness.validation)
     small = {}
     for name, split in {**probed.sets, "test": benchmark.test, "val": validation}.items():
-        images = families.shrunk(np.array(split.images), w.robustness.image_size)
+        images = evaluation.shrunk(np.array(split.images), w.robustness.image_size)
         small[name] = dataclasses.replace(split, images=images)
     return dataclasses.replace(probed, sets=small)
 
@@ -181,7 +181,7 @@ def measure(w: World, model: Classifier, seed: int) -> Values:
     """Every probe on one model, in order; a set of images goes through the model once."""
     sets = small_sets(w)
     logits = {
-        name: sets.chosen(name, families.logits(model, split.images))
+        name: sets.chosen(name, evaluation.logits(model, split.images))
         for name, split in sets.sets.items()
     }
     values = accuracies(sets, logits) | attack(w, model, probe_sets(w).sets["original"], seed)
@@ -252,7 +252,7 @@ def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:
 
     images = thinned(split, w.robustness.attacked)
     radii = w.robustness.epsilons
-    logits_of = families.logits_of(model)
+    logits_of = evaluation.differentiable_logits(model)
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
     right: Values = collections.defaultdict(float)
     for start in range(0, len(images), ATTACKED_AT_ONCE):

@@ -17,7 +17,7 @@ from helpers import worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
 from helpers.models import augment, classifier, clip
-from helpers.models.train import rate
+from helpers.models.train import Schedule
 from tests import tiny
 from tests.bench._models import Method, compare
 from tests.bench.embed import VIT_B_16
@@ -58,9 +58,11 @@ def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None
         torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1),
         torch.Generator().manual_seed(0),
     )
+    schedule = Schedule(steps, batch, 1e-5, round(0.1 * steps))
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = rate(step, steps, 1e-5, 0.1)
-        x = augment.random_crops(clip.pixels(made, bench.train.images[:batch]), generator)
+        optimiser.param_groups[0]["lr"] = schedule.rate(step)
+        windows = augment.crop_windows(batch, generator)
+        x = augment.cropped(clip.pixels(made, bench.train.images[:batch]), windows)
         wanted = torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())
 
         def backward(rows, x=x, wanted=wanted):

@@ -22,7 +22,7 @@ import numpy as np
 from helpers.engine import gpu
 from helpers.models import linear
 from helpers.models.linear import accuracy_of
-from helpers.models.train import rate
+from helpers.models.train import Schedule
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES, SIBLINGS, WIDTH, EPOCHS = 100, 5, 512, 200
@@ -72,8 +72,9 @@ def adamw(
         order = torch.stack([torch.randperm(len(x)) for _ in range(epochs)]).to(gpu.device())
     x, y = torch.from_numpy(x).to(gpu.device()), torch.from_numpy(y).to(gpu.device())
     optimiser = torch.optim.AdamW(head.parameters(), betas=(0.9, 0.95), weight_decay=decay)
+    schedule = Schedule(epochs * -(-len(x) // batch), batch, lr, 200)
     for step, rows in enumerate(part for epoch in order for part in epoch.split(batch)):
-        optimiser.param_groups[0]["lr"] = rate(step, epochs * -(-len(x) // batch), lr, 200)
+        optimiser.param_groups[0]["lr"] = schedule.rate(step)
         loss = torch.nn.functional.cross_entropy(head(x[rows]), y[rows])
         (loss if penalty is None else loss + penalty / 2 * head.weight.square().sum()).backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -131,7 +132,7 @@ def main(rows: int | None, rounds: int) -> None:
         published: Row(lambda: adamw(x[train], y[train])),
         given: Row(lambda: adamw(x[train], y[train], penalty), published),
         "the study's, penalty given": Row(
-            lambda: linear.linear_probe(x[train], y[train], CLASSES, penalty), given
+            lambda: next(linear.linear_probes(x[train], y[train], CLASSES, [penalty])), given
         ),
         chosen: Row(lambda: best(lambda p: adamw(x[train], y[train], p))[-1], published),
         "the study's, penalty chosen": Row(

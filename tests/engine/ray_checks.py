@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import worlds
+from helpers import run, worlds
 from helpers.data import scan
 from helpers.engine import gpu, places, ray, store, workers
 from helpers.errors import StudyError
 from helpers.models import clip
-from helpers.pocket.train import upstream
+from helpers.pocket.train import clip as miniature
+from helpers.pocket.train import vocabulary
 from helpers.study import embeddings
 
 TINY = worlds.get("smoke", pool={"rows": 36, "shard_rows": 12})
@@ -86,9 +87,9 @@ def untrained_upstream(folder: Path) -> None:
 
     torch.manual_seed(0)
     (folder / "tokenizer").mkdir(parents=True)
-    upstream.train_tokenizer(["an Airbus A320 at dusk", "a photo of a rose"], folder / "tokenizer")
+    vocabulary.train(["an Airbus A320 at dusk", "a photo of a rose"], folder / "tokenizer")
     tokenizer = CLIPTokenizerFast.from_pretrained(folder / "tokenizer")
-    config = upstream.clip_config(TINY, len(tokenizer))
+    config = miniature.config(TINY, len(tokenizer))
     clip.save(clip.build(config, folder / "tokenizer"), folder / "clip", config)
     store.write(folder / "manifest.json", {})
 

@@ -25,7 +25,7 @@ def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
         asked.append(model)
         return np.eye(3)[labels]
 
-    monkeypatch.setattr(pairs.families, "logits", logits)
+    monkeypatch.setattr(pairs.evaluation, "logits", logits)
     for source in pairs.SOURCES:
         assert pairs.run(W, tmp_path, source, 6, 0)[
             ["source", "n", "top1", "shifted"]

@@ -1,50 +1,67 @@
-"""Judges: small networks that name the class and read the details of a picture. They measure; nothing is trained on them.
+"""Judges: small networks that name the class and read the details of a picture. They only measure.
 
-The detail judge learns from *chimeras*, aircraft whose details are drawn at random whatever their silhouette, so that it
-has to look at the wheels and cannot infer them from the type.
+The detail judge learns from *chimeras*, aircraft whose details are drawn at random whatever their
+silhouette, so that it has to look at the wheels and cannot infer them from the type.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.engine import gpu, store
 from helpers.engine.randomness import entropy
-from helpers.models import train as training
+from helpers.models.train import Schedule
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
 from helpers.pocket.render.pictures import TASKS, render, subject
 from helpers.pocket.render.scenes import sample_scene
 from helpers.pocket.render.things import OTHERS
-from helpers.pocket.train.diffusion import to_model
+from helpers.pocket.train import loop
+from helpers.pocket.train.autoencoder import to_model
 from helpers.pocket.world.benchmarks import details
 from helpers.worlds import World
 
-SHARD = 500
-DETAILS = {
-    name: sorted(set(values)) for name, values in details("aircraft").items()
-}  # attribute -> possible values
+if TYPE_CHECKING:
+    import torch
+
+JUDGES = ("details", "variant")
 CLASSES = [(task, name) for task in TASKS for name in TASKS[task]]
+# attribute -> possible values
+DETAILS = {name: sorted(set(values)) for name, values in details("aircraft").items()}
+# how many answers each question to a judge has
+GROUPS = {
+    "details": [2, *(len(values) for values in DETAILS.values())],
+    "variant": [len(CLASSES)],
+}
+WIDTH = 32  # channels of the first convolutions
+GRID = 4  # the last layer sees means over so many rows and columns
+LR = 3e-3
+BATCH = 128
+WARMUP = 0.05  # share of the steps
+WEIGHT_DECAY = 0.05
+SHARD = 500  # training pictures per file
+AT_ONCE = 256  # images looked at together
 
 
-def network(outputs: int, width: int = 32):
-    """Seven convolutions, the first at full resolution, then means over a 4 x 4 grid: (n, 3, s, s) in -1..1 -> (n, outputs)."""
+def network(which: str) -> torch.nn.Sequential:
+    """A judge without training: (n, 3, s, s) in -1..1 -> (n, answers to all questions).
+
+    Seven convolutions, the first at full resolution, then means over a grid.
+    """
     from torch import nn
 
-    layers, channels = [], 3
-    for out, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
-        layers += [
-            nn.Conv2d(channels, out * width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(out * width),
-            nn.ReLU(),
-        ]
-        channels = out * width
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, outputs)
-    )
+    layers: list[nn.Module] = []
+    channels = 3
+    for factor, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
+        convolution = nn.Conv2d(channels, factor * WIDTH, 3, stride, 1, bias=False)
+        channels = factor * WIDTH
+        layers += [convolution, nn.BatchNorm2d(channels), nn.ReLU()]
+    answers = nn.Linear(GRID**2 * channels, sum(GROUPS[which]))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten(), answers)
 
 
 def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
@@ -53,96 +70,76 @@ def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, "pool" if i % 2 else "benchmark")
     if which == "variant":
-        task, name = CLASSES[i % len(CLASSES)]
-        return render(subject(task, name), scene, seed, w.image_size).pixels, [i % len(CLASSES)]
-    if rng.random() < 0.2:
-        return render(_something_else(rng), scene, seed, w.image_size).pixels, [
-            0,
-            *[-1] * len(DETAILS),
-        ]
-    plane = chimera(AIRCRAFT[str(rng.choice(list(AIRCRAFT)))], rng)
-    facts = plane.attributes
-    targets = [
-        values.index(facts[a]) if facts[a] in values else -1 for a, values in DETAILS.items()
-    ]
-    return render(plane, scene, seed, w.image_size).pixels, [1, *targets]
-
-
-def _something_else(rng: np.random.Generator):
-    task = str(rng.choice(["flowers", "cars", "other"]))
-    if task == "other":
-        return str(rng.choice(list(OTHERS)))
-    return TASKS[task][str(rng.choice(list(TASKS[task])))]
+        label = i % len(CLASSES)
+        thing, targets = subject(*CLASSES[label]), [label]
+    elif rng.random() < 0.2:
+        kind = str(rng.choice(["flowers", "cars", "other"]))
+        names = list(OTHERS) if kind == "other" else list(TASKS[kind])
+        name = str(rng.choice(names))
+        thing = name if kind == "other" else TASKS[kind][name]
+        targets = [0, *[-1] * len(DETAILS)]
+    else:
+        thing = chimera(AIRCRAFT[str(rng.choice(list(AIRCRAFT)))], rng)
+        facts = thing.attributes
+        targets = [1]
+        for name, values in DETAILS.items():
+            targets.append(values.index(facts[name]) if facts[name] in values else -1)
+    return render(thing, scene, seed, w.image_size).pixels, targets
 
 
 def examples(w: World, which: str, start: int, stop: int) -> pd.DataFrame:
-    """Training pictures ``start`` to ``stop`` as a table: ``pixels`` (bytes) and ``targets`` (list)."""
+    """Training pictures ``start`` to ``stop``: ``pixels`` (bytes) and ``targets`` (list)."""
     rows = [example(w, which, i) for i in range(start, stop)]
     return pd.DataFrame({"pixels": [p.tobytes() for p, _ in rows], "targets": [t for _, t in rows]})
 
 
 def train(w: World, which: str, folder: Path) -> None:
-    """Train the "variant" or the "details" judge on renderings of its own; leaves ``judge-{which}.safetensors``."""
+    """Train a judge on renderings of its own, unless ``judge-{which}.safetensors`` is there."""
+    if (folder / f"judge-{which}.safetensors").exists():
+        return
     n, side = w.upstream.judge_images, w.image_size
     jobs = {
-        f"judge-{which}-{s:06d}.parquet": (w, which, s, min(s + SHARD, n))
-        for s in range(0, n, SHARD)
+        f"judge-{which}-{start:06d}.parquet": (w, which, start, min(start + SHARD, n))
+        for start in range(0, n, SHARD)
     }
     files = store.fill(folder, jobs, examples, f"pictures for the {which} judge")
     table = pd.concat([store.read_table(f) for f in files], ignore_index=True)
     pixels = np.stack([np.frombuffer(p, np.uint8).reshape(side, side, 3) for p in table["pixels"]])
     np.save(folder / "judge.npy", pixels)
-    np.save(folder / "judge-targets.npy", np.stack(table["targets"]).astype(np.int64))
-    training.distribute(
-        _train, which, w, folder, passes=w.upstream.judge_epochs * w.upstream.judge_images
-    )
-    for leftover in [*files, folder / "judge.npy", folder / "judge-targets.npy"]:
+    targets = np.stack(table["targets"]).astype(np.int64)
+    loop.distribute(_train, which, w, targets, folder, passes=w.upstream.judge_epochs * n)
+    for leftover in [*files, folder / "judge.npy"]:
         leftover.unlink()
 
 
-def _groups(which: str) -> list[int]:
-    return [len(CLASSES)] if which == "variant" else [2, *(len(v) for v in DETAILS.values())]
-
-
-def _train(rank: int, workers: int, which: str, w: World, folder: Path) -> None:
+def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folder: Path) -> None:
     import torch
     from safetensors.torch import save
 
     torch.manual_seed(entropy(w.pool.seed, "judge", which) % 2**31)
-    groups = _groups(which)
-    net = network(sum(groups), w.upstream.judge_width).to(
-        gpu.device(), memory_format=torch.channels_last
-    )
-    pixels, targets = (
-        np.load(folder / "judge.npy", mmap_mode="r"),
-        np.load(folder / "judge-targets.npy"),
-    )
-    steps = max(1, w.upstream.judge_epochs * len(pixels) // 128)
-    schedule = training.Schedule(steps, min(128, len(pixels)), 3e-3, weight_decay=0.05)
-    order = training.batches(
-        len(pixels), schedule.batch, entropy(w.pool.seed, "judge", which), rank, workers
-    )
-    log = training.Log(f"judge of {which}", 100, schedule.batch, rank)
+    net = network(which).to(gpu.device(), memory_format=torch.channels_last)
+    pixels = np.load(folder / "judge.npy", mmap_mode="r")
+    steps = max(1, w.upstream.judge_epochs * len(pixels) // BATCH)
+    schedule = Schedule(steps, min(BATCH, len(pixels)), LR, int(WARMUP * steps))
+    seed = entropy(w.pool.seed, "judge", which)
+    order = loop.batches(len(pixels), schedule.batch, seed, worker)
 
-    def loss_of(model, step):
+    def loss_of(step: int) -> torch.Tensor:
         chosen = np.sort(next(order))
-        parts = model(to_model(pixels[chosen])).split(groups, 1)
         wanted = torch.from_numpy(targets[chosen]).to(gpu.device())
+        answers = net(to_model(pixels[chosen])).split(GROUPS[which], 1)
         losses = [
-            torch.nn.functional.cross_entropy(p, wanted[:, i], ignore_index=-1)
-            for i, p in enumerate(parts)
+            torch.nn.functional.cross_entropy(answer, wanted[:, i], ignore_index=-1)
+            for i, answer in enumerate(answers)
             if (wanted[:, i] >= 0).any()
         ]
-        log(step, sum(losses).item())
         return sum(losses)
 
-    net = training.fit(net, loss_of, schedule, rank, workers)
-    if rank == 0:
+    loop.train(net, loss_of, schedule, f"judge of {which}", worker, weight_decay=WEIGHT_DECAY)
+    if worker.rank == 0:
         halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-        store.write(
-            folder / f"judge-{which}.safetensors",
-            save({k: v.contiguous() for k, v in halves.items()}),
-        )
+        contiguous = {k: v.contiguous() for k, v in halves.items()}
+        store.write(folder / f"judge-{which}.safetensors", save(contiguous))
 
 
 @functools.cache
@@ -150,55 +147,41 @@ def _load(folder: Path, which: str):
     import torch
     from safetensors.torch import load_file
 
-    state = {
-        k: v.float() if v.is_floating_point() else v
-        for k, v in load_file(folder / f"judge-{which}.safetensors").items()
-    }
-    net = network(sum(_groups(which)), len(state["0.weight"]))
-    net.load_state_dict(state)
+    halves = load_file(folder / f"judge-{which}.safetensors")
+    net = network(which)
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in halves.items()})
     return net.to(gpu.device(), memory_format=torch.channels_last).eval()
 
 
-def logits(folder: Path, which: str, images: np.ndarray) -> list[np.ndarray]:
-    """Logits of each group of outputs of a judge, for uint8 images (n, side, side, 3)."""
+def _applied(network, images: np.ndarray) -> torch.Tensor:
+    """Outputs of a network for uint8 images (n, side, side, 3)."""
     import torch
 
-    net, groups = _load(folder, which), _groups(which)
     with torch.inference_mode():
-        parts = [net(to_model(images[i : i + 256])).cpu() for i in range(0, len(images), 256)]
-    return [g.numpy() for g in torch.cat(parts).split(groups, 1)]
+        starts = range(0, len(images), AT_ONCE)
+        return torch.cat([network(to_model(images[i : i + AT_ONCE])).cpu() for i in starts])
 
 
 def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
-    """What the judges see, one row per image: the attributes of ``Benchmark.details``, ``variant``, ``is_aircraft`` (0..1)."""
-    is_aircraft, *parts = logits(folder, "details", images)
-    variant = logits(folder, "variant", images)[0].argmax(1)
-    share = 1 / (1 + np.exp(is_aircraft[:, 0] - is_aircraft[:, 1]))
-    seen = {
-        a: np.array(v, dtype=object)[p.argmax(1)]
-        for (a, v), p in zip(DETAILS.items(), parts, strict=True)
-    }
-    return pd.DataFrame({**seen, "variant": [CLASSES[i][1] for i in variant], "is_aircraft": share})
+    """What the judges see, one row per image.
 
-
-def features(folder: Path, which: str):
-    """The judge up to its last convolution, averaged over the picture: (n, 3, side, side) in -1..1 -> (n, ``num_features``)."""
-    from torch import nn
-
-    net = _load(folder, which)
-    made = nn.Sequential(*net[:-3], nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    made.num_features = net[-1].in_features // 16
-    return made
+    Columns: the attributes of ``Benchmark.details``, ``variant``, ``is_aircraft`` (0..1).
+    """
+    answers = _applied(_load(folder, "details"), images).split(GROUPS["details"], 1)
+    is_aircraft, *parts = (part.numpy() for part in answers)
+    columns: dict[str, Any] = {}
+    for (name, values), part in zip(DETAILS.items(), parts, strict=True):
+        columns[name] = np.array(values, dtype=object)[part.argmax(1)]
+    variant = _applied(_load(folder, "variant"), images).numpy().argmax(1)
+    columns["variant"] = [CLASSES[i][1] for i in variant]
+    columns["is_aircraft"] = 1 / (1 + np.exp(is_aircraft[:, 0] - is_aircraft[:, 1]))
+    return pd.DataFrame(columns)
 
 
 def embed(folder: Path, which: str, images: np.ndarray) -> np.ndarray:
-    """``features`` of uint8 images (n, side, side, 3): (n, d) float32."""
-    import torch
+    """What a judge's last convolution sees, averaged over the picture: (n, d) float32."""
+    from torch import nn
 
-    network = features(folder, which).to(gpu.device()).eval()
-    with torch.inference_mode():
-        parts = [
-            network(to_model(images[i : i + 256])).float().cpu().numpy()
-            for i in range(0, len(images), 256)
-        ]
-    return np.concatenate(parts)
+    convolutions = _load(folder, which)[:-3]
+    features = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    return _applied(features, images).float().numpy()

@@ -20,7 +20,7 @@ from helpers.data.subsets import nested_subset
 from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
 from helpers.models import clip, heads
-from helpers.pocket.train import diffusion, generator, judges, upstream
+from helpers.pocket.train import generator, judges, unet, upstream
 from helpers.pocket.world.pool import open_pool
 from helpers.pocket.world.splits import check_task
 from helpers.worlds import World, replace
@@ -104,7 +104,7 @@ def train(path: Path, w: World, lot: str) -> None:
     shorter = replace(w, upstream={"generator_steps": steps, "unet_channels": CHANNELS})
     rows = rows_of(w, lot)
     images = store.write(folder / "images.npy", open_pool(w).fetch(rows))
-    diffusion.train(
+    unet.train(
         images,
         list(open_pool(w).captions()["TEXT"].iloc[rows]),
         generator.load(shipped / "generator").tokenizer,

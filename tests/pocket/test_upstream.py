@@ -1,4 +1,4 @@
-"""The shipped upstream models: hashes, sizes, the pool they belong to, and the quality that their card claims."""
+"""The shipped upstream models: hashes, sizes, their pool, and the quality on their card."""
 
 import dataclasses
 import hashlib
@@ -43,13 +43,14 @@ def test_card_belongs_to_this_pool_and_says_how_it_was_made(card):
     texts = "\n".join(pool.plan(W)["caption"])
     assert hashlib.sha256(texts.encode()).hexdigest()[:12] == card["pool"]
     assert {"command", "seed", "training", "minutes", "machine", "quality"} <= set(card)
-    assert card["training"] == json.loads(json.dumps(dataclasses.asdict(W.upstream)))
+    training = {**dataclasses.asdict(W.upstream), **cards.CONSTANTS}
+    assert card["training"] == json.loads(json.dumps(training))
 
 
 def test_another_pool_is_refused():
-    upstream._check_card.cache_clear()
+    upstream.check_card.cache_clear()
     with pytest.raises(StudyError, match="retrain=True"):
-        upstream._check_card("somethingelse", "pocket")
+        upstream.check_card("somethingelse", "pocket")
 
 
 def test_judges_are_as_good_as_the_card_says(card, renderings):
@@ -103,8 +104,8 @@ def test_retrain_replaces_the_shipped_weights_and_their_card(smoke, monkeypatch,
     shipped = tmp_path / "weights"
     monkeypatch.setattr(upstream, "WEIGHTS", shipped)
     w = worlds.get("smoke", pool={"upstream": "committed"})
-    upstream._check_card.cache_clear()
-    with pytest.raises(StudyError, match="weights are missing.*retrain=True"):
+    upstream.check_card.cache_clear()
+    with pytest.raises(StudyError, match=r"weights are missing.*retrain=True"):
         upstream.folder(w)
     assert (
         cards.retrain(w) == shipped == upstream.folder(w)
@@ -114,9 +115,9 @@ def test_retrain_replaces_the_shipped_weights_and_their_card(smoke, monkeypatch,
         "quality"
     ]["generator"].keys() == {"short", "middle", "long"}
     (shipped / "judge-details.safetensors").write_bytes(b"half")
-    upstream._check_card.cache_clear()
+    upstream.check_card.cache_clear()
     with pytest.raises(StudyError, match="damaged; restore it from git"):
         upstream.folder(w)
-    with pytest.raises(StudyError, match="trains its own.*delete"):
-        card.retrain(worlds.get("smoke"))
-    upstream._check_card.cache_clear()
+    with pytest.raises(StudyError, match=r"trains its own.*delete"):
+        cards.retrain(worlds.get("smoke"))
+    upstream.check_card.cache_clear()

@@ -95,7 +95,6 @@ class ClipSettings:
     )
     pretrained: str = ""
     top_share: float = 0.5  # best share per class kept by the filter, for both sources; [P] 0.3
-    aggregate: str = "max"  # similarity over a class's templates in the filter [P]; "mean" of their embeddings [C]
 
 
 @dataclass(frozen=True)

@@ -239,9 +239,7 @@ def judge_shard(
     made, vectors = clip.load(w), embeddings(store.load("embeddings", w), "img", table["row"])
     return pd.DataFrame(
         {
-            "score": clip.label_scores(
-                made, vectors, table["label"], classes, templates, w.clip.aggregate
-            ),
+            "score": clip.label_scores(made, vectors, table["label"], classes, templates),
             "domain_score": np.einsum("nd,d->n", vectors, clip.embed_texts(made, [domain])[0]),
             "similarity": copies.nearest(np.load(descriptors), np.load(held_out)),
         }

@@ -112,7 +112,7 @@ def score_shard(
     (images, rows), made = shards.read_tar(tar), clip.load(w)
     table, vectors = pd.DataFrame(rows), clip.embed_images(made, images)
     return table.assign(
-        score=clip.label_scores(made, vectors, table["label"], classes, templates, w.clip.aggregate)
+        score=clip.label_scores(made, vectors, table["label"], classes, templates)
     )
 
 

@@ -40,7 +40,6 @@ def plain(folder: Path, settings, side: int):
                 width=side,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
-                eta=settings.eta,
                 generator=torch.Generator().manual_seed(i),
             ).images[0]
             shards.png(np.asarray(image.resize((side // 2, side // 2))))

@@ -67,9 +67,7 @@ def draw(
 
 @functools.lru_cache(maxsize=1)  # two do not fit on every device
 def load(name: str) -> Any:
-    """The text-to-image pipeline on the device, with the published sampler; its U-Net in bfloat16
-    on a GPU.
-    """
+    """The pipeline on the device, with the published sampler; the U-Net in bfloat16 on a GPU."""
     import torch
     from diffusers import DDIMScheduler, DiffusionPipeline
     from diffusers.utils import logging
@@ -93,7 +91,7 @@ def load(name: str) -> Any:
     for network in (pipe.unet, pipe.vae):
         network.to(memory_format=torch.channels_last).eval()
     pipe.vae.register_to_config(force_upcast=False)  # it computes in float32 anyway
-    pipe.vae.enable_slicing()  # one image at a time: it is fast, but needs much memory
+    pipe.vae.enable_slicing()  # one image at a time, as it needs much memory
     return pipe.to(gpu.device())
 
 
@@ -245,7 +243,7 @@ def _embeddings(pipe: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     import torch
 
     def read(texts: list[str], negative: bool) -> list[torch.Tensor]:
-        with torch.inference_mode():
+        with torch.no_grad():
             found = pipe.encode_prompt(
                 prompt=texts,
                 device=gpu.device(),
@@ -265,8 +263,10 @@ def _embeddings(pipe: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     return texts | negatives
 
 
-def _reduced(images, finite, side: int) -> tuple[np.ndarray, list[bool]]:
-    """The same with ``side`` pixels, bicubic, off the device."""
+def _reduced(
+    images: torch.Tensor, finite: torch.Tensor, side: int
+) -> tuple[np.ndarray, list[bool]]:
+    """What ``paint`` gives, off the device, the images with ``side`` pixels (bicubic)."""
     from PIL import Image
 
     small = [

@@ -413,7 +413,8 @@ def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
     for what, key in (("language model", "language_model"), ("generator 1.5", r"\[generators\]")):
         with pytest.raises(
             StudyError,
-            match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\.toml",
+            match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\."
+            "toml",
         ) as e:
             weights.folder(what, str(tmp_path / "nowhere"))
         assert "licence" not in str(e.value) and "download" not in str(e.value)
@@ -448,8 +449,8 @@ def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
     with pytest.raises(
         StudyError,
-        match=r"\.bin is a pickle, and there is no safetensors\. Loading a pickle can run any code, "
-        r"so it is refused\. .*convert it",
+        match=r"\.bin is a pickle, and there is no safetensors\. Loading a pickle can run any "
+        r"code, so it is refused\. .*convert it",
     ):
         load(str(tmp_path / "cut"))
 

@@ -1,19 +1,14 @@
-"""A urllib opener for a list of addresses that strangers wrote: public hosts only, bounded, and
-asked politely.
+"""A urllib opener for addresses that strangers wrote: public hosts, bounded, asked politely.
 
 img2dataset fetches with ``urllib.request.urlopen``, without a limit on address, size or rate.
-urllib has a place for such rules, ``install_opener``, so they sit here and img2dataset stays as it
-is. What the rules hold for:
+urllib has a place for rules, ``install_opener``, so img2dataset stays as it is. The rules hold for:
 
-- *address*: http and https only; every address of a host must be public, the connection goes to the
-  very address that was checked (a second DNS answer cannot differ), and a redirect is checked like
-  a first request. No proxy is used: it would look names up itself.
-- *size*: a time limit on the whole answer, also one that drips; a byte limit; pixels counted in the
-  header, before decoding.
+- *address*: http and https only, to public hosts (guard.py); a redirect is checked like a first
+  request. No proxy is used: it would look names up itself.
+- *size*: a limit on the time of the whole answer and on its bytes; pixels counted in its header.
 - *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our
   name and img2dataset's.
-- *rate*: requests per second and host over all threads and processes, slower where robots.txt asks
-  for it.
+- *rate*: requests per second and host over all processes, slower where robots.txt asks for it.
 """
 
 from __future__ import annotations
@@ -175,7 +170,7 @@ class _Images(_Polite):
         return self.known[origin]
 
     def ask(self, origin: str) -> RobotFileParser | str:
-        """The rules of a host, or the outcome of all its images (RFC 9309: with 4xx all is free)."""
+        """The rules of a host, or the outcome of all its images (RFC 9309: on 4xx all is free)."""
         parser = RobotFileParser()
         try:
             with self.pages.open(f"{origin}/robots.txt", timeout=self.limits.seconds) as page:

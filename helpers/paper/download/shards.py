@@ -44,7 +44,7 @@ def jobs(
 
 
 class Downloader(downloader.Downloader):
-    """img2dataset's downloader behind polite.py's opener: a call with (shard, file) downloads it."""
+    """img2dataset's downloader behind polite.py's opener: a call with (shard, file) fetches it."""
 
     def __init__(
         self,

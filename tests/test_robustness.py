@@ -13,7 +13,7 @@ from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.measure import attacks, metrics, probes
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES
-from helpers.models import checkpoints, clip, families
+from helpers.models import checkpoints, clip, families, weights
 from helpers.pocket.render.pictures import TASKS
 from helpers.pocket.train import upstream
 from helpers.pocket.world import corruptions
@@ -538,8 +538,8 @@ def test_checkpoints_of_other_classes_damaged_ones_and_pickles_are_refused(toy, 
     with pytest.raises(StudyError, match="tells 3 classes apart, the probed benchmark has 2"):
         checkpoints.load(f"timm/{folder}", toy)
     with pytest.raises(StudyError, match="of another architecture, or not of 2 classes"):
-        checkpoints.load(f"timm/test_resnet/{folder / checkpoints.WEIGHTS}", toy)
-    (folder / checkpoints.WEIGHTS).write_bytes(b"half")
+        checkpoints.load(f"timm/test_resnet/{folder / weights.TIMM}", toy)
+    (folder / weights.TIMM).write_bytes(b"half")
     with pytest.raises(StudyError, match="damaged"):
         checkpoints.load(f"timm/{folder}", toy)
     torch.save({"any": "thing"}, tmp_path / "weights.pt")

@@ -163,5 +163,7 @@ def test_both_worlds_offer_the_same():
 
     assert list(pocket.SEAM) == list(paper.SEAM)
     for name in pocket.SEAM:
-        signatures = [inspect.signature(getattr(package, name), eval_str=True) for package in (pocket, paper)]
+        signatures = [
+            inspect.signature(getattr(package, name), eval_str=True) for package in (pocket, paper)
+        ]
         assert signatures[0] == signatures[1], name

@@ -10,7 +10,7 @@ from helpers import paper, pocket, worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.measure import metrics, probes
-from helpers.models import checkpoints, classifier, clip, evaluation, families
+from helpers.models import checkpoints, classifier, clip, evaluation, families, weights
 from helpers.pocket.train import upstream
 from helpers.pocket.world import probes as rendered
 from helpers.study import robustness
@@ -178,8 +178,8 @@ def test_checkpoints_of_other_classes_damaged_ones_and_pickles_are_refused(toy, 
     with pytest.raises(StudyError, match="tells 3 classes apart, the probed benchmark has 2"):
         checkpoints.load(f"timm/{folder}", toy)
     with pytest.raises(StudyError, match="of another architecture, or not of 2 classes"):
-        checkpoints.load(f"timm/test_resnet/{folder / checkpoints.WEIGHTS}", toy)
-    (folder / checkpoints.WEIGHTS).write_bytes(b"half")
+        checkpoints.load(f"timm/test_resnet/{folder / weights.TIMM}", toy)
+    (folder / weights.TIMM).write_bytes(b"half")
     with pytest.raises(StudyError, match="damaged"):
         checkpoints.load(f"timm/{folder}", toy)
     torch.save({"any": "thing"}, tmp_path / "weights.pt")

@@ -46,10 +46,6 @@ def test_heads_learn_and_are_measured_per_class(blobs):
         heads.train(features, labels, [np.zeros(0, int)], [0], 3, W.scaling)
 
 
-
-
-
-
 def test_published_points_are_complete_and_marked_by_family():
     from helpers import paper, pocket
 
@@ -68,5 +64,3 @@ def store_of(tmp_path_factory):
     tables.benchmark.cache_clear()
     yield worlds.get("smoke", pool={"rows": 400, "shard_rows": 400, "benchmark_per_class": 2})
     monkey.undo()
-
-

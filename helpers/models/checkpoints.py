@@ -1,126 +1,93 @@
-"""Finished models by name, for the paper world's notebook 07: checkpoints of timm and open_clip, from safetensors on this machine."""
+"""Finished models by name, for the paper world's notebook 07: checkpoints of timm and open_clip, as
+classifiers.
+"""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.data.tables import Benchmark
 from helpers.engine import gpu
 from helpers.errors import StudyError, unknown
-from helpers.models import clip
+from helpers.models import clip, weights
 from helpers.models.classifier import Classifier, text_classifier
 from helpers.models.clip import Clip
 from helpers.models.families import FAMILIES, SOURCES
 
-WEIGHTS = "model.safetensors"  # of a timm repository on the hub
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def load(name: str, bench: Benchmark) -> Classifier:
-    """A finished model: "timm/NAME" or "open_clip/MODEL/PRETRAINED" as these libraries know them, or with weights of one's own:
-    "timm/NAME/FILE", "open_clip/MODEL/FILE", "timm/FOLDER", "open_clip/FOLDER" as their repositories on the hub are laid out.
+    """The finished model of a name of ``weights.checkpoint_file``, as a classifier of the
+    benchmark's classes.
 
-    Each keeps its own picture size and normalisation. Raises ``StudyError`` on another form or a model that cannot be loaded.
+    It keeps its own image size and normalisation. Raises ``StudyError`` on another form of name,
+    and on a model that is not on this machine, damaged, or of other classes.
     """
-    import types
-
+    import timm
     import torch
 
-    place, (library, _, rest) = located(name), name.partition("/")
+    file = weights.checkpoint_file(name)
+    library, _, rest = name.partition("/")
     if library == "open_clip":
         return text_classifier(clip.by_name(rest), bench)
-    made = _timm(rest, place, len(bench.classes))
-    import timm
+    network = _timm(rest, file, len(bench.classes)).to(gpu.device()).eval()
+    data = timm.data.resolve_model_data_config(network)
 
-    made, data = made.to(gpu.device()).eval(), timm.data.resolve_model_data_config(made)
-    seen = types.SimpleNamespace(
-        encode_image=lambda x, normalize=False: made(x)
-    )  # its embedding is its logits
+    def logits(x, normalize=False):
+        return network(x)
+
+    # Its embeddings are its logits, which an identity classifies.
+    tower = types.SimpleNamespace(encode_image=logits)
     eye = torch.eye(len(bench.classes), device=gpu.device())
-    return Classifier(
-        Clip(seen, None, tuple(data["mean"]), tuple(data["std"]), data["input_size"][-1]),
-        eye,
-        0 * eye[0],
-    )
+    size = data["input_size"][-1]
+    model = Clip(tower, None, tuple(data["mean"]), tuple(data["std"]), size)
+    return Classifier(model, eye, 0 * eye[0])
 
 
-def _timm(rest: str, place: Path, classes: int):
+def _timm(rest: str, weights_file: Path, classes: int) -> nn.Module:
+    """A model of timm, "MODEL", "MODEL/FILE" or a folder, that tells ``classes`` classes apart."""
     import timm
     from safetensors import SafetensorError
 
-    model, file = rest.split("/", 1)[0], rest.partition("/")[2]
+    model, _, file = rest.partition("/")
     try:
         if Path(rest).is_dir():
-            made = timm.create_model(f"local-dir:{rest}", pretrained=True)
+            network = timm.create_model(f"local-dir:{rest}", pretrained=True)
         elif file:
-            made = timm.create_model(model, num_classes=classes, checkpoint_path=str(place))
+            network = timm.create_model(
+                model, num_classes=classes, checkpoint_path=str(weights_file)
+            )
         else:
-            made = timm.create_model(model, pretrained=True)
+            network = timm.create_model(model, pretrained=True)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:200]
         raise StudyError(
-            f"timm could not load {rest!r} from {place} ({type(e).__name__}: {reason}). It is damaged, of another "
-            f"architecture, or not of {classes} classes."
+            f"timm could not load {rest!r} from {weights_file} ({type(e).__name__}: {reason}). It "
+            f"is damaged, of another architecture, or not of {classes} classes."
         ) from e
-    if made.num_classes != classes:
+    if network.num_classes != classes:
         raise StudyError(
-            f"checkpoint 'timm/{rest}' tells {made.num_classes} classes apart, the probed benchmark has {classes}. Take a "
-            "checkpoint of these classes, or the whole benchmark."
+            f"checkpoint 'timm/{rest}' tells {network.num_classes} classes apart, the probed "
+            f"benchmark has {classes}. Take a checkpoint of these classes, or the whole benchmark."
         )
-    return made
-
-
-def located(name: str) -> Path:
-    """The file with the weights of a checkpoint (see ``load``); nothing is downloaded. Raises ``StudyError`` when it is not here."""
-    library, _, rest = name.partition("/")
-    if library not in ("open_clip", "timm") or not rest:
-        raise StudyError(
-            f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'timm/FOLDER', "
-            "'open_clip/MODEL/PRETRAINED', 'open_clip/MODEL/FILE', 'open_clip/FOLDER'; files are safetensors."
-        )
-    return clip.place(rest) if library == "open_clip" else _located_timm(rest)
-
-
-def _located_timm(rest: str) -> Path:
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    model, _, file = rest.partition("/")
-    if Path(rest).is_dir():
-        found = Path(rest) / WEIGHTS
-        if not found.is_file() or not (Path(rest) / "config.json").is_file():
-            raise StudyError(
-                f"no timm checkpoint in {rest}: it has {WEIGHTS} and config.json, as a repository of timm on the hub."
-            )
-        return found
-    if not timm.is_model(model):
-        raise StudyError(
-            f'timm knows no model {model!r}, and there is no folder {rest!r}; python -c "import timm; '
-            f"print(timm.list_models('{model[:4]}*'))\" lists names."
-        )
-    known = None if file else timm.get_pretrained_cfg(model)
-    found = file or try_to_load_from_cache((known and known.hf_hub_id) or "none", WEIGHTS)
-    if not isinstance(found, str) or not Path(found).is_file():
-        raise StudyError(
-            f"the weights of checkpoint 'timm/{rest}' are not on this machine. Fetch them once with a network: "
-            f"python -c \"import timm; timm.create_model('{model}', pretrained=True)\"   or give safetensors: "
-            f"'timm/{model}/FILE', or 'timm/FOLDER' as on the hub."
-        )
-    return clip.safe(Path(found))
+    return network
 
 
 def checked(checkpoints: Iterable[Sequence[str]]) -> None:
-    """Raises ``StudyError`` unless every checkpoint is a family, a source and a name, of the families and sources there are."""
-    for given in checkpoints:
-        if (
-            isinstance(given, str)
-            or len(given) != 3
-            or not all(isinstance(part, str) for part in given)
-        ):
+    """Raise ``StudyError`` unless each checkpoint is a known family, a known source and a name."""
+    for entry in checkpoints:
+        if isinstance(entry, str) or len(entry) != 3 or not all(isinstance(p, str) for p in entry):
             raise StudyError(
-                f"the checkpoint {given!r} was given; valid: a family, a source and a name, such as "
-                "['supervised', 'synthetic', 'timm/resnet50/weights/clone.safetensors']."
+                f"the checkpoint {entry!r} was given; valid: a family, a source and a name, such "
+                "as ['supervised', 'synthetic', 'timm/resnet50/weights/clone.safetensors']."
             )
-        for kind, part, valid in (("family", given[0], FAMILIES), ("source", given[1], SOURCES)):
-            if part not in valid:
-                raise unknown(f"{kind} of checkpoint {given[2]!r}", part, valid)
+        family, source, name = entry
+        if family not in FAMILIES:
+            raise unknown(f"family of checkpoint {name!r}", family, FAMILIES)
+        if source not in SOURCES:
+            raise unknown(f"source of checkpoint {name!r}", source, SOURCES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import tempfile
@@ -13,7 +12,7 @@ import pandas as pd
 
 from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError
-from helpers.models import checkpoints, clip, weights
+from helpers.models import weights
 from helpers.paper import benchmarks, config, probes
 from helpers.worlds import World
 
@@ -86,16 +85,6 @@ def needs(w: World) -> list[Need]:
         _found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name)))
         for what, name, numbers in models
     ]
-    if s.language_engine == "vllm":
-        rows.append(
-            Need(
-                "vllm",
-                "01",
-                bool(importlib.util.find_spec("vllm")),
-                f"language_engine in {config.FILE}",
-                "pip install vllm, or leave language_engine out.",
-            )
-        )
     rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
     rows += [
         _found(
@@ -117,7 +106,7 @@ def needs(w: World) -> list[Need]:
     if s.index:
         rows.append(_index(s.index))
     rows.append(
-        _found("CLIP that judges", "06", s.judge, lambda: str(clip.place(s.judge)), "judge")
+        _found("CLIP that judges", "06", s.judge, lambda: str(weights.clip_file(s.judge)), "judge")
     )
     rows.append(
         _found(
@@ -146,7 +135,7 @@ def _found(what: str, numbers: str, looked: str, find: Callable[[], str], key: s
 
 
 def _checkpoint(w: World, name: str) -> str:
-    return str(checkpoints.located(config.checkpoint(w, name)))
+    return str(weights.checkpoint_file(config.checkpoint(w, name)))
 
 
 def _probe_sets(base: Path) -> Need:
@@ -168,13 +157,7 @@ def _generator(s: config.Config, name: str) -> str:
 
 
 def _clip(w: World, name: str) -> str:
-    if not Path(name).is_dir():
-        return str(clip.located(w.clip.model, w.clip.pretrained))
-    if not (Path(name) / clip.WEIGHTS).exists():
-        raise StudyError(
-            f"no CLIP in {name}: {clip.WEIGHTS} is missing. Save one there with helpers.models.clip.save, or name open_clip's tag."
-        )
-    return name
+    return str(weights.clip_file(name if Path(name).is_dir() else f"{w.clip.model}/{name}"))
 
 
 def _benchmark(w: World, task: str) -> str:

@@ -1,188 +1,107 @@
-"""Captions by LLaMA-2 7B or any other causal language model of transformers: many at once, each with its own random numbers.
-
-Three things make it fast, and none of them changes what is written, up to rounding. Texts end at their first newline [C], so
-that most need 20 tokens and few 100: a batch is written ``ROUND`` tokens at a time, and what has not ended goes on in a batch
-with its like. The example lines are the same in many prompts, so they are read once per batch. And the batch is large.
-"""
+"""Captions by LLaMA-2 7B or another causal language model, each with random numbers of its own."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu
-from helpers.errors import StudyError, unknown
 from helpers.models import sampling, weights
 from helpers.paper import config
 from helpers.worlds import CaptionSettings, World
 
-ENGINES = ("transformers", "vllm")
-ROUND = 32  # tokens written before finished texts leave the batch
-
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
-    """Continuations of ``prompts`` up to the end of their line, by the language model and the engine that paper.toml names.
+    """Continuations of ``prompts`` to the end of their line, by the language model in paper.toml.
 
-    Raises ``StudyError`` when one of them is not on this machine.
+    Raises ``StudyError`` when it is not on this machine.
     """
-    s, seeds = config.settings(), rng.integers(2**62, size=len(prompts)).tolist()
-    if s.language_engine not in ENGINES:
-        raise unknown(f"language_engine in {config.FILE}", s.language_engine, ENGINES)
-    if s.language_engine == "vllm":
-        return continued_by_vllm(s.language_model, prompts, seeds, w.captions)
-    return continued(*load(s.language_model), prompts, seeds, w.captions)
-
-
-def continued_by_vllm(
-    name: str, prompts: Sequence[str], seeds: Sequence[int], settings: CaptionSettings
-) -> list[str]:
-    """The same by vLLM, an extra: its own sampling, a seed per text, and rounding that depends on what else is in its batch."""
-    engine = vllm(name)
-    from vllm import SamplingParams
-
-    wanted = [SamplingParams(**vllm_sampling(seed, settings)) for seed in seeds]
-    return [
-        answer.outputs[0].text for answer in engine.generate(list(prompts), wanted, use_tqdm=False)
-    ]
-
-
-def vllm_sampling(seed: int, settings: CaptionSettings) -> dict:
-    """What vLLM's ``SamplingParams`` are told for one text."""
-    return {
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_new_tokens,
-        "stop": ["\n"],
-        "seed": seed,
-    }
+    seeds = rng.integers(2**62, size=len(prompts)).tolist()
+    return continued(*load(config.settings().language_model), prompts, seeds, w.captions)
 
 
 @functools.lru_cache(maxsize=1)
-def vllm(name: str):
-    """vLLM's engine with the model. Raises ``StudyError`` when one of them is missing, saying how to get it."""
-    try:
-        from vllm import LLM
-    except ImportError as e:
-        raise StudyError(
-            f'{config.FILE} asks for language_engine = "vllm", which is not installed ({e}). pip install vllm   It brings a '
-            'torch of its own: where that does not go with requirements.txt, take language_engine = "transformers".'
-        ) from e
-    return weights.load(
-        "language model",
-        name,
-        lambda folder: LLM(str(folder), load_format="safetensors", generation_config="vllm"),
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def load(name: str):
-    """Model and tokenizer on the device, bfloat16 on a GPU. Raises ``StudyError`` when they are missing or damaged."""
+def load(name: str) -> tuple[Any, Any]:
+    """Model and tokenizer on the device, bfloat16 on a GPU; ``StudyError`` as ``weights.load``."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    tokenizer = weights.load("language model", name, AutoTokenizer.from_pretrained)
-    model = weights.load(
-        "language model",
-        name,
-        lambda folder: AutoModelForCausalLM.from_pretrained(
+    def open_model(folder):
+        return AutoModelForCausalLM.from_pretrained(
             folder, dtype=gpu.precision(), use_safetensors=True
-        ),
-    )
-    model.generation_config = (
-        GenerationConfig()
-    )  # the one it comes with may hold sampling settings of its own
+        )
+
+    tokenizer = weights.load("language model", name, AutoTokenizer.from_pretrained)
+    model = weights.load("language model", name, open_model)
+    model.generation_config = GenerationConfig()  # its own may hold other sampling settings
     return model.to(gpu.device()).eval(), tokenizer
 
 
 def continued(
-    model, tokenizer, prompts: Sequence[str], seeds: Sequence[int], settings: CaptionSettings
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: CaptionSettings,
 ) -> list[str]:
-    """What the model writes after each prompt, through the first newline: a function of prompt and seed, up to rounding."""
-    ends, written = line_ends(tokenizer), [[] for _ in prompts]
-    parts = [_split(ids, ends) for ids in tokenizer(list(prompts))["input_ids"]] if prompts else []
-    uniform = [np.random.default_rng(seed).random(settings.max_new_tokens) for seed in seeds]
-    open_ = sorted(range(len(prompts)), key=lambda i: (parts[i], i))
-    for done in range(0, settings.max_new_tokens, ROUND):
-        steps = min(ROUND, settings.max_new_tokens - done)
+    """What the model writes after each prompt, through the first newline or the end of text.
 
-        def go_on(rows, done=done, steps=steps):
-            numbers = np.stack([uniform[i][done : done + steps] for i in rows])
-            return _generate(
-                model,
-                [parts[i][0] for i in rows],
-                [parts[i][1] + written[i] for i in rows],
-                numbers,
-                ends,
-                settings,
-            )
+    A text is a function of prompt and seed, up to rounding.
+    """
+    if not prompts:
+        return []
+    ends = line_ends(tokenizer)
+    tokens = tokenizer(list(prompts))["input_ids"]
+    written: list[list[int]] = [[] for _ in prompts]
 
-        for rows, new in gpu.fitting_batches(go_on, open_, settings.batch, "captions"):
-            for i, tokens in zip(rows, new, strict=True):
-                last = next((k for k, token in enumerate(tokens) if token in ends), len(tokens) - 1)
-                written[i] = written[i] + tokens[: last + 1]
-        open_ = [i for i in open_ if written[i][-1] not in ends]
+    def generate(rows: Sequence[int]) -> list[list[int]]:
+        return _generate(model, [tokens[i] for i in rows], [seeds[i] for i in rows], ends, settings)
+
+    by_length = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
+    for rows, new in gpu.fitting_batches(generate, by_length, settings.batch, "captions"):
+        for i, line in zip(rows, new, strict=True):
+            last = next((k for k, token in enumerate(line) if token in ends), len(line) - 1)
+            written[i] = line[: last + 1]
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
 @functools.lru_cache(maxsize=4)
-def line_ends(tokenizer) -> frozenset[int]:
-    """The tokens after which a line is over: all that hold a newline, and the end of text."""
+def line_ends(tokenizer: Any) -> frozenset[int]:
+    """The tokens after which a line is over: all that hold a newline [C], and the end of text."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     return frozenset(i for i, text in enumerate(texts) if "\n" in text) | {tokenizer.eos_token_id}
 
 
-def _split(ids: list[int], ends: frozenset[int]) -> tuple[list[int], list[int]]:
-    """The whole lines of a prompt, or its first token, and the open line that follows."""
-    cut = max((k + 1 for k, token in enumerate(ids[:-1]) if token in ends), default=1)
-    return ids[:cut], ids[cut:]
-
-
 def _generate(
-    model,
-    shown: list[list[int]],
-    opened: list[list[int]],
-    uniform: np.ndarray,
+    model: Any,
+    prompts: list[list[int]],
+    seeds: list[int],
     ends: frozenset[int],
     settings: CaptionSettings,
 ) -> list[list[int]]:
-    """``uniform.shape[1]`` tokens after ``shown`` + ``opened``, fewer when all rows are over; ``shown`` is read once per value."""
+    """The tokens after each of ``prompts``; those behind the first of ``ends`` mean nothing."""
     import torch
-    from transformers import LogitsProcessorList
 
-    places = {tuple(ids): k for k, ids in enumerate(dict.fromkeys(map(tuple, shown)))}
-    which = torch.tensor([places[tuple(ids)] for ids in shown], device=model.device)
-    first, first_mask = _left_padded(list(places), model.device)
-    ids, mask = _left_padded(opened, model.device)
+    # Pad on the left, so that every row goes on in the same column.
+    length = max(map(len, prompts))
+    padding = [length - len(ids) for ids in prompts]
+    ids = [[0] * n + ids for n, ids in zip(padding, prompts, strict=True)]
+    mask = [[0] * n + [1] * (length - n) for n in padding]
+
+    # One stream of random numbers per row, so that a caption does not depend on its neighbours.
+    steps = settings.max_new_tokens
+    uniform = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
+    sampler = sampling.nucleus(torch.from_numpy(uniform).to(model.device), length, settings)
     with torch.inference_mode():
-        cache = model.base_model(
-            input_ids=first,
-            attention_mask=first_mask,
-            position_ids=(first_mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-        ).past_key_values
-        cache.batch_select_indices(which)
-        ids, mask = torch.cat([first[which], ids], 1), torch.cat([first_mask[which], mask], 1)
-        sampler = sampling.nucleus(
-            torch.from_numpy(uniform).to(model.device), ids.shape[1], settings
-        )
         out = model.generate(
-            ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            max_new_tokens=uniform.shape[1],
+            torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=steps,
             do_sample=False,
             eos_token_id=sorted(ends),
             pad_token_id=min(ends),
-            logits_processor=LogitsProcessorList([sampler]),
+            logits_processor=[sampler],
         )
-    return out[:, ids.shape[1] :].tolist()
-
-
-def _left_padded(rows: Sequence[Sequence[int]], device):
-    import torch
-
-    length = max(map(len, rows))
-    ids = torch.tensor([[0] * (length - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask
+    return out[:, length:].tolist()

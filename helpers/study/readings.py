@@ -194,4 +194,6 @@ def similarity(scores: pd.DataFrame, keep: str, share: float) -> str:
 def last_three_sizes(w: World, results: pd.DataFrame, arm: str) -> pd.Series:
     """Notebook 06: exponents of an arm on its three largest sizes alone: evaluation set -> k."""
     runs = results[results["arm"] == arm]
-    return exponents.fit(w, runs, runs["n"].unique()[-3], runs["n"].max()).set_index("eval_set")["k"]
+    return exponents.fit(w, runs, runs["n"].unique()[-3], runs["n"].max()).set_index("eval_set")[
+        "k"
+    ]

@@ -1,15 +1,15 @@
-"""Captions per second of the paper world's language model, against one prompt at a time and against [C]'s batches of 64.
+"""Captions per second of the paper world's language model, against one prompt at a time and against
+[C]'s batches of 64.
 
-The model has LLaMA-2 7B's shape (on a CPU: a tiny one) and random weights, which never end a line. So the newline is given a
-chance of 1 in 20 per token, before top-p: captions then have about 18 tokens, and seldom more than 100.
+The model has LLaMA-2 7B's shape (on a CPU: a tiny one) and random weights, which never end a line.
+So the newline is given a chance of 1 in 20 per token, before top-p: captions then have about 18
+tokens, and seldom more than 100.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
-from unittest import mock
 
 import pandas as pd
 
@@ -58,7 +58,9 @@ def models():
 
 
 def prompts(n: int) -> list[str]:
-    """A part of the few-shot prompts that the study asks for one class, in the order in which it takes them."""
+    """A part of the few-shot prompts that the study asks for one class, in the order in which it
+    takes them.
+    """
     bench = Benchmark(
         "aircraft",
         ("A320",),
@@ -72,7 +74,9 @@ def prompts(n: int) -> list[str]:
         None,
     )
     w = worlds.get("paper")
-    return sorted(prompt_row(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3)))[:n]
+    return sorted(
+        prompt_row(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3))
+    )[:n]
 
 
 def main(rows: int | None, rounds: int) -> None:
@@ -106,12 +110,8 @@ def main(rows: int | None, rounds: int) -> None:
             )
         return texts
 
-    def unshared(ids, ends):
-        return ids[:1], ids[1:]
-
-    def study(n: int, **without):
-        with mock.patch.multiple(language, **without) if without else contextlib.nullcontext():
-            return language.continued(model, tokenizer, asked[:n], range(n), settings)
+    def study(n: int):
+        return language.continued(model, tokenizer, asked[:n], range(n), settings)
 
     compare(
         "caption",
@@ -122,12 +122,6 @@ def main(rows: int | None, rounds: int) -> None:
             "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
             "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
             f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
-            "the study's, example lines read every time": Method(
-                lambda n: study(n, _split=unshared), n, settings.batch
-            ),
-            "the study's, batches that wait for all": Method(
-                lambda n: study(n, ROUND=S.max_new_tokens), n, settings.batch
-            ),
         },
         rounds,
         "captions",

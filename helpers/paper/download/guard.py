@@ -1,8 +1,9 @@
-"""HTTP connections to public addresses only, with one deadline: what helpers/paper/download/polite.py puts into urllib.
+"""HTTP connections to public addresses only, with one deadline: what polite.py puts into urllib.
 
-A list of image addresses is written by strangers, and so is every redirect. A connection resolves its host once, refuses it
-when any of its addresses is not public, and connects to the very address that was checked, so that a second DNS answer
-cannot differ. http.client's timeout starts anew with every packet; the deadline here does not.
+A list of image addresses is written by strangers, and so is every redirect. A connection resolves
+its host once, refuses it when any of its addresses is not public, and connects to the very address
+that was checked, so that a second DNS answer cannot differ. http.client's timeout starts anew with
+every packet; the deadline here does not.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import ipaddress
 import socket
 import time
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that wrap an IPv4 address
 NOT_PUBLIC = "refused: address not public"
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an outcome, not always an error
     """Why an address gave no image; the message is the outcome that is recorded."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; IPv6 that wraps an IPv4 address is judged by what it wraps."""
+    """Whether an IP address is one of the public internet; one that wraps another counts as it."""
     ip = ipaddress.ip_address(address.split("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
     if ip.version == 6 and ip in NAT64:
@@ -32,30 +33,34 @@ def is_public(address: str) -> bool:
 
 
 class Guarded:
-    """Mixin for http.client's connections: checked addresses only, and one deadline from the first byte to the last."""
+    """Mixin for http.client's connections: checked addresses, one deadline from first to last byte.
 
-    def __init__(self, host, *, allow_private: tuple[str, ...], **settings):
+    ``allow_private`` lists addresses that are let through although they are not public.
+    """
+
+    def __init__(self, host: str, *, allow_private: tuple[str, ...], **settings):
         super().__init__(host, **settings)
-        self.allow_private, self.until = allow_private, time.monotonic() + self.timeout
-        self._create_connection = (
-            self._connect
-        )  # http.client's own seam; TLS is put on top of what it returns
+        self.allow_private = allow_private
+        self.until = time.monotonic() + self.timeout
+        # http.client's own seam; TLS is put on top of the socket that it returns.
+        self._create_connection = self._connect
         self.response_class = functools.partial(_Response, until=self.until)
 
     def _connect(self, address, timeout, source) -> socket.socket:
+        # All addresses of the name have to be public, and one of these very addresses is taken.
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         for *_, place in found:
             if place[0] not in self.allow_private and not is_public(place[0]):
                 raise Refusal(NOT_PUBLIC)
         problem = OSError("no address")
         for family, kind, protocol, _, place in found:
-            made = socket.socket(family, kind, protocol)
+            connection = socket.socket(family, kind, protocol)
             try:
-                made.settimeout(max(self.until - time.monotonic(), 0.01))
-                made.connect(place)
-                return made
+                connection.settimeout(max(self.until - time.monotonic(), 0.01))
+                connection.connect(place)
+                return connection
             except OSError as e:
-                made.close()
+                connection.close()
                 problem = e
         raise problem
 
@@ -69,6 +74,8 @@ class Https(Guarded, http.client.HTTPSConnection):
 
 
 class _Response(http.client.HTTPResponse):
+    """An answer whose header and body are read through ``_Timed``."""
+
     def __init__(self, sock, *args, until: float, **settings):
         super().__init__(sock, *args, **settings)
         self.fp = io.BufferedReader(_Timed(sock, self.fp, until))
@@ -78,7 +85,9 @@ class _Timed(io.RawIOBase):
     """A stream that ends with ``TimeoutError`` at a set time, however often something arrives."""
 
     def __init__(self, sock, stream, until: float):
-        self.sock, self.stream, self.until = sock, stream, until
+        self.sock = sock
+        self.stream = stream
+        self.until = until
 
     def readable(self) -> bool:
         return True

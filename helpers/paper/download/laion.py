@@ -1,8 +1,9 @@
-"""From retrieved rows to images on this machine: img2dataset behind polite.py, and an account of what did not come.
+"""From retrieved rows to images: img2dataset behind polite.py, and what did not come.
 
-Web pools rot and their pictures belong to somebody. So every row ends with an outcome (downloaded, refused: why, failed:
-why), refusals are never retried, and what is lost is reported per class, where it changes the comparison. [C] downloads
-with img2dataset too: 256 pixels, padded to a square, JPEG, rows tagged exactly NSFW left out.
+Web pools rot and their pictures belong to somebody. So every row ends with an outcome (downloaded,
+refused: why, failed: why), refusals are never retried, and what is lost is reported per class,
+where it changes the comparison. [C] downloads with img2dataset too: 256 pixels, padded to a square,
+JPEG, rows tagged exactly NSFW left out.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from helpers.engine import store, workers
 from helpers.errors import StudyError
 from helpers.paper.download import shards
 from helpers.paper.download.polite import AGENT, NOT_AN_IMAGE, NOT_HTTP, Limits
-from helpers.paper.download.shards import RESERVED
 
 COLUMNS = ("SAMPLE_ID", "url", "TEXT", "class")
-DOWNLOADED, TAGGED = "downloaded", "refused: tagged NSFW"
-FETCHED, KEPT = 200_000, 25_000  # bytes per image, roughly: as the web sends it, and at 256 pixels
+RESERVED = (  # columns that img2dataset fills in
+    *("key", "caption", "status", "error_message", "exif", "md5", "sha256", "sha512"),
+    *("width", "height", "original_width", "original_height"),
+)
+DOWNLOADED = "downloaded"
+TAGGED = "refused: tagged NSFW"
+FETCHED = 200_000  # bytes per image, roughly, as the web sends it
+KEPT = 25_000  # bytes per image, roughly, at 256 pixels
 
 
 def download(
@@ -39,61 +45,57 @@ def download(
     threads: int = 32,
     allow_private: tuple[str, ...] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Download the images of retrieved ``rows`` into ``folder`` as img2dataset's webdataset shards, for ``open_pool``.
+    """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
-    ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an address named by several rows is
-    fetched once. Says in one line what it is going to do, then leaves ``00000.tar`` + ``00000.parquet`` +
-    ``00000_stats.json`` per ``shard_rows`` addresses, and in ``report/`` what became of them. A killed download goes on at
-    its first unfinished shard; finished shards keep their bytes, which do not depend on threads or processes.
+    ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an
+    address named by several rows is fetched once. Says in one line what it is going to do, then
+    leaves ``00000.tar`` + ``00000.parquet`` + ``00000_stats.json`` per ``shard_rows`` addresses,
+    and in ``report/`` what became of them. A killed download goes on at its first unfinished shard;
+    finished shards keep their bytes, which do not depend on threads or processes.
 
-    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and ``loss`` per class. Raises ``StudyError`` on no rows, a
-    missing column, a folder that is not writable, in use or holds another download, a killed process, and without img2dataset.
-    ``allow_private`` lists addresses let through although not public: for the tests' own server and nothing else.
+    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and ``loss`` per class. Raises
+    ``StudyError`` on no rows, a missing column, a folder that is not writable, in use or holds
+    another download, a killed process, and without img2dataset. ``allow_private`` lists addresses
+    let through although not public: for the tests' own server and nothing else.
     """
-    limits, folder = limits or Limits(), Path(folder)
+    limits = limits or Limits()
+    folder = Path(folder)
     rows = checked(rows)
     wanted = plan(rows)
     extra = [c for c in wanted if c not in ("url", "TEXT")]
     with _alone(folder):
         _claim(folder, wanted, shard_rows)
         done = {int(f.name.split("_")[0]) for f in folder.glob("*_stats.json")}
-        print(
-            announcement(
-                rows, wanted, folder, limits, len(done), math.ceil(len(wanted) / shard_rows)
-            )
-        )
+        parts = math.ceil(len(wanted) / shard_rows)
+        print(announcement(rows, wanted, folder, limits, len(done), parts))
         store.check_disk(folder, KEPT * max(len(wanted) - len(done) * shard_rows, 0))
         work = shards.Downloader(folder, extra, shard_rows, threads, limits, allow_private)
         with store.writing(folder), _scratch(folder) as scratch:
             table = store.write(scratch / "rows.parquet", wanted)
             with contextlib.redirect_stdout(io.StringIO()):
                 jobs = shards.jobs(table, extra, shard_rows, done, scratch)
-            for _ in store.progress(
-                workers.starmap(work, [(job,) for job in jobs], uses_gpu=False),
-                "shards downloaded",
-                len(jobs),
-            ):
+            finished = workers.starmap(work, [(job,) for job in jobs], uses_gpu=False)
+            for _ in store.progress(finished, "shards downloaded", len(jobs)):
                 pass
         return _report(rows, folder)
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with LAION's spellings of ``url`` and ``TEXT`` evened out. Raises ``StudyError`` when something is missing."""
-    spelt = {
-        given: name for given, name in (("URL", "url"), ("caption", "TEXT")) if name not in rows
-    }
-    rows = rows.rename(columns=spelt).drop(
-        columns=["key", "outcome"], errors="ignore"
-    )  # of an earlier download
+    """The rows with LAION's spellings of columns evened out; ``StudyError`` on a missing column."""
+    spellings = {"URL": "url", "caption": "TEXT"}
+    rows = rows.rename(columns={old: new for old, new in spellings.items() if new not in rows})
+    rows = rows.drop(columns=["key", "outcome"], errors="ignore")  # of an earlier download
     missing = [c for c in COLUMNS if c not in rows]
     if missing:
         raise StudyError(
-            f"the rows to download have no column {', '.join(missing)}; they have {', '.join(map(str, rows))}. Give the "
-            f"table of retrieved rows with {', '.join(COLUMNS)}."
+            f"the rows to download have no column {', '.join(missing)}; they have "
+            f"{', '.join(map(str, rows))}. Give the table of retrieved rows with "
+            f"{', '.join(COLUMNS)}."
         )
     if not len(rows):
         raise StudyError(
-            "there are no rows to download. Loosen the retrieval rule, or look whether the pool's captions name the classes."
+            "there are no rows to download. Loosen the retrieval rule, or look whether the pool's "
+            "captions name the classes."
         )
     return rows.assign(
         url=rows["url"].fillna("").astype(str), TEXT=rows["TEXT"].fillna("").astype(str)
@@ -101,33 +103,33 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
-    """What is asked for: one row per address, in the order of ``rows``, without those tagged exactly NSFW ([C]; UNSURE stays).
+    """What is asked for: a row per address, in order, but none tagged NSFW ([C]; UNSURE stays).
 
-    A pool knows no classes, so ``class`` and ``label`` are left out; ``NSFW`` is filled in where nothing was said.
+    A pool knows no classes, so ``class`` and ``label`` are left out; ``NSFW`` is filled in where
+    nothing was said.
     """
-
     rows = rows.assign(NSFW=rows["NSFW"].fillna("UNTAGGED") if "NSFW" in rows else "UNTAGGED")
-    kept = [
-        c for c in rows if c not in ("class", "label", "row") and (c == "url" or c not in RESERVED)
-    ]
+    kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
     wanted = rows.loc[rows["NSFW"] != "NSFW", kept].drop_duplicates("url", ignore_index=True)
     if not len(wanted):
         raise StudyError(
-            f"all {len(rows)} rows are tagged NSFW, so there is nothing to download. Look at the pool's NSFW column."
+            f"all {len(rows)} rows are tagged NSFW, so there is nothing to download. Look at the "
+            "pool's NSFW column."
         )
     return wanted
 
 
 def announcement(
-    rows: pd.DataFrame, wanted: pd.DataFrame, folder: Path, limits: Limits, done: int, shards: int
+    rows: pd.DataFrame, wanted: pd.DataFrame, folder: Path, limits: Limits, done: int, parts: int
 ) -> str:
-    """One line that says what a download costs before it starts; the time is that of the host asked most often."""
+    """One line on what a download costs; the time is that of the host that is asked most often."""
     hosts = wanted["url"].str.extract(r"^\w+://([^/]+)")[0].value_counts()
     minutes = (hosts.max() if len(hosts) else 0) / limits.per_host / 60
     return (
-        f"download: {len(rows):,} rows name {len(wanted):,} images on {len(hosts):,} hosts; about {FETCHED * len(wanted) / 1e9:.2g} "
-        f"GB to fetch and {KEPT * len(wanted) / 1e9:.2g} GB to keep in {folder}, at least {minutes:.0f} minutes at "
-        f"{limits.per_host:g} images/s per host; {done} of {shards} shards are there"
+        f"download: {len(rows):,} rows name {len(wanted):,} images on {len(hosts):,} hosts; about "
+        f"{FETCHED * len(wanted) / 1e9:.2g} GB to fetch and {KEPT * len(wanted) / 1e9:.2g} GB to "
+        f"keep in {folder}, at least {minutes:.0f} minutes at {limits.per_host:g} images/s per "
+        f"host; {done} of {parts} shards are there"
     )
 
 
@@ -144,35 +146,24 @@ def outcome(status: str | None, message: str | None) -> str:
 
 
 def loss(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per class: ``wanted`` and ``downloaded`` rows, share ``lost`` (0..1), and the most frequent ``reason``."""
-    made = []
+    """Per class: ``wanted`` and ``downloaded`` rows, share ``lost`` (0..1), and the most frequent
+    ``reason``.
+    """
+    losses = []
     for name, outcomes in rows.groupby("class", sort=True)["outcome"]:
-        reasons = (
-            outcomes[outcomes != DOWNLOADED]
-            .value_counts()
-            .sort_index()
-            .sort_values(ascending=False, kind="stable")
-        )
-        made.append(
-            (
-                name,
-                len(outcomes),
-                len(outcomes) - int(reasons.sum()),
-                float(reasons.sum() / len(outcomes)),
-                reasons.index[0] if len(reasons) else "",
-            )
-        )
-    return pd.DataFrame(made, columns=["class", "wanted", "downloaded", "lost", "reason"])
+        lost = outcomes[outcomes != DOWNLOADED]
+        reasons = lost.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        reason = reasons.index[0] if len(reasons) else ""
+        wanted = len(outcomes)
+        losses.append((name, wanted, wanted - len(lost), len(lost) / wanted, reason))
+    return pd.DataFrame(losses, columns=["class", "wanted", "downloaded", "lost", "reason"])
 
 
 def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    parts = pd.concat(
-        [store.read_table(f) for f in sorted((folder / "report").glob("[0-9]*.parquet"))],
-        ignore_index=True,
-    )
-    parts["outcome"] = [
-        outcome(s, m) for s, m in zip(parts["status"], parts["error_message"], strict=True)
-    ]
+    """Write down, and return, what became of every row, and the loss per class."""
+    files = sorted((folder / "report").glob("[0-9]*.parquet"))
+    parts = pd.concat([store.read_table(f) for f in files], ignore_index=True)
+    parts["outcome"] = list(map(outcome, parts["status"], parts["error_message"]))
     rows = rows.merge(parts[["url", "key", "outcome"]], on="url", how="left")
     rows["outcome"] = rows["outcome"].fillna("failed: unknown")
     if "NSFW" in rows:
@@ -185,20 +176,22 @@ def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFram
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. A killed process leaves none behind."""
+    """Hold the folder's lock, which goes with the process when it is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
     except OSError as e:
         raise StudyError(
-            f"cannot write to {folder}: {e.strerror}. Give a folder that can be created and written to."
+            f"cannot write to {folder}: {e.strerror}. Give a folder that can be created and "
+            "written to."
         ) from e
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise StudyError(
-                f"another process downloads into {folder}. Wait until it is done, or give another folder."
+                f"another process downloads into {folder}. Wait until it is done, or give another "
+                "folder."
             ) from e
         yield
     finally:
@@ -207,6 +200,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder ``_tmp`` for a while."""
     shutil.rmtree(folder / "_tmp", ignore_errors=True)  # of a download that was killed
     for half_written in folder.rglob("*.tmp"):
         half_written.unlink()
@@ -226,8 +220,9 @@ def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:
         found = json.loads(file.read_text())
         if found != mine:
             raise StudyError(
-                f"{folder} holds another download: {found['addresses']:,} addresses in shards of {found['shard_rows']:,}, now "
-                f"{len(wanted):,} in shards of {shard_rows:,} are wanted. Give another folder, or delete that one."
+                f"{folder} holds another download: {found['addresses']:,} addresses in shards of "
+                f"{found['shard_rows']:,}, now {len(wanted):,} in shards of {shard_rows:,} are "
+                "wanted. Give another folder, or delete that one."
             )
         return
     if any(folder.glob("*.tar")) or any(folder.glob("*.parquet")):

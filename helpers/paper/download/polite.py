@@ -1,14 +1,14 @@
-"""A urllib opener for a list of addresses that strangers wrote: public hosts only, bounded, and asked politely.
+"""A urllib opener for addresses that strangers wrote: public hosts, bounded, asked politely.
 
-img2dataset fetches with ``urllib.request.urlopen``, without a limit on address, size or rate. urllib has a place for such
-rules, ``install_opener``, so they sit here and img2dataset stays as it is. What the rules hold for:
+img2dataset fetches with ``urllib.request.urlopen``, without a limit on address, size or rate.
+urllib has a place for rules, ``install_opener``, so img2dataset stays as it is. The rules hold for:
 
-- *address*: http and https only; every address of a host must be public, the connection goes to the very address that was
-  checked (a second DNS answer cannot differ), and a redirect is checked like a first request. No proxy is used: it would
-  look names up itself.
-- *size*: a time limit on the whole answer, also one that drips; a byte limit; pixels counted in the header, before decoding.
-- *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our name and img2dataset's.
-- *rate*: requests per second and host over all threads and processes, slower where robots.txt asks for it.
+- *address*: http and https only, to public hosts (guard.py); a redirect is checked like a first
+  request. No proxy is used: it would look names up itself.
+- *size*: a limit on the time of the whole answer and on its bytes; pixels counted in its header.
+- *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our
+  name and img2dataset's.
+- *rate*: requests per second and host over all processes, slower where robots.txt asks for it.
 """
 
 from __future__ import annotations
@@ -32,53 +32,44 @@ from urllib.robotparser import RobotFileParser
 from helpers.engine.randomness import entropy
 from helpers.paper.download.guard import Http, Https, Refusal
 
-NAMES = (
-    "retrieve-or-generate",
-    "img2dataset",
-)  # what a site may call us; img2dataset's name is the one that sites know
+NAMES = ("retrieve-or-generate", "img2dataset")  # what a site may call us; many know the second
 AGENT = f"{NAMES[0]}/1.0 (research on retrieved training images; {NAMES[1]})"
-OPT_OUT = {
-    "noai",
-    "noimageai",
-    "noindex",
-    "noimageindex",
-    "none",
-}  # img2dataset's, and "none", which implies "noindex"
-VALUED = (
-    "max-image-preview",
-    "max-snippet",
-    "max-video-preview",
-    "unavailable_after",
-)  # directives with a colon
+# img2dataset's words, and "none", which implies "noindex"; then directives that have a colon.
+OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+VALUED = ("max-image-preview", "max-snippet", "max-video-preview", "unavailable_after")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ROBOTS_BYTES = 512_000  # RFC 9309: at least 500 KiB have to be read
 LONGEST_DELAY = 30.0  # seconds; a site whose robots.txt asks for more is left alone
-NOT_HTTP, MALFORMED = "refused: not http(s)", "refused: malformed address"
-OPTED_OUT, ROBOTS = "refused: opt-out header", "refused: robots.txt"
-TOO_LARGE, TOO_MANY_PIXELS = "refused: too many bytes", "refused: too many pixels"
-NOT_AN_IMAGE, TIMEOUT = "failed: not an image", "failed: timeout"
+NOT_HTTP = "refused: not http(s)"
+MALFORMED = "refused: malformed address"
+OPTED_OUT = "refused: opt-out header"
+ROBOTS = "refused: robots.txt"
+TOO_LARGE = "refused: too many bytes"
+TOO_MANY_PIXELS = "refused: too many pixels"
+NOT_AN_IMAGE = "failed: not an image"
+TIMEOUT = "failed: timeout"
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one image may cost, and how often a host is asked."""
 
-    seconds: float = 10.0  # of a whole answer [L: img2dataset's default, there between two packets]
+    seconds: float = 10.0  # of a whole answer; img2dataset's default, there between two packets
     bytes: int = 20_000_000
     pixels: int = 50_000_000
     per_host: float = 5.0  # requests per second, over all processes
 
 
 class Pace:
-    """Turns at a host, ``interval`` seconds apart, shared by all threads and processes through a locked file per host."""
+    """Turns at a host, shared by all threads and processes through a locked file per host."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def wait(self, host: str, interval: float) -> None:
-        """Sleep until it is this caller's turn."""
+        """Sleep until it is this caller's turn; the next comes ``interval`` seconds later."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{entropy(host):016x}", "a+") as f:
+        with (self.folder / f"{entropy(host):016x}").open("a+") as f:
             fcntl.flock(f, fcntl.LOCK_EX)
             f.seek(0)
             now = time.monotonic()
@@ -95,11 +86,11 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
         super().__init__()
-        self.limits, self.pace, self.most = limits, pace, ROBOTS_BYTES
-        self.allow_private, self.tls = (
-            allow_private,
-            ssl.create_default_context(),
-        )  # read from disk once, not per request
+        self.limits = limits
+        self.pace = pace
+        self.most = ROBOTS_BYTES
+        self.allow_private = allow_private
+        self.tls = ssl.create_default_context()  # read from disk once, not per request
 
     def http_open(self, request):
         return self.do_open(Http, request, allow_private=self.allow_private)
@@ -117,21 +108,24 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         if 300 <= response.status < 400 and location:
             _check_scheme(urljoin(request.full_url, location))
         body = self.body(response) if 200 <= response.status < 300 else b""
-        made = urllib.response.addinfourl(
+        answer = urllib.response.addinfourl(
             io.BytesIO(body), response.headers, response.url, response.status
         )
-        made.msg = response.msg
+        answer.msg = response.msg
         response.close()
-        return made
+        return answer
 
-    https_request, https_response = http_request, http_response
+    https_request = http_request
+    https_response = http_response
 
     def interval(self, request) -> float:
-        """Seconds that the host is left alone after this request; raises ``Refusal`` where it must not be made."""
+        """Seconds that the host is left alone after this request; may raise ``Refusal``."""
         return 1 / self.limits.per_host
 
     def body(self, response) -> bytes:
-        parts, size = [], 0
+        """The whole body. Raises ``Refusal`` when it is too large, or an error when cut short."""
+        parts = []
+        size = 0
         if (response.length or 0) > self.most:
             raise Refusal(TOO_LARGE)
         while part := response.read(1 << 16):
@@ -145,12 +139,15 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 
 class _Images(_Polite):
-    """The same for images: robots.txt is asked first, opt-out headers are obeyed, the header of the image is checked."""
+    """The same for images: obeys robots.txt and opt-out headers, and checks the image's header."""
 
     def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
         super().__init__(limits, pace, allow_private)
-        self.most, self.pages = limits.bytes, Opener(_Polite(limits, pace, allow_private))
-        self.mutex, self.locks, self.known = threading.Lock(), {}, {}
+        self.most = limits.bytes
+        self.pages = Opener(_Polite(limits, pace, allow_private))  # for robots.txt
+        self.mutex = threading.Lock()  # of ``locks``, of which each host has one
+        self.locks: dict[str, threading.Lock] = {}
+        self.known: dict[str, RobotFileParser | str] = {}
 
     def interval(self, request) -> float:
         rules = self.rules(f"{request.type}://{request.host}")
@@ -162,6 +159,7 @@ class _Images(_Polite):
         return max(asked, super().interval(request))
 
     def rules(self, origin: str) -> RobotFileParser:
+        """The robots.txt of a host, asked for once. Raises ``Refusal`` where it cannot be known."""
         with self.mutex:
             lock = self.locks.setdefault(origin, threading.Lock())
         with lock:
@@ -172,7 +170,7 @@ class _Images(_Polite):
         return self.known[origin]
 
     def ask(self, origin: str) -> RobotFileParser | str:
-        """The rules of a host, or the outcome of all its images where there is no telling (RFC 9309: 4xx allows all)."""
+        """The rules of a host, or the outcome of all its images (RFC 9309: on 4xx all is free)."""
         parser = RobotFileParser()
         try:
             with self.pages.open(f"{origin}/robots.txt", timeout=self.limits.seconds) as page:
@@ -201,20 +199,22 @@ class _Images(_Polite):
 def opted_out(values: list[str]) -> bool:
     """Whether X-Robots-Tag headers forbid the use of an image, to everybody or to one of our names.
 
-    img2dataset's own reading takes all before a colon for a robot's name and so misses "noai, max-image-preview:large".
+    img2dataset's own reading takes all before a colon for a robot's name and so misses "noai,
+    max-image-preview:large".
     """
     for value in values:
         robot, colon, rest = (part.strip().lower() for part in value.partition(":"))
         named = colon and "," not in robot and robot not in VALUED
-        if (not named or robot in NAMES) and OPT_OUT & {
-            part.strip() for part in (rest if named else value.lower()).split(",")
-        }:
+        directives = (rest if named else value.lower()).split(",")
+        if (not named or robot in NAMES) and OPT_OUT & {part.strip() for part in directives}:
             return True
     return False
 
 
 def check_image(body: bytes, pixels: int) -> None:
-    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels; nothing is decoded."""
+    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels; nothing is
+    decoded.
+    """
     from PIL import Image
 
     try:
@@ -229,7 +229,7 @@ def check_image(body: bytes, pixels: int) -> None:
 
 
 class Opener(urllib.request.OpenerDirector):
-    """urllib's opener with nothing in it but http(s); whatever goes wrong leaves it as ``Refusal`` with one short reason."""
+    """urllib's opener for http(s) and nothing else; what goes wrong leaves it as ``Refusal``."""
 
     def __init__(self, handler: urllib.request.BaseHandler):
         super().__init__()
@@ -242,7 +242,7 @@ class Opener(urllib.request.OpenerDirector):
             self.add_handler(part)
 
     def open(self, fullurl, data=None, timeout=10.0):
-        """The answer to a ``Request`` or address, its body already read; redirects come through here again."""
+        """The answer to a ``Request`` or address, its body already read; so are redirects'."""
         try:
             request = urllib.request.Request(fullurl) if isinstance(fullurl, str) else fullurl
             _check_scheme(request.full_url)
@@ -259,6 +259,7 @@ def _check_scheme(url: str) -> None:
 
 
 def _reason(problem: Exception | str) -> str:
+    """What went wrong, as one of the few outcomes that are recorded."""
     if isinstance(problem, TimeoutError):
         return TIMEOUT
     if isinstance(problem, socket.gaierror):
@@ -267,14 +268,14 @@ def _reason(problem: Exception | str) -> str:
         return "failed: TLS"
     if isinstance(problem, (str, ValueError, http.client.InvalidURL)):
         return MALFORMED
-    return (
-        "failed: cut short"
-        if isinstance(problem, http.client.IncompleteRead)
-        else "failed: no connection"
-    )
+    if isinstance(problem, http.client.IncompleteRead):
+        return "failed: cut short"
+    return "failed: no connection"
 
 
 @functools.cache  # one per process, so that robots.txt is read once per host and process
 def opener(limits: Limits, pace_folder: Path, allow_private: tuple[str, ...]) -> Opener:
-    """The opener for images. ``allow_private`` lists addresses let through although not public; for tests only."""
+    """The opener for images. ``allow_private`` lists addresses let through although not public; for
+    tests only.
+    """
     return Opener(_Images(limits, Pace(pace_folder), allow_private))

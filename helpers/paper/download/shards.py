@@ -1,7 +1,8 @@
-"""img2dataset's downloader and writer, each with one thing changed. Imported where a download starts: it takes seconds.
+"""img2dataset's downloader and writer, each with one thing changed. The import takes seconds.
 
-img2dataset reads the table, runs the threads, resizes, encodes and formats the shards. Its ``download`` is not called, only
-its parts: that function takes over the interrupt key, starts its own processes and never notices when one is killed.
+img2dataset reads the table, runs the threads, resizes, encodes and formats the shards. Its
+``download`` is not called, only its parts: that function takes over the interrupt key, starts its
+own processes and never notices when one is killed.
 """
 
 from __future__ import annotations
@@ -10,52 +11,40 @@ import os
 import urllib.request
 from pathlib import Path
 
-from img2dataset import downloader, writer
-from img2dataset.reader import Reader
-from img2dataset.resizer import Resizer
-
 from helpers.engine import store
+from helpers.errors import StudyError
 from helpers.paper.download import polite
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # or img2dataset's import asks the network for news
+try:
+    from img2dataset import downloader, writer
+    from img2dataset.reader import Reader
+    from img2dataset.resizer import Resizer
+except ImportError as e:
+    raise StudyError(
+        f"downloads need img2dataset, which cannot be imported ({e}). Install it with: "
+        "pip install -r requirements.txt"
+    ) from e
 
-
-SIDE, QUALITY = 256, 95  # pixels, padded to a square; JPEG [C]
-DIGITS = 5
-POOL_NAMES = {
-    "caption": "TEXT",
-    "url": "URL",
-}  # what img2dataset calls LAION's columns, and what a pool calls them
-RESERVED = (
-    "key",
-    "caption",
-    "url",
-    "width",
-    "height",
-    "original_width",
-    "original_height",
-    "status",
-    "error_message",
-    "exif",
-    "md5",
-    "sha256",
-    "sha512",
-)
+SIDE = 256  # pixels, padded to a square [C]
+QUALITY = 95  # of the JPEGs [C]
+DIGITS = 5  # of a shard's name
+POOL_NAMES = {"caption": "TEXT", "url": "URL"}  # img2dataset's names of columns -> a pool's
 
 
 def jobs(
     table: Path, extra: list[str], rows: int, done: set[int], folder: Path
 ) -> list[tuple[int, str]]:
-    """Cut a parquet table (``url``, ``TEXT`` and ``extra``) into shards not in ``done``: (shard, file) for ``Downloader``."""
+    """Cut a parquet table (``url``, ``TEXT`` and ``extra``) into the shards not in ``done``.
+
+    Returns (shard, file) for ``Downloader``.
+    """
     return list(
         Reader(str(table), "parquet", "url", "TEXT", None, None, extra, rows, done, str(folder))
     )
 
 
 class Downloader(downloader.Downloader):
-    """img2dataset's downloader behind the opener of helpers/paper/download/polite.py: called with (shard, file), it leaves a shard."""
+    """img2dataset's downloader behind polite.py's opener: a call with (shard, file) fetches it."""
 
     def __init__(
         self,
@@ -81,13 +70,13 @@ class Downloader(downloader.Downloader):
             verify_hash_type=None,
             encode_format="jpg",
             retries=0,
-            user_agent_token=None,
+            user_agent_token=None,  # this and the next are the opener's business
             disallowed_header_directives=None,
-        )  # the opener's business
+        )
         self.rules = (limits, Path(folder) / "_tmp" / "turns", tuple(allow_private))
 
     def __call__(self, row: tuple[int, str]) -> int:
-        """Download one shard and return its number; what img2dataset would print and forget is raised."""
+        """Download one shard and return its number. Raises what img2dataset would only print."""
         urllib.request.install_opener(polite.opener(*self.rules))
         try:
             self.download_shard(row)
@@ -97,15 +86,17 @@ class Downloader(downloader.Downloader):
 
 
 class Writer(writer.WebDatasetSampleWriter):
-    """img2dataset's webdataset writer in order of the keys instead of order of arrival, so that threads leave no trace.
+    """img2dataset's writer in order of the keys instead of arrival, so that threads leave no trace.
 
-    A finished shard is moved into place as a whole: ``00000.tar`` and ``00000.parquet`` with the images that came, row by row
-    alike, and ``report/00000.parquet`` with all rows. Where no image came there is no tar.
+    A finished shard is moved into place as a whole: ``00000.tar`` and ``00000.parquet`` with the
+    images that came, row by row alike, and ``report/00000.parquet`` with all rows. Where no image
+    came there is no tar.
     """
 
     def __init__(self, shard: int, folder: str, *settings):
         super().__init__(shard, str(Path(folder) / "_tmp"), *settings)
-        self.folder, self.samples = Path(folder), []
+        self.folder = Path(folder)
+        self.samples: list[tuple] = []
         self.tarwriter.mtime = 0
 
     def write(self, *sample) -> None:
@@ -127,7 +118,7 @@ class Writer(writer.WebDatasetSampleWriter):
         )
         if len(came):
             tar = self.folder / "_tmp" / f"{name}.tar"
-            with open(tar, "rb") as f:
+            with tar.open("rb") as f:
                 os.fsync(f.fileno())
-            os.replace(tar, self.folder / tar.name)
+            tar.replace(self.folder / tar.name)
             store.write(self.folder / f"{name}.parquet", came)

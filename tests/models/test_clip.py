@@ -1,12 +1,15 @@
-"""CLIP through open_clip: what tokenizer and pixels have to look like, the head as a classifier, errors that say what to do."""
+"""CLIP through open_clip: tokenizer, pixels, embeddings, weights, errors that say what to do."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTokenizerFast
 
 from helpers import worlds
 from helpers.errors import StudyError
-from helpers.models import clip
+from helpers.models import clip, weights
 from helpers.pocket.train import clip as miniature
 from helpers.pocket.train import unet, vocabulary
 from tests import tiny
@@ -16,8 +19,6 @@ TEXTS = ["a red image", "a blue image", "an image of the sea"]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    from transformers import CLIPTokenizerFast
-
     folder = tmp_path_factory.mktemp("tokenizer")
     vocabulary.train(TEXTS, folder)
     torch.manual_seed(0)
@@ -28,7 +29,9 @@ def made(tmp_path_factory):
 
 
 def test_text_tower_pools_at_the_end_token(made):
-    """open_clip takes the position of the largest id, so the end token has to be the last word of the vocabulary."""
+    """open_clip takes the position of the largest id, so the end token has to be the last word of
+    the vocabulary.
+    """
     ids = made.tokenizer(TEXTS)
     end = made.tokenizer.tokenizer.eos_token_id
     assert (
@@ -58,7 +61,6 @@ def test_the_generator_reads_with_the_same_text_tower(made, tmp_path):
 
 
 def test_names_with_digits_and_hyphens_are_words(made, tmp_path):
-    from transformers import CLIPTokenizerFast
 
     vocabulary.train(
         ["a 737-800 at noon", "one 737-800", "a 737-200", "the 737-200 box"] * 3, tmp_path / "words"
@@ -119,27 +121,23 @@ def test_weights_get_the_activation_they_were_trained_with():
 
 
 def test_a_folder_as_the_hub_has_it_is_the_model_that_was_saved(tmp_path):
-    import json
-
     folder = tiny.judge(tmp_path / "judge")
     told = json.loads((folder / "open_clip_config.json").read_text())
     told["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
     (folder / "open_clip_config.json").write_text(json.dumps(told))
     with tiny.seeded(1):
         same = clip.build(tiny.CLIP, folder)
-    made, images = (
-        clip.by_name(str(folder)),
-        np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8),
-    )
+    loaded = clip.by_name(str(folder))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     assert (
-        made.mean == (0.1, 0.2, 0.3)
-        and made.std == same.std
-        and clip.place(str(folder)).name == clip.WEIGHTS
+        loaded.mean == (0.1, 0.2, 0.3)
+        and loaded.std == same.std
+        and weights.clip_file(str(folder)).name == clip.WEIGHTS
     )
-    assert np.allclose(clip.embed_texts(made, TEXTS), clip.embed_texts(same, TEXTS), atol=1e-5)
+    assert np.allclose(clip.embed_texts(loaded, TEXTS), clip.embed_texts(same, TEXTS), atol=1e-5)
     x = clip.pixels(same, images)
     with torch.inference_mode():
-        assert torch.equal(made.model.encode_image(x), same.model.encode_image(x))
+        assert torch.equal(loaded.model.encode_image(x), same.model.encode_image(x))
 
 
 @pytest.mark.parametrize(
@@ -166,4 +164,4 @@ def test_a_damaged_folder_says_what_is_wrong(tmp_path, damage, words):
 )
 def test_names_of_finished_clips(name, words):
     with pytest.raises(StudyError, match=words):
-        clip.place(name)
+        weights.clip_file(name)

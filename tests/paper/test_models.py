@@ -1,28 +1,29 @@
-"""The paper world's captions and images from tiny models in the real formats: the published recipe, and the plain way's results."""
+"""Captions and images from tiny models in the real formats: the published recipe, plainly."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
 
 from helpers import worlds
 from helpers.data.tables import Benchmark
-from helpers.engine import artifacts, gpu, randomness
+from helpers.engine import gpu, randomness
 from helpers.errors import StudyError
 from helpers.models import sampling, weights
 from helpers.paper import doctor, generator, language
 from helpers.study import captions
 from tests import tiny
+from tests.bench import __main__ as bench_command
+from tests.bench import _models
 
 W = worlds.get("paper", synthesis={"steps": 8, "batch": 3}, captions={"batch": 16})
 TEXTS = ["a boat at sea", "an old house", "a boat at sea", "A320 on the runway", "a rose"]
@@ -31,7 +32,9 @@ SEEDS = [11, 12, 13, 14, 2**63 + 15]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """$STUDY_PAPER with a language model, a Stable Diffusion and an XL, and the paper.toml that names them."""
+    """$STUDY_PAPER with a language model, a Stable Diffusion and an XL, and the paper.toml that
+    names them.
+    """
     top = tmp_path_factory.mktemp("paper")
     for make in (tiny.language_model, tiny.generator, tiny.sdxl):
         make(top / make.__name__)
@@ -96,11 +99,10 @@ def test_captions_are_those_of_one_prompt_at_a_time(folders, prompts):
     ]
 
 
-@pytest.mark.parametrize("batch, tokens", [(1, 32), (7, 32), (64, 3)])
-def test_a_caption_depends_on_prompt_and_seed_only(folders, prompts, monkeypatch, batch, tokens):
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_a_caption_depends_on_prompt_and_seed_only(folders, prompts, batch):
     model, tokenizer = language.load(str(folders / "language_model"))
     whole = language.continued(model, tokenizer, prompts, range(40), W.captions)
-    monkeypatch.setattr(language, "ROUND", tokens)
     again = language.continued(
         model,
         tokenizer,
@@ -111,25 +113,6 @@ def test_a_caption_depends_on_prompt_and_seed_only(folders, prompts, monkeypatch
     assert again[::-1] == whole
     assert (
         language.continued(model, tokenizer, prompts[:8], range(100, 108), W.captions) != whole[:8]
-    )
-
-
-def test_little_is_read_or_written_twice(folders, prompts):
-    model, tokenizer = language.load(str(folders / "language_model"))
-    positions = []  # read or written, padding included
-    with hooked(
-        model.model, lambda module, args, given: positions.append(given["input_ids"].numel())
-    ):
-        made = language.continued(
-            model, tokenizer, prompts * 4, range(160), dataclasses.replace(W.captions, batch=160)
-        )
-    plain = (
-        4 * sum(len(ids) for ids in tokenizer(prompts)["input_ids"])
-        + 160 * W.captions.max_new_tokens
-    )
-    assert sum(positions) < plain / 2
-    assert all(t.endswith("\n") and t.count("\n") == 1 for t in made), (
-        "this model always ends its lines"
     )
 
 
@@ -167,7 +150,9 @@ def test_captions_through_the_seam(paper, prompts):
 
 
 def published_alphas():
-    """Stable Diffusion's noise schedule: betas that are linear in their square roots, from 0.00085 to 0.012."""
+    """Stable Diffusion's noise schedule: betas that are linear in their square roots, from 0.00085
+    to 0.012.
+    """
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1_000) ** 2)
 
 
@@ -184,7 +169,9 @@ def published_alphas():
     ],
 )
 def test_sampler_is_the_published_one_whatever_the_weights_come_with(folders, tmp_path, shipped):
-    """CompVis' DDIM: steps 1, 21, ..., 981; after the last, the noise of step 0; latents are not clipped."""
+    """CompVis' DDIM: steps 1, 21, ..., 981; after the last, the noise of step 0; latents are not
+    clipped.
+    """
     shutil.copytree(folders / "generator", tmp_path / "copy")
     file = tmp_path / "copy" / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **shipped}))
@@ -240,8 +227,6 @@ def test_images_are_those_of_the_plain_pipeline(folders, name, changes):
 
 @pytest.mark.parametrize("name", ["generator", "sdxl"])
 def test_sdedit_is_that_of_the_plain_pipeline(folders, name):
-    from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
-
     pipe = generator.load(str(folders / name))
     edit = {"generator": StableDiffusionImg2ImgPipeline, "sdxl": StableDiffusionXLImg2ImgPipeline}[
         name
@@ -328,9 +313,8 @@ def test_bfloat16_and_images_that_are_not_numbers(folders, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "precision", lambda: torch.bfloat16)  # as on a GPU
     pipe = generator.load(str(folders / "generator"))
     generator.load.cache_clear()
-    assert {pipe.unet.dtype, pipe.vae.dtype} == {
-        torch.bfloat16
-    } and pipe.text_encoder.dtype == torch.float32
+    assert pipe.unet.dtype == torch.bfloat16
+    assert pipe.vae.dtype == pipe.text_encoder.dtype == torch.float32
     healthy = generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
     assert 0 < np.abs(healthy.astype(int) - reference).mean() < 8
 
@@ -354,7 +338,7 @@ def test_bfloat16_and_images_that_are_not_numbers(folders, monkeypatch, capsys):
         pipe, TEXTS, SEEDS, dataclasses.replace(W.synthesis, guidance=1.0), tiny.SIDE, tiny.SIDE
     )
     assert made.std() > 20 and np.abs(made.astype(int) - right).mean() < 8
-    assert {pipe.unet.dtype, pipe.vae.dtype} == {torch.bfloat16}, "back in half precision"
+    assert pipe.unet.dtype == torch.bfloat16, "back in half precision"
 
 
 def test_damaged_weights_are_an_error_with_caption_and_seed(folders):
@@ -363,7 +347,8 @@ def test_damaged_weights_are_an_error_with_caption_and_seed(folders):
     torch.nn.init.constant_(pipe.unet.conv_out.bias, torch.nan)
     with pytest.raises(
         StudyError,
-        match=r"5 images are not numbers, even in float32; the first is 'a boat at sea' with seed 11",
+        match=r"5 images are not numbers, even in float32; the first is 'a boat at sea' with seed "
+        "11",
     ):
         generator.sample(pipe, TEXTS, SEEDS, W.synthesis, tiny.SIDE, tiny.SIDE)
 
@@ -389,7 +374,7 @@ def test_batches_are_halved_until_they_fit(monkeypatch, capsys):
     assert sum(
         len(part) for part, _ in gpu.fitting_batches(work, range(4), 16, "doubling")
     ) == 4 and tried == [2, 2], "remembered"
-    with pytest.raises(StudyError, match="tripling: the memory of .* does not hold a single one"):
+    with pytest.raises(StudyError, match=r"tripling: the memory of .* does not hold a single one"):
         list(gpu.fitting_batches(lambda part: work(part, room=0), [1, 2], 2, "tripling"))
 
 
@@ -420,13 +405,15 @@ def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
         StudyError,
-        match=r"language model '.*' is not on this machine.*Accept its licence.*hf download.*paper\.toml",
+        match=r"language model '.*' is not on this machine.*Accept its licence.*hf download.*"
+        r"paper\.toml",
     ):
         weights.folder("language model", "meta-llama/Llama-2-7b-hf")
     for what, key in (("language model", "language_model"), ("generator 1.5", r"\[generators\]")):
         with pytest.raises(
             StudyError,
-            match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\.toml",
+            match=rf"{what} '.*nowhere' is a path, but .*no such folder.*under {key} in paper\."
+            "toml",
         ) as e:
             weights.folder(what, str(tmp_path / "nowhere"))
         assert "licence" not in str(e.value) and "download" not in str(e.value)
@@ -448,11 +435,11 @@ def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
 def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     load = {"language_model": language.load, "generator": generator.load}[kind]
     shutil.copytree(folders / kind, tmp_path / "cut")
-    with open(tmp_path / "cut" / file, "r+b") as f:
+    with (tmp_path / "cut" / file).open("r+b") as f:
         f.truncate(1_000)
     with pytest.raises(
         StudyError,
-        match="cannot be loaded from .*incomplete or damaged; fetch it again: hf download",
+        match=r"cannot be loaded from .*incomplete or damaged; fetch it again: hf download",
     ):
         load(str(tmp_path / "cut"))
     (tmp_path / "cut" / file).unlink()
@@ -461,52 +448,14 @@ def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
     torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
     with pytest.raises(
         StudyError,
-        match=r"\.bin but no safetensors\. Loading a pickle can run any code, so it is refused\. .*convert it",
+        match=r"\.bin is a pickle, and there is no safetensors\. Loading a pickle can run any "
+        r"code, so it is refused\. .*convert it",
     ):
         load(str(tmp_path / "cut"))
 
 
-def test_another_engine_is_an_extra_with_captions_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
-    keys = {}
-    for engine, complaint in (
-        ("transformers", "hf download"),
-        ("vllm", "pip install vllm .*requirements.txt"),
-        ("ggml", "Valid: .*vllm"),
-    ):
-        (tmp_path / "paper.toml").write_text(
-            f'language_engine = "{engine}"\nlanguage_model = "nobody/nothing"'
-        )
-        keys[engine] = artifacts.key("captions", W)
-        with pytest.raises(StudyError, match=complaint):
-            worlds.backend(W).write_captions(W, ["house => a house"], np.random.default_rng(0))
-    assert len(set(keys.values())) == 3
-    (tmp_path / "paper.toml").write_text('language_model = "nobody/nothing"')
-    assert artifacts.key("captions", W) == keys["transformers"]
-
-
-def test_vllm_is_asked_for_the_published_sampling():
-    asked = language.vllm_sampling(2**62 - 1, W.captions)
-    assert asked == {
-        "temperature": 0.8,
-        "top_p": 0.9,
-        "max_tokens": 100,
-        "stop": ["\n"],
-        "seed": 2**62 - 1,
-    }
-    if importlib.util.find_spec("vllm"):
-        from vllm import SamplingParams
-
-        made = SamplingParams(**asked)
-        assert {name: getattr(made, name) for name in asked} == asked
-
-
 def test_benchmarks_know_the_ceiling_count_the_arithmetic_and_keep_rates(monkeypatch, tmp_path):
-    from tests.bench import __main__ as bench
-    from tests.bench import _models
-
-    assert {"caption", "synthesis", "embed"} <= set(bench.benchmarks())
+    assert {"caption", "synthesis", "embed"} <= set(bench_command.benchmarks())
     assert _models.ceiling(1) > 1e9
     layer = torch.nn.Linear(30, 20, bias=False)
     assert (

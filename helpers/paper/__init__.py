@@ -11,8 +11,8 @@ from __future__ import annotations
 from helpers import worlds
 
 SEAM = {
-    "configured": "helpers.paper.config:configured",
-    "outside": "helpers.paper.outside:outside",
+    "configured": "helpers.paper.world:configured",
+    "outside": "helpers.paper.world:outside",
     "check": "helpers.paper.doctor:check",
     "write_captions": "helpers.paper.language:write_captions",
     "draw": "helpers.paper.generator:draw",

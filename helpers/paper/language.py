@@ -28,10 +28,6 @@ def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> li
     Raises ``StudyError`` when one of them is not on this machine.
     """
     s, seeds = config.settings(), rng.integers(2**62, size=len(prompts)).tolist()
-    if s.language_engine not in ENGINES:
-        raise unknown(f"language_engine in {config.FILE}", s.language_engine, ENGINES)
-    if s.language_engine == "vllm":
-        return continued_by_vllm(s.language_model, prompts, seeds, w.captions)
     return continued(*load(s.language_model), prompts, seeds, w.captions)
 
 

@@ -1,4 +1,4 @@
-"""LAION's shards, public benchmarks, and tasks of the user's own, from folders on this machine."""
+"""LAION's shards, public benchmarks, and tasks of the user's own, from folders here."""
 
 from __future__ import annotations
 
@@ -25,27 +25,24 @@ OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 class Public(NamedTuple):
-    """A public benchmark: what its classes are, how many, and where torchvision looks for it."""
+    """A public benchmark: its classes, their number, and where torchvision looks for it."""
 
     noun: str
     classes: int
-    dataset: str  # torchvision's name
+    dataset: str
     folder: str
     source: str
 
 
+AIRCRAFT = f"{OXFORD}/fgvc-aircraft"
+CARS = "the Stanford Cars archives (mirrors only)"
+IMAGENET = "https://image-net.org (an account is needed)"
 PUBLIC = {
-    "aircraft": Public(
-        "aircraft", 100, "FGVCAircraft", "fgvc-aircraft-2013b", f"{OXFORD}/fgvc-aircraft"
-    ),
-    "cars": Public(
-        "car", 196, "StanfordCars", "stanford_cars", "the Stanford Cars archives (mirrors only)"
-    ),
+    "aircraft": Public("aircraft", 100, "FGVCAircraft", "fgvc-aircraft-2013b", AIRCRAFT),
+    "cars": Public("car", 196, "StanfordCars", "stanford_cars", CARS),
     "flowers": Public("flower", 102, "Flowers102", "flowers-102", f"{OXFORD}/flowers/102"),
     "dtd": Public("texture", 47, "DTD", "dtd", f"{OXFORD}/dtd"),
-    "imagenet": Public(
-        "object", 1_000, "ImageNet", "imagenet", "https://image-net.org (an account is needed)"
-    ),
+    "imagenet": Public("object", 1_000, "ImageNet", "imagenet", IMAGENET),
 }
 # CLIP's own templates [P]; ImageNet's 80 come from open_clip. [C] has longer lists for heads and
 # shorter ones for its filter.
@@ -68,11 +65,13 @@ TEMPLATES = {
         for kind in ("texture", "pattern", "thing", "object")
     ),
 }
-OUTDOORS = ("runway", "hangar", "airport", "sky", "sunset", "sea")
-BACKGROUNDS = (*OUTDOORS, "mountains", "city", "meadow", "road", "garden", "forest")
+AIRPORTS = ("runway", "hangar", "airport")
+LANDSCAPES = ("sky", "sunset", "sea", "mountains", "city", "meadow", "road", "garden", "forest")
+BACKGROUNDS = (*AIRPORTS, *LANDSCAPES)
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SPLITS = ("train", "val", "test")
-SEED, IMAGENET_VALIDATION = 42, 50_000  # of the splits that are cut from train [P], [C]
+SEED = 42  # of the splits that are cut from train [C]
+IMAGENET_VALIDATION = 50_000  # images [P]
 Listed = tuple[np.ndarray, np.ndarray]  # image files (n,) of str, and labels (n,) int64
 
 
@@ -155,15 +154,15 @@ def benchmark(w: World, task: str) -> Benchmark:
 def _benchmark(root: Path, task: str, side: int) -> Benchmark:
     s = config.settings()
     about = s.tasks.get(task) or PUBLIC[task]
+    backgrounds = BACKGROUNDS
     if task in s.tasks:
-        classes, templates = _classes(about), about.templates
-        places = {split: split for split in SPLITS if (about.folder / split).is_dir()}
+        classes, templates, backgrounds = _classes(about), about.templates, about.backgrounds
         names = [name.replace("/", "_") for name in classes]
-        splits = _folders(about.folder, names, {"train": "train", **places, "test": "test"})
+        splits = _folders(about.folder, names, {split: split for split in SPLITS})
     elif task == "imagenet":
-        folder, templates = s.benchmarks / about.folder, clip.imagenet()[1]
-        wnids, classes = imagenet(folder)
-        splits = _folders(folder, wnids, {"train": "train", "test": "val"})
+        templates = clip.imagenet()[1]
+        wnids, classes = imagenet(s.benchmarks / about.folder)
+        splits = _folders(s.benchmarks / about.folder, wnids, {"train": "train", "test": "val"})
     else:
         templates = TEMPLATES[task]
         classes, splits = _published(about, s.benchmarks)
@@ -176,7 +175,7 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
         about.noun,
         f"a photo of {article} {about.noun}",
         templates,
-        getattr(about, "backgrounds", ()) or BACKGROUNDS,
+        backgrounds or BACKGROUNDS,
         pd.DataFrame(index=list(classes)),
         *(_split(classes, *splits[name], side) for name in SPLITS),
     )
@@ -187,7 +186,7 @@ def _split(classes: Sequence[str], files: np.ndarray, labels: np.ndarray, side: 
     return Split(Lazy(Decoded(files, side)), labels, facts)
 
 
-def _listed(files: Iterable, labels: Iterable[int]) -> Listed:
+def _listed(files: Iterable[str | Path], labels: Iterable[int]) -> Listed:
     return np.array([str(f) for f in files], object), np.array(labels, np.int64)
 
 
@@ -196,25 +195,20 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], dict[str, 
     import torchvision
 
     load = getattr(torchvision.datasets, about.dataset)
-    cars = about.dataset == "StanfordCars"  # without a split for validation
+    cars = about.dataset == "StanfordCars"
+    names = ("train", "test") if cars else SPLITS
     try:
-        sets = {
-            split: load(str(folder), split=split, download=False)
-            for split in SPLITS
-            if split != "val" or not cars
-        }
+        sets = {name: load(str(folder), split=name, download=False) for name in names}
     except (RuntimeError, OSError) as e:
         raise StudyError(
             f"{about.dataset} not found under {folder}: {str(e).rstrip('.')}. Put it there in "
             f"torchvision's layout ({about.folder}/), from {about.source}, or name another folder "
             f"as benchmarks in {config.FILE}."
         ) from e
-    splits = {
-        split: _listed(
-            *(zip(*data._samples, strict=True) if cars else (data._image_files, data._labels))
-        )
-        for split, data in sets.items()
-    }
+    splits = {}
+    for name, data in sets.items():
+        pairs = data._samples if cars else zip(data._image_files, data._labels, strict=True)
+        splits[name] = _listed(*zip(*pairs, strict=True))
     return tuple(sets["train"].classes), splits
 
 
@@ -224,16 +218,17 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     From the 1,000 folders in order, or from the table ``classes.csv`` (wnid,name). Raises
     ``StudyError`` when the folders of ``train`` are others.
     """
-    if (folder / "classes.csv").exists():
-        table = pd.read_csv(folder / "classes.csv")
+    part = folder / "classes.csv"
+    if part.exists():
+        table = pd.read_csv(part)
         return tuple(table["wnid"]), tuple(table["name"])
-    wnids, names = tuple(sorted(p.name for p in (folder / "train").glob("n*"))), clip.imagenet()[0]
+    wnids = tuple(sorted(p.name for p in (folder / "train").glob("n*")))
+    names = clip.imagenet()[0]
     if len(wnids) != len(names):
         raise StudyError(
             f"ImageNet not found under {folder}: train/ has {len(wnids)} folders n01440764, "
             "n01443537, ... instead of 1,000. Unpack it there in torchvision's layout, from "
-            f"{PUBLIC['imagenet'].source}; for a part of it, list the part's wnid,name in "
-            f"{folder / 'classes.csv'}."
+            f"{IMAGENET}; for a part of it, list the part's wnid,name in {part}."
         )
     return wnids, names
 
@@ -253,11 +248,16 @@ def _classes(own: config.Task) -> tuple[str, ...]:
 
 
 def _folders(folder: Path, names: Sequence[str], places: Mapping[str, str]) -> dict[str, Listed]:
-    """The images of ``folder/PLACE/NAME/*.jpg`` for each split; ``names`` in order of the labels."""
+    """The images ``folder/PLACE/NAME/*.jpg`` of every split; ``names`` in order of the labels.
+
+    A missing ``val`` is left out.
+    """
     splits = {}
     for split, place in places.items():
         top = folder / place
         found = sorted(p.name for p in top.glob("*") if p.is_dir())
+        if split == "val" and not top.is_dir():
+            continue
         if not found:
             example = top / "class" / "any.jpg"
             raise StudyError(f"no images in {top}: it should have a folder per class, {example}.")
@@ -267,17 +267,15 @@ def _folders(folder: Path, names: Sequence[str], places: Mapping[str, str]) -> d
         files = [image_files((top / name).glob("*")) for name in names]
         empty = [name for name, inside in zip(names, files, strict=True) if not inside]
         if empty and split == "train":
-            raise StudyError(
-                f"{top} has no images for {', '.join(empty[:5])}; every class needs some, or leave "
-                "it out."
-            )
+            wanted = "every class needs some, or leave it out"
+            raise StudyError(f"{top} has no images for {', '.join(empty[:5])}; {wanted}.")
         labels = np.repeat(np.arange(len(names)), [len(inside) for inside in files])
         splits[split] = _listed(itertools.chain(*files), labels)
     return splits
 
 
 def _cut(files: np.ndarray, labels: np.ndarray, most: int | None) -> dict[str, Listed]:
-    """Train cut into ``train`` and ``val``, 80 / 20 by a seed, ``val`` at most ``most`` [P], [C]."""
+    """``train`` and ``val`` cut from train, 80 / 20 by a seed, ``val`` at most ``most`` [P], [C]."""
     import torch
 
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(SEED)).numpy()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +17,10 @@ from helpers.models import checkpoints, clip, weights
 from helpers.paper import benchmarks, config, index, probes
 from helpers.worlds import World
 
-PUBLISHED = {
-    "meta-llama/Llama-2-7b-hf": 13.5,
-    **dict.fromkeys(config.GENERATORS.values(), 5.5),
-}  # GB of safetensors
+GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
+GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
-EVERY = "00 01 02 03 04 05 06 07"
+TO_06 = "00 01 02 03 04 05 06"
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -39,19 +38,16 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
         f"Make a folder for {config.FILE}, weights and data, and name it: "
         "export STUDY_PAPER=FOLDER. The default places below are in it."
     )
-    folder = Need("$STUDY_PAPER", EVERY, False, path or "not set", advice)
+    rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
-            rows = [_shown(need, str(config.root())) for need in needs(w)]
-            return [folder, *rows], costs(w)
+            for need in needs(w):
+                texts = (text.replace(str(config.root()), "$STUDY_PAPER") for text in need[3:])
+                rows.append(Need(*need[:3], *texts))
+            return rows, costs(w)
         finally:
             os.environ["STUDY_PAPER"] = path
-
-
-def _shown(need: Need, empty: str) -> Need:
-    where, get = (text.replace(empty, "$STUDY_PAPER") for text in (need.where, need.get))
-    return need._replace(where=where, get=get)
 
 
 def needs(w: World) -> list[Need]:
@@ -62,41 +58,27 @@ def needs(w: World) -> list[Need]:
     for name in dict.fromkeys(used):
         model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
         models.append((f"generator {name}", model, _drawing(w, name)))
-    rows = [
-        _found(what, numbers, model, lambda what=what, model=model: weights.folder(what, model))
-        for what, model, numbers in models
-    ]
-    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
-    rows += [
-        _found(f"benchmark {t}", "00 01 02 03 04 05 06", s.benchmarks, lambda t=t: _benchmark(w, t))
-        for t in w.tasks
-    ]
-    rows.append(_found("pool", "00 01 03", s.laion, lambda: f"{_pairs(w):,} pairs in {s.laion}"))
+    rows = [_found(what, n, model, weights.folder, what, model) for what, model, n in models]
+    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, _clip, w, s.clip))
+    for task in w.tasks:
+        rows.append(_found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task))
+    rows.append(_found("pool", "00 01 03", s.laion, _pool, w, s.laion))
     if s.index:
-        rows.append(_index(s.index))
-    rows.append(_found("CLIP that judges", "06", s.judge, lambda: clip.place(s.judge), "judge"))
-    probed = w.robustness.task
-    rows.append(_found("probed benchmark", "07", s.benchmarks, lambda: _benchmark(w, probed)))
-    rows += [
-        _found(
-            "probed checkpoint",
-            "07",
-            f"{name}, {family} on {source}",
-            lambda name=name: checkpoints.located(config.checkpoint(w, name)),
-            "checkpoints",
-        )
-        for family, source, name in w.robustness.checkpoints
-    ]
+        rows.append(_found("index", "03", s.index, index.located, s.index))
+    rows.append(_found("CLIP that judges", "06", s.judge, clip.place, s.judge, key="judge"))
+    rows.append(_found("probed benchmark", "07", s.benchmarks, _benchmark, w, w.robustness.task))
+    for family, source, name in w.robustness.checkpoints:
+        place = f"{name}, {family} on {source}"
+        find = functools.partial(checkpoints.located, config.checkpoint(w, name))
+        rows.append(_found("probed checkpoint", "07", place, find, key="checkpoints"))
     names = [model for _, model, _ in models]
     return [*rows, _probe_sets(s.benchmarks), _memory(names), _disk(w)]
 
 
-def _found(
-    what: str, numbers: str, place: str | Path, find: Callable[[], object], key: str = ""
-) -> Need:
-    """A need at the place that ``find`` returns, or missing with the error that it raises."""
+def _found(what: str, numbers: str, place, find: Callable, *arguments, key: str = "") -> Need:
+    """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
-        return Need(what, numbers, True, str(find()))
+        return Need(what, numbers, True, str(find(*arguments)))
     except StudyError as e:
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
         return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
@@ -131,63 +113,53 @@ def _benchmark(w: World, task: str) -> str:
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _pairs(w: World) -> int:
-    return len(benchmarks.open_pool(w))
-
-
-def _index(name: str) -> Need:
-    here = index.is_address(name) or (Path(name) / "image.index").exists()
-    advice = (
-        "clip-retrieval's folder has image.index, text.index and metadata/. Leave index out of "
-        f"{config.FILE}, and notebook 03 builds one over the pool."
-    )
-    return Need("index", "03", here, name, advice)
+def _pool(w: World, folder: Path) -> str:
+    return f"{len(benchmarks.open_pool(w)):,} pairs in {folder}"
 
 
 def _probe_sets(base: Path) -> Need:
     here = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
-    found = {tops[name] for name in here}
-    lacking = [top for top in dict.fromkeys(tops.values()) if top not in found]
+    lacking = set(tops.values()) - {tops[name] for name in here}
     where = f"{len(here)} of {len(tops)} in {base}"
     if lacking:
-        where += f"; without {', '.join(lacking)} (layouts: helpers/paper/probes.py)"
+        names = ", ".join(top for top in dict.fromkeys(tops.values()) if top in lacking)
+        where += f"; without {names} (layouts: helpers/paper/probes.py)"
     return Need("probe sets", "07", True, where)
 
 
 def _size(name: str) -> float:
     """Bytes of the weights: of the files where they are here, else as published."""
     try:
-        files = list(weights.folder("weights", name).rglob("*.safetensors"))
+        files = weights.folder("weights", name).rglob("*.safetensors")
+        return sum(f.stat().st_size for f in files)
     except StudyError:
-        return 1e9 * PUBLISHED.get(name, 0)
-    return sum(f.stat().st_size for f in files)
+        return 1e9 * GIGABYTES.get(name, 0)
 
 
 def _memory(names: list[str]) -> Need:
-    need, have = OVERHEAD * max(map(_size, names)), gpu.memory()
+    need = OVERHEAD * max(map(_size, names))
+    have = gpu.memory()
     where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
-    if gpu.device() != "cuda":
-        where += "; no GPU here"
+    where += "" if gpu.device() == "cuda" else "; no GPU here"
     advice = "Take a GPU with more memory."
     return Need("memory of the device", "00 01 02 05", have >= need, where, advice)
 
 
 def _disk(w: World) -> Need:
     drawn = sum(items for _, step, items in work(w) if step == "synthesis")
-    need, have = drawn * config.settings().kept ** 2 * PIXEL, store.free(places.root())
+    need = drawn * config.settings().kept ** 2 * PIXEL
+    have = store.free(places.root())
     where = f"{have / 1e9:,.0f} GB free for {places.root()}, {need / 1e9:,.1f} wanted"
-    advice = (
-        "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in "
-        f"{config.FILE}."
-    )
+    lower = f"lower captions per_class under [world] in {config.FILE}"
+    advice = f"Set STUDY_RUNS to a larger disk, or {lower}."
     return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
-def _count(count: Callable[[], int], otherwise: int) -> int:
-    """What ``count`` returns, or another number while the data are not there."""
+def _count(count: Callable[[], Sized], otherwise: int) -> int:
+    """How much ``count`` finds, or another number while the data are not there."""
     try:
-        return count()
+        return len(count())
     except StudyError:
         return otherwise
 
@@ -195,7 +167,7 @@ def _count(count: Callable[[], int], otherwise: int) -> int:
 def _captions(w: World, task: str) -> int:
     per_class = dict(w.captions.per_class_of).get(task, w.captions.per_class)
     known = benchmarks.PUBLIC[task].classes if task in benchmarks.PUBLIC else 0
-    return per_class * _count(lambda: len(benchmarks.benchmark(w, task).classes), known)
+    return per_class * _count(lambda: benchmarks.benchmark(w, task).classes, known)
 
 
 def work(w: World) -> list[tuple[str, str, float]]:
@@ -205,7 +177,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     """
     f, a, s, r = w.finetune, w.analysis, w.scaling, w.robustness
     captions = sum(_captions(w, task) for task in w.tasks)
-    pool = _count(lambda: _pairs(w), 0)
+    pool = _count(lambda: benchmarks.open_pool(w), 0)
     # 04: both sources at all sizes, and at the middle one the variants and learning rates
     middle = f.sizes[len(f.sizes) // 2]
     variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(f.lrs)
@@ -222,7 +194,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     arms = len(others) + len(s.prompts)
     # 07: every checkpoint on all probe sets
     sets = len(probes.present(config.settings().benchmarks))
-    tested = _count(lambda: len(benchmarks.benchmark(w, r.task).test), IMAGENET_TEST)
+    tested = _count(lambda: benchmarks.benchmark(w, r.task).test, IMAGENET_TEST)
     probed = r.probe_images * sets + r.validation + tested
     attacks = r.attacked * len(r.epsilons) * (r.pgd_steps + 2)
     return [

@@ -1,10 +1,10 @@
-"""Semantic search through an index that is there already: a folder of clip-retrieval, or its back end.
+"""Semantic search through an index that is there: a folder of clip-retrieval, or its back end.
 
 [P] section 3: per class and template the ``k`` nearest by image united with the ``k`` nearest by
 caption; [C] asks such a back end, too. A folder has ``image.index``, perhaps ``text.index``, and
 ``metadata/*.parquet``; the world's CLIP must be the one it was built with. A back end embeds the
-texts by its own CLIP; its address may end in ``#name`` of one of its indices. Answers are kept class
-by class: a killed search goes on where it was.
+texts by its own CLIP; its address may end in ``#name`` of one of its indices. Answers are kept
+class by class: a killed search goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from helpers.worlds import World
 
 KINDS = ("image", "text")  # clip-retrieval's modalities
 NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
-TRIES, WAIT = 4, 1.0  # of a query; seconds before it is repeated, doubled each time
-PER_SECOND, AT_ONCE = 10.0, 4  # queries sent to a back end
-_turn, _next = threading.Lock(), [0.0]
+TRIES = 4  # of a query
+WAIT = 1.0  # seconds before it is repeated, doubled each time
+PER_SECOND = 10.0  # queries sent to a back end
+AT_ONCE = 4
+_turn = threading.Lock()
+_next = [0.0]  # when the next query may be sent
 
 
 def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
@@ -80,16 +83,19 @@ def is_address(index: str) -> bool:
     return index.startswith(("http://", "https://"))
 
 
-def located(index: str) -> Path:
-    """The folder of an index. Raises ``StudyError`` when it holds none."""
+def located(index: str) -> str:
+    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none."""
     path = Path(index)
+    if is_address(index):
+        return index
     if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
         raise StudyError(
             f"no index of clip-retrieval in {path}: it should hold image.index and "
-            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or the address of a back "
-            "end, http://HOST:PORT/knn-service. Without index notebook 03 builds one over the pool."
+            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or the address of a "
+            "back end, http://HOST:PORT/knn-service. Leave index out of paper.toml, and notebook "
+            "03 builds one over the pool."
         )
-    return path
+    return index
 
 
 def _united(found: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +110,7 @@ def _folder(index: str) -> tuple[dict, Pool]:
     import faiss
     import pyarrow.parquet as pq
 
-    path = located(index)
+    path = Path(located(index))
     shards = tuple(sorted((path / "metadata").glob("*.parquet")))
     pool = Pool(shards, None, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
     mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
@@ -115,15 +121,13 @@ def _folder(index: str) -> tuple[dict, Pool]:
         try:
             indices[file.stem] = faiss.read_index(str(file), mapped)
         except RuntimeError as e:
-            raise StudyError(
-                f"cannot read the index in {path}: {str(e).splitlines()[0]}. Build it again with "
-                "clip-retrieval index."
-            ) from e
-        if indices[file.stem].ntotal != len(pool):
-            raise StudyError(
-                f"{file} holds {indices[file.stem].ntotal} vectors, but its metadata {len(pool)} "
-                "rows. Build both from one table."
-            )
+            reason = str(e).splitlines()[0]
+            advice = "Build it again with clip-retrieval index."
+            raise StudyError(f"cannot read the index in {path}: {reason}. {advice}") from e
+        vectors = indices[file.stem].ntotal
+        if vectors != len(pool):
+            problem = f"{file} holds {vectors} vectors, but its metadata {len(pool)} rows"
+            raise StudyError(f"{problem}. Build both from one table.")
     return indices, pool
 
 
@@ -165,7 +169,7 @@ def ask_back_end(index: str, texts: list[str], kinds: tuple[str, ...], k: int) -
 
 
 def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
-    """One query. Dropped are what repeats within the answer and what seems unsafe [C: defaults]."""
+    """One query; clip-retrieval drops what repeats in the answer, and what it finds unsafe [C]."""
     import requests
     from clip_retrieval.clip_client import ClipClient, Modality
 
@@ -185,8 +189,8 @@ def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
         if isinstance(answer, list):
             return answer
     raise StudyError(
-        f"the back end {index} gave no answer to {text!r} by {kind} ({str(answer)[-160:]}). Start one "
-        "(clip-retrieval back), correct index in paper.toml, or wait: what was found is kept."
+        f"the back end {index} gave no answer to {text!r} by {kind} ({str(answer)[-160:]}). Start "
+        "one (clip-retrieval back), correct index in paper.toml, or wait: what was found is kept."
     )
 
 

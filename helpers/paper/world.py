@@ -14,10 +14,9 @@ from helpers.worlds import World
 
 
 def configured(w: World) -> World:
-    """``w`` with the user's own tasks, the settings of ``[world]``, and the weights of CLIP named.
+    """``w`` with the user's own tasks, the settings of ``[world]``, and CLIP's weights named.
 
-    Without ``$STUDY_PAPER`` it is the published world. Raises ``StudyError`` on settings that do not
-    exist.
+    Without ``$STUDY_PAPER``, ``w``. Raises ``StudyError`` on settings that do not exist.
     """
     if not os.environ.get("STUDY_PAPER"):
         return w

@@ -156,7 +156,9 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
     about = s.tasks.get(task) or PUBLIC[task]
     backgrounds = BACKGROUNDS
     if task in s.tasks:
-        classes, templates, backgrounds = _classes(about), about.templates, about.backgrounds
+        classes = _classes(about)
+        templates = about.templates
+        backgrounds = about.backgrounds or BACKGROUNDS
         names = [name.replace("/", "_") for name in classes]
         splits = _folders(about.folder, names, {split: split for split in SPLITS})
     elif task == "imagenet":
@@ -175,7 +177,7 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
         about.noun,
         f"a photo of {article} {about.noun}",
         templates,
-        backgrounds or BACKGROUNDS,
+        backgrounds,
         pd.DataFrame(index=list(classes)),
         *(_split(classes, *splits[name], side) for name in SPLITS),
     )
@@ -275,7 +277,7 @@ def _folders(folder: Path, names: Sequence[str], places: Mapping[str, str]) -> d
 
 
 def _cut(files: np.ndarray, labels: np.ndarray, most: int | None) -> dict[str, Listed]:
-    """``train`` and ``val`` cut from train, 80 / 20 by a seed, ``val`` at most ``most`` [P], [C]."""
+    """``train`` and ``val`` cut from train, 80 / 20 by a seed; ``val`` has at most ``most`` [C]."""
     import torch
 
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(SEED)).numpy()

@@ -165,18 +165,17 @@ def _frozen(value: object) -> Any:
 
 def _complaint(file: Path, error: Mapping[str, Any]) -> StudyError:
     """One line for an error that pydantic found in the file: key, value, and what is valid."""
-    table, where, place = Config, str(file), error["loc"]
-    if place[0] == "tasks" and len(place) > 2:
-        table, where, place = Task, f"[tasks.{place[1]}] in {file}", place[2:]
+    key, *inside = error["loc"]
+    fields = Config.model_fields
+    where = f"key of {file}"
+    if key == "tasks" and len(inside) > 1:
+        task, key = inside[:2]
+        fields = Task.model_fields
+        where = f"key of [tasks.{task}] in {file}"
     if error["type"] == "extra_forbidden":
-        return unknown(f"key of {where}", place[0], table.model_fields)
-    field = table.model_fields[place[0]]
-    if field.is_required() and error["type"] == "missing":
-        return StudyError(
-            f"key of {where}: {place[0]} is missing; it names the folder with train/<class>/*.jpg "
-            "and test/<class>/*.jpg."
-        )
-    wanted = field.description or field.annotation.__name__
-    return StudyError(
-        f"key of {where}: {place[0]} was given {error['input']!r}; it wants {wanted}."
-    )
+        return unknown(where, key, fields)
+    if error["type"] == "missing" and fields[key].is_required():
+        layout = "the folder with train/<class>/*.jpg and test/<class>/*.jpg"
+        return StudyError(f"{where}: {key} is missing; it names {layout}.")
+    wanted = fields[key].description or fields[key].annotation.__name__
+    return StudyError(f"{where}: {key} was given {error['input']!r}; it wants {wanted}.")

@@ -43,8 +43,9 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
         os.environ["STUDY_PAPER"] = empty
         try:
             for need in needs(w):
-                texts = (text.replace(str(config.root()), "$STUDY_PAPER") for text in need[3:])
-                rows.append(Need(*need[:3], *texts))
+                where = need.where.replace(str(config.root()), "$STUDY_PAPER")
+                get = need.get.replace(str(config.root()), "$STUDY_PAPER")
+                rows.append(need._replace(where=where, get=get))
             return rows, costs(w)
         finally:
             os.environ["STUDY_PAPER"] = path
@@ -60,8 +61,9 @@ def needs(w: World) -> list[Need]:
         models.append((f"generator {name}", model, _drawing(w, name)))
     rows = [_found(what, n, model, weights.folder, what, model) for what, model, n in models]
     rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, _clip, w, s.clip))
-    for task in w.tasks:
-        rows.append(_found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task))
+    rows += [
+        _found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task) for task in w.tasks
+    ]
     rows.append(_found("pool", "00 01 03", s.laion, _pool, w, s.laion))
     if s.index:
         rows.append(_found("index", "03", s.index, index.located, s.index))
@@ -75,7 +77,9 @@ def needs(w: World) -> list[Need]:
     return [*rows, _probe_sets(s.benchmarks), _memory(names), _disk(w)]
 
 
-def _found(what: str, numbers: str, place, find: Callable, *arguments, key: str = "") -> Need:
+def _found(
+    what: str, numbers: str, place: object, find: Callable, *arguments, key: str = ""
+) -> Need:
     """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
         return Need(what, numbers, True, str(find(*arguments)))
@@ -175,40 +179,46 @@ def work(w: World) -> list[tuple[str, str, float]]:
 
     Items are captions written, images drawn, embedded, or passed through training (times epochs).
     """
-    f, a, s, r = w.finetune, w.analysis, w.scaling, w.robustness
+    training = w.finetune
+    analysis = w.analysis
+    scaling = w.scaling
+    robust = w.robustness
     captions = sum(_captions(w, task) for task in w.tasks)
-    pool = _count(lambda: benchmarks.open_pool(w), 0)
+    pairs = _count(lambda: benchmarks.open_pool(w), 0)
     # 04: both sources at all sizes, and at the middle one the variants and learning rates
-    middle = f.sizes[len(f.sizes) // 2]
-    variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(f.lrs)
-    swept = 2 * f.seeds * sum(f.sizes) + middle * variants
-    epochs = sum(dict(f.epochs_of).get(task, f.epochs) for task in w.tasks)
-    # 05: arms that are filtered after drawing, and every strength of SDEdit
-    filtered = math.ceil((len(a.generators) + 1) * a.size / w.clip.top_share)
-    edited = len(a.strengths) * a.size
-    ablated = (len(a.generators) + 4) * a.size + edited
-    mixed = sum(a.mix_synthetic) + len(a.mix_synthetic) * f.sizes[-1]
+    middle = training.sizes[len(training.sizes) // 2]
+    variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
+    swept = 2 * training.seeds * sum(training.sizes) + middle * variants
+    epochs = sum(dict(training.epochs_of).get(task, training.epochs) for task in w.tasks)
+    # 05: arms that are filtered after drawing, every strength of SDEdit, and mixtures
+    filtered = math.ceil((len(analysis.generators) + 1) * analysis.size / w.clip.top_share)
+    edited = len(analysis.strengths) * analysis.size
+    ablated = (len(analysis.generators) + 4) * analysis.size + edited
+    mixtures = analysis.mix_synthetic
+    mixed = sum(mixtures) + len(mixtures) * training.sizes[-1]
     # 06: every guidance, prompt and generator but those of notebook 02
-    others = [g for g in s.guidances if g != w.synthesis.guidance]
-    others += [g for g in s.generators if g != w.synthesis.generator]
-    arms = len(others) + len(s.prompts)
+    others = [g for g in scaling.guidances if g != w.synthesis.guidance]
+    others += [g for g in scaling.generators if g != w.synthesis.generator]
+    arms = len(others) + len(scaling.prompts)
+    paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
     # 07: every checkpoint on all probe sets
+    models = len(robust.checkpoints)
     sets = len(probes.present(config.settings().benchmarks))
-    tested = _count(lambda: benchmarks.benchmark(w, r.task).test, IMAGENET_TEST)
-    probed = r.probe_images * sets + r.validation + tested
-    attacks = r.attacked * len(r.epsilons) * (r.pgd_steps + 2)
+    tested = _count(lambda: benchmarks.benchmark(w, robust.task).test, IMAGENET_TEST)
+    probed = robust.probe_images * sets + robust.validation + tested
+    attacks = robust.attacked * len(robust.epsilons) * (robust.pgd_steps + 2)
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * pool),
+        ("03", "embed", 2 * pairs),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
-        ("05", "finetune", f.epochs * f.seeds * (ablated + mixed)),
-        ("06", "synthesis", arms * s.sizes[-1] + s.pairs[-1]),
-        ("06", "embed", 3 * (arms + 3) * s.sizes[-1]),  # mirrored and judged ones counted
-        ("06", "finetune", 3 * len(s.pairs) * r.seeds * r.steps * r.batch),
-        ("07", "embed", len(r.checkpoints) * probed),
-        ("07", "finetune", len(r.checkpoints) * attacks),
+        ("05", "finetune", training.epochs * training.seeds * (ablated + mixed)),
+        ("06", "synthesis", arms * scaling.sizes[-1] + scaling.pairs[-1]),
+        ("06", "embed", 3 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
+        ("06", "finetune", paired),
+        ("07", "embed", models * probed),
+        ("07", "finetune", models * attacks),
     ]
 
 

@@ -1,18 +1,19 @@
-"""The published setting behind the same functions as the miniature: LLaMA, Stable Diffusion, LAION, public benchmarks.
+"""The published setting: LLaMA, Stable Diffusion, LAION, public benchmarks.
 
-``SEAM`` says which function of which module answers to each name; ``helpers.pocket`` has the same names with the same signatures.
-A module is imported when one of its functions is first asked for. Nothing is downloaded here. What there is, and where, says
-``paper.toml`` in ``$STUDY_PAPER`` (helpers/paper/config.py); what is missing, and how to get it, says
-``python -m helpers.run paper --check``.
+``SEAM`` says which function of which module answers to each name; ``helpers.pocket`` has the same
+names with the same signatures. A module is imported when one of its functions is first asked for.
+What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER`` (see helpers/paper/example.toml);
+what is missing, and how to get it, says ``python -m helpers.run paper --check``.
 """
 
 from __future__ import annotations
 
 from helpers import worlds
 
+# No name here may be that of a module of this package, which would stand in its way once imported.
 SEAM = {
-    "configured": "helpers.paper.config:configured",
-    "outside": "helpers.paper.outside:outside",
+    "configured": "helpers.paper.world:configured",
+    "outside": "helpers.paper.world:outside",
     "check": "helpers.paper.doctor:check",
     "prepare": "helpers.paper.answers:prepare",
     "write_captions": "helpers.paper.language:write_captions",
@@ -21,8 +22,8 @@ SEAM = {
     "search_index": "helpers.paper.index:search_index",
     "benchmark": "helpers.paper.benchmarks:benchmark",
     "shifted": "helpers.paper.answers:shifted",
-    "judge": "helpers.paper.judging:judge",
-    "judge_features": "helpers.paper.judging:judge_features",
+    "judge": "helpers.paper.answers:judge",
+    "judge_features": "helpers.paper.answers:judge_features",
     "main_gear": "helpers.paper.answers:main_gear",
     "intervention": "helpers.paper.answers:intervention",
     "published": "helpers.paper.benchmarks:published",

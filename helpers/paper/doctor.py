@@ -1,11 +1,12 @@
-"""What the paper world needs and whether it is here, looked at without loading, drawing or downloading anything; and its cost."""
+"""What the paper world needs, whether it is here, and what it costs; nothing is loaded or drawn."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import pandas as pd
@@ -13,345 +14,236 @@ import pandas as pd
 from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError
 from helpers.models import weights
-from helpers.paper import benchmarks, config, probes
+from helpers.paper import benchmarks, config, index, probes
 from helpers.worlds import World
 
-PUBLISHED = {
-    "meta-llama/Llama-2-7b-hf": 13.5,
-    **dict.fromkeys(config.GENERATORS.values(), 5.5),
-}  # GB of safetensors
-CLASSES = {"aircraft": 100, "cars": 196, "flowers": 102, "dtd": 47, "imagenet": 1_000}
+GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
+GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
-EVERY = "00 01 02 03 04 05 06 07"
-PIXEL = (
-    3 + 2
-)  # bytes that an image takes per pixel: in the array that is trained on, and as PNG in its shard
+TO_06 = "00 01 02 03 04 05 06"
+PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
 
 def check(w: World) -> tuple[list[Need], dict[str, str]]:
-    """What is needed and found, and what each notebook costs; without ``$STUDY_PAPER``, what an empty folder would lack.
+    """What is needed and found, and what each notebook costs.
 
-    Raises ``StudyError`` on a ``paper.toml`` that cannot be read.
+    Without ``$STUDY_PAPER``, what an empty folder would lack. Raises ``StudyError`` on a
+    ``paper.toml`` that cannot be read.
     """
-    given = os.environ.get("STUDY_PAPER", "")
-    if given and Path(given).is_dir():
+    path = os.environ.get("STUDY_PAPER", "")
+    if path and Path(path).is_dir():
         return needs(w), costs(w)
-    first = Need(
-        "$STUDY_PAPER",
-        EVERY,
-        False,
-        given or "not set",
+    advice = (
         f"Make a folder for {config.FILE}, weights and data, and name it: "
-        "export STUDY_PAPER=FOLDER. The default places below are in it.",
+        "export STUDY_PAPER=FOLDER. The default places below are in it."
     )
+    rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
-            rows, cost = needs(w), costs(w)
+            for need in needs(w):
+                where = need.where.replace(str(config.root()), "$STUDY_PAPER")
+                get = need.get.replace(str(config.root()), "$STUDY_PAPER")
+                rows.append(need._replace(where=where, get=get))
+            return rows, costs(w)
         finally:
-            os.environ["STUDY_PAPER"] = given
-    place, shown = str(Path(empty).resolve()), "$STUDY_PAPER"
-    return [
-        first,
-        *(
-            n._replace(where=n.where.replace(place, shown), get=n.get.replace(place, shown))
-            for n in rows
-        ),
-    ], cost
+            os.environ["STUDY_PAPER"] = path
 
 
 def needs(w: World) -> list[Need]:
-    """Everything that notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory of the device, disk."""
+    """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
-    compared = {
-        g: "00 05" if g in w.analysis.generators else ""
-        for g in (*w.analysis.generators, *w.scaling.generators)
-        if g != w.synthesis.generator
-    }
-    models = [
-        ("language model", s.language_model, "01"),
-        (f"generator {w.synthesis.generator}", _generator(s, w.synthesis.generator), "00 02 05 06"),
-        *(
-            (
-                f"generator {g}",
-                _generator(s, g),
-                f"{used} 06" if g in w.scaling.generators else used,
-            )
-            for g, used in compared.items()
-        ),
-    ]
-    rows = [
-        _found(what, numbers, name, lambda what=what, name=name: str(weights.folder(what, name)))
-        for what, name, numbers in models
-    ]
-    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, lambda: _clip(w, s.clip)))
+    models = [("language model", s.language_model, "01")]
+    used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
+    for name in dict.fromkeys(used):
+        model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
+        models.append((f"generator {name}", model, _drawing(w, name)))
+    rows = [_found(what, n, model, weights.folder, what, model) for what, model, n in models]
+    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, _clip, w, s.clip))
     rows += [
-        _found(
-            f"benchmark {t}",
-            "00 01 02 03 04 05 06",
-            str(s.benchmarks),
-            lambda t=t: _benchmark(w, t),
-        )
-        for t in w.tasks
+        _found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task) for task in w.tasks
     ]
-    rows.append(
-        _found(
-            "pool",
-            "00 01 03",
-            str(s.laion),
-            lambda: f"{len(benchmarks.open_pool(w)):,} pairs in {s.laion}",
-        )
-    )
+    rows.append(_found("pool", "00 01 03", s.laion, _pool, w, s.laion))
     if s.index:
-        rows.append(_index(s.index))
-    rows.append(
-        _found("CLIP that judges", "06", s.judge, lambda: str(weights.clip_file(s.judge)), "judge")
-    )
-    rows.append(
-        _found(
-            "probed benchmark", "07", str(s.benchmarks), lambda: _benchmark(w, w.robustness.task)
-        )
-    )
-    rows += [
-        _found(
-            "probed checkpoint",
-            "07",
-            f"{name}, {family} on {source}",
-            lambda name=name: _checkpoint(w, name),
-            "checkpoints",
-        )
-        for family, source, name in w.robustness.checkpoints
-    ]
-    return [*rows, _probe_sets(s.benchmarks), _memory([name for _, name, _ in models]), _disk(w)]
+        rows.append(_found("index", "03", s.index, index.located, s.index))
+    rows.append(_found("CLIP that judges", "06", s.judge, weights.clip_file, s.judge, key="judge"))
+    rows.append(_found("probed benchmark", "07", s.benchmarks, _benchmark, w, w.robustness.task))
+    for family, source, name in w.robustness.checkpoints:
+        place = f"{name}, {family} on {source}"
+        find = functools.partial(weights.checkpoint_file, config.checkpoint(w, name))
+        rows.append(_found("probed checkpoint", "07", place, find, key="checkpoints"))
+    names = [model for _, model, _ in models]
+    return [*rows, _probe_sets(s.benchmarks), _memory(names), _disk(w)]
 
 
-def _found(what: str, numbers: str, looked: str, find: Callable[[], str], key: str = "") -> Need:
+def _found(
+    what: str, numbers: str, place: object, find: Callable, *arguments, key: str = ""
+) -> Need:
+    """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
-        return Need(what, numbers, True, find())
+        return Need(what, numbers, True, str(find(*arguments)))
     except StudyError as e:
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
-        return Need(what, numbers, False, f"looked for {looked}", f"{e}{other}")
+        return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
 
 
-def _checkpoint(w: World, name: str) -> str:
-    return str(weights.checkpoint_file(config.checkpoint(w, name)))
+def _drawing(w: World, generator: str) -> str:
+    """The numbers of the notebooks that draw with a generator."""
+    if generator == w.synthesis.generator:
+        return "00 02 05 06"
+    numbers = ["00", "05"] if generator in w.analysis.generators else []
+    return " ".join([*numbers, "06"] if generator in w.scaling.generators else numbers)
 
 
-def _probe_sets(base: Path) -> Need:
-    here, every = (
-        probes.present(base),
-        dict.fromkeys(place.split("/")[0] for place in probes.PLACES.values()),
-    )
-    lacking = [
-        top for top in every if not any(probes.PLACES[name].split("/")[0] == top for name in here)
-    ]
-    without = (
-        f"; without {', '.join(lacking)} (layouts: helpers/paper/probes.py)" if lacking else ""
-    )
-    return Need("probe sets", "07", True, f"{len(here)} of {len(probes.PLACES)} in {base}{without}")
-
-
-def _generator(s: config.Config, name: str) -> str:
-    return s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-
-
-def _clip(w: World, name: str) -> str:
-    return str(weights.clip_file(name if Path(name).is_dir() else f"{w.clip.model}/{name}"))
+def _clip(w: World, name: str) -> Path:
+    if Path(name).is_dir():
+        return weights.clip_file(name)
+    return weights.clip_file(f"{w.clip.model}/{w.clip.pretrained}")
 
 
 def _benchmark(w: World, task: str) -> str:
     bench = benchmarks.benchmark(w, task)
-    first = {name: getattr(bench, name).images for name in ("train", "val", "test")}
-    for images in first.values():
-        images[:1]  # one image of each split is decoded, as lists can be there without the images
-    return (
-        ", ".join(f"{name} {len(images):,}" for name, images in first.items())
-        + f", {len(bench.classes):,} classes"
-    )
+    counts = []
+    for name in ("train", "val", "test"):
+        images = getattr(bench, name).images
+        images[:1]  # one is decoded, as lists can be there without the images
+        counts.append(f"{name} {len(images):,}")
+    return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _index(name: str) -> Need:
-    service = name.startswith(("http://", "https://"))
-    return Need(
-        "index",
-        "03",
-        service or (Path(name) / "image.index").exists(),
-        name,
-        "clip-retrieval's folder has image.index, text.index and metadata/. Leave index out of "
-        f"{config.FILE}, and notebook 03 builds one over the pool.",
-    )
+def _pool(w: World, folder: Path) -> str:
+    return f"{len(benchmarks.open_pool(w)):,} pairs in {folder}"
+
+
+def _probe_sets(base: Path) -> Need:
+    here = probes.present(base)
+    tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
+    lacking = set(tops.values()) - {tops[name] for name in here}
+    where = f"{len(here)} of {len(tops)} in {base}"
+    if lacking:
+        names = ", ".join(top for top in dict.fromkeys(tops.values()) if top in lacking)
+        where += f"; without {names} (layouts: helpers/paper/probes.py)"
+    return Need("probe sets", "07", True, where)
 
 
 def _size(name: str) -> float:
     """Bytes of the weights: of the files where they are here, else as published."""
     try:
-        files = list(weights.folder("weights", name).rglob("*.safetensors"))
+        files = weights.folder("weights", name).rglob("*.safetensors")
+        return sum(f.stat().st_size for f in files)
     except StudyError:
-        return 1e9 * PUBLISHED.get(name, 0)
-    return sum(f.stat().st_size for f in files)
+        return 1e9 * GIGABYTES.get(name, 0)
 
 
 def _memory(names: list[str]) -> Need:
-    need, have = OVERHEAD * max(map(_size, names)), gpu.memory()
-    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted" + (
-        "" if gpu.device() == "cuda" else "; no GPU here"
-    )
-    return Need(
-        "memory of the device", "00 01 02 05", have >= need, where, "Take a GPU with more memory."
-    )
-
-
-def _classes(w: World, task: str) -> int:
-    try:
-        return len(benchmarks.benchmark(w, task).classes)
-    except StudyError:
-        return CLASSES.get(task, 0)
-
-
-def _captions(w: World) -> int:
-    return sum(
-        dict(w.captions.per_class_of).get(t, w.captions.per_class) * _classes(w, t) for t in w.tasks
-    )
-
-
-def _drawn(w: World) -> int:
-    """Images drawn by notebook 05: the arms that are filtered, and every strength of SDEdit."""
-    arms = len(w.analysis.generators) - 1 + 2
-    return (
-        math.ceil(arms * w.analysis.size / w.clip.top_share)
-        + len(w.analysis.strengths) * w.analysis.size
-    )
-
-
-def _drawn_arms(w: World) -> int:
-    """Arms of notebook 06 that are drawn: every guidance, prompt and generator but those of notebook 02."""
-    other_guidances = [g for g in w.scaling.guidances if g != w.synthesis.guidance]
-    other_generators = [g for g in w.scaling.generators if g != w.synthesis.generator]
-    return len(other_guidances) + len(w.scaling.prompts) + len(other_generators)
-
-
-def _arms(w: World) -> int:
-    """Images drawn by notebook 06: every arm at its largest size, and the pairs."""
-    return _drawn_arms(w) * w.scaling.sizes[-1] + w.scaling.pairs[-1]
+    need = OVERHEAD * max(map(_size, names))
+    have = gpu.memory()
+    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
+    where += "" if gpu.device() == "cuda" else "; no GPU here"
+    advice = "Take a GPU with more memory."
+    return Need("memory of the device", "00 01 02 05", have >= need, where, advice)
 
 
 def _disk(w: World) -> Need:
-    need, have = (
-        (_captions(w) + _drawn(w) + _arms(w)) * config.settings().kept ** 2 * PIXEL,
-        store.free(places.root()),
-    )
+    drawn = sum(items for _, step, items in work(w) if step == "synthesis")
+    need = drawn * config.settings().kept ** 2 * PIXEL
+    have = store.free(places.root())
     where = f"{have / 1e9:,.0f} GB free for {places.root()}, {need / 1e9:,.1f} wanted"
-    return Need(
-        "disk for what is drawn",
-        "02 05 06",
-        have >= need,
-        where,
-        "Set STUDY_RUNS to a larger disk, or lower captions per_class under [world] in paper.toml.",
-    )
+    lower = f"lower captions per_class under [world] in {config.FILE}"
+    advice = f"Set STUDY_RUNS to a larger disk, or {lower}."
+    return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
-def _trained(w: World) -> tuple[int, int]:
-    """Images that pass through training in notebooks 04 and 05, epochs counted."""
-    s, sweep = w.finetune, 0
-    for task in w.tasks:
-        epochs = dict(s.epochs_of).get(task, s.epochs)
-        middle = s.sizes[len(s.sizes) // 2]
-        sweep += epochs * (
-            2 * s.seeds * sum(s.sizes)
-            + middle * (len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(s.lrs))
-        )
-    runs = len(w.analysis.generators) + 4 + len(w.analysis.strengths)
-    arms = (
-        s.epochs
-        * s.seeds
-        * (
-            runs * w.analysis.size
-            + sum(w.analysis.mix_synthetic)
-            + len(w.analysis.mix_synthetic) * s.sizes[-1]
-        )
-    )
-    return sweep, arms
-
-
-def _scaled(w: World) -> tuple[int, int]:
-    """Images that notebook 06 embeds, mirrored and judged ones counted, and images that its CLIPs on pairs are trained on."""
-    s = w.scaling
-    return 3 * (_drawn_arms(w) + 3) * s.sizes[-1], len(
-        s.pairs
-    ) * 3 * w.robustness.seeds * w.robustness.steps * w.robustness.batch
-
-
-def _probed(w: World) -> tuple[int, int]:
-    """Images that notebook 07 passes through its checkpoints, and those on which attacks take a gradient."""
-    s, sets, n = (
-        w.robustness,
-        len(probes.present(config.settings().benchmarks)),
-        len(w.robustness.checkpoints),
-    )
+def _count(count: Callable[[], Sized], otherwise: int) -> int:
+    """How much ``count`` finds, or another number while the data are not there."""
     try:
-        tested = len(benchmarks.benchmark(w, s.task).test)
+        return len(count())
     except StudyError:
-        tested = IMAGENET_TEST
-    return n * (s.probe_images * sets + s.validation + tested), n * s.attacked * len(s.epsilons) * (
-        s.pgd_steps + 2
-    )
+        return otherwise
+
+
+def _captions(w: World, task: str) -> int:
+    per_class = dict(w.captions.per_class_of).get(task, w.captions.per_class)
+    known = benchmarks.PUBLIC[task].classes if task in benchmarks.PUBLIC else 0
+    return per_class * _count(lambda: benchmarks.benchmark(w, task).classes, known)
+
+
+def work(w: World) -> list[tuple[str, str, float]]:
+    """What the notebooks handle: number, step as in ``tests/bench``, items; 0 while not known.
+
+    Items are captions written, images drawn, embedded, or passed through training (times epochs).
+    """
+    training = w.finetune
+    analysis = w.analysis
+    scaling = w.scaling
+    robust = w.robustness
+    captions = sum(_captions(w, task) for task in w.tasks)
+    pairs = _count(lambda: benchmarks.open_pool(w), 0)
+    # 04: both sources at all sizes, and at the middle one the variants and learning rates
+    middle = training.sizes[len(training.sizes) // 2]
+    variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
+    swept = 2 * training.seeds * sum(training.sizes) + middle * variants
+    epochs = sum(dict(training.epochs_of).get(task, training.epochs) for task in w.tasks)
+    # 05: arms that are filtered after drawing, every strength of SDEdit, and mixtures
+    filtered = math.ceil((len(analysis.generators) + 1) * analysis.size / w.clip.top_share)
+    edited = len(analysis.strengths) * analysis.size
+    ablated = (len(analysis.generators) + 4) * analysis.size + edited
+    mixtures = analysis.mix_synthetic
+    mixed = sum(mixtures) + len(mixtures) * training.sizes[-1]
+    # 06: every guidance, prompt and generator but those of notebook 02
+    others = [g for g in scaling.guidances if g != w.synthesis.guidance]
+    others += [g for g in scaling.generators if g != w.synthesis.generator]
+    arms = len(others) + len(scaling.prompts)
+    paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
+    # 07: every checkpoint on all probe sets
+    models = len(robust.checkpoints)
+    sets = len(probes.present(config.settings().benchmarks))
+    tested = _count(lambda: benchmarks.benchmark(w, robust.task).test, IMAGENET_TEST)
+    probed = robust.probe_images * sets + robust.validation + tested
+    attacks = robust.attacked * len(robust.epsilons) * (robust.pgd_steps + 2)
+    return [
+        ("01", "caption", captions * 4 / 3),
+        ("02", "synthesis", captions),
+        ("03", "embed", 2 * pairs),
+        ("04", "finetune", epochs * swept),
+        ("05", "synthesis", filtered + edited),
+        ("05", "finetune", training.epochs * training.seeds * (ablated + mixed)),
+        ("06", "synthesis", arms * scaling.sizes[-1] + scaling.pairs[-1]),
+        ("06", "embed", 3 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
+        ("06", "finetune", paired),
+        ("07", "embed", models * probed),
+        ("07", "finetune", models * attacks),
+    ]
 
 
 def costs(w: World) -> dict[str, str]:
-    """Notebook -> device-hours, from the rates in ``00_throughput.csv`` (``bench, per_second, device``), which benchmarks write."""
-    try:
-        pool = len(benchmarks.open_pool(w))
-    except StudyError:
-        pool = 0
-    (sweep, ablated), drawn, (seen, paired), (probed, attacked) = (
-        _trained(w),
-        _drawn(w),
-        _scaled(w),
-        _probed(w),
-    )
-    work = {
-        "01": [("caption", _captions(w) * 4 / 3)],
-        "02": [("synthesis", _captions(w))],
-        "03": [("embed", 2 * pool)],
-        "04": [("finetune", sweep)],
-        "05": [("synthesis", drawn), ("finetune", ablated)],
-        "06": [("synthesis", _arms(w)), ("embed", seen), ("finetune", paired)],
-        "07": [("embed", probed), ("finetune", attacked)],
-    }
+    """Notebook -> device-hours, from the rates that benchmarks left (``measured``)."""
     rates = measured(w)
-    return {
-        "00": "minutes",
-        **{
-            number: "; ".join(_cost(rates, name, items) for name, items in parts)
-            for number, parts in work.items()
-        },
-    }
+    parts: dict[str, list[str]] = {"00": ["minutes"]}
+    for number, step, items in work(w):
+        parts.setdefault(number, []).append(_cost(rates, step, items))
+    return {number: "; ".join(costs) for number, costs in parts.items()}
 
 
-def _cost(rates: pd.DataFrame, name: str, items: float) -> str:
+def _cost(rates: pd.DataFrame, step: str, items: float) -> str:
     if not items:
-        return f"{name}: not known before the data are there"
-    if name not in rates.index:
-        return f"{items:,.0f} x {name}, not measured: python -m tests.bench {name}"
-    rate, device = rates.loc[name, ["per_second", "device"]]
-    return f"{items / rate / 3600:,.1f} device-hours ({items:,.0f} x {name} at {rate:,.1f} a second on {device})"
+        return f"{step}: not known before the data are there"
+    if step not in rates.index:
+        return f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
+    rate, device = rates.loc[step, ["per_second", "device"]]
+    hours = items / rate / 3600
+    return f"{hours:,.1f} device-hours ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
 
 
 def measured(w: World) -> pd.DataFrame:
-    """The rates that benchmarks left on this machine, by name; empty where none ran."""
+    """Rates by benchmark, with columns per_second and device; empty where none ran."""
     file = rates_file(w)
-    return (
-        pd.read_csv(file).set_index("bench")
-        if file.exists()
-        else pd.DataFrame(columns=["per_second", "device"])
-    )
+    if not file.exists():
+        return pd.DataFrame(columns=["per_second", "device"])
+    return pd.read_csv(file).set_index("bench")
 
 
 def rates_file(w: World) -> Path:
     """Where benchmarks leave their rates."""
-    return (
-        Path(os.environ.get("STUDY_FIGURES") or places.PACKAGE.parent / "figures")
-        / w.name
-        / "00_throughput.csv"
-    )
+    return places.figures_root() / w.name / "00_throughput.csv"

@@ -1,14 +1,16 @@
-"""The published probe sets from folders under ``$STUDY_PAPER/benchmarks``, cropped and resized in one way, whatever the set.
+"""The published probe sets from folders under ``$STUDY_PAPER/benchmarks``, all read in one way.
 
-Everything is laid out as for torchvision's ``ImageFolder``, one folder per class (WordNet id) or category::
+Laid out as for torchvision's ``ImageFolder``, one folder per class (WordNet id) or category::
 
-    imagenet/{train,val}/WNID/*          all 1,000; for a part of it, with imagenet/classes.csv: wnid,name in order
-    imagenet-r/WNID/*  imagenet-a/WNID/*      200 classes each: a model chooses among these [R]
-    imagenet-c/KIND/SEVERITY/WNID/*      ImageNet-C's kinds, and 3DCC's under the same root
-    imagenet-9/{original,mixed_same,mixed_rand}/val/CATEGORY/*      with imagenet-9/in_to_in9.json: class -> category or -1
-    focus/{0,1,2}/CATEGORY/*             sorted by number of uncommon attributes, with focus/categories.csv: wnid,category
-    cue-conflict/SHAPE/SHAPE1-TEXTURE2.png       with cue-conflict/categories.csv: wnid,category
-    sun/**  inaturalist/**               OOD images, near and far
+    imagenet/{train,val}/WNID/*     1,000; for a part, with imagenet/classes.csv: wnid,name in order
+    imagenet-r/WNID/*  imagenet-a/WNID/*     200 classes each: a model chooses among these [R]
+    imagenet-c/KIND/SEVERITY/WNID/*          ImageNet-C's kinds, and 3DCC's under the same root
+    imagenet-9/{original,mixed_same,mixed_rand}/val/CATEGORY/*
+                                    with imagenet-9/in_to_in9.json: class -> category or -1
+    focus/{0,1,2}/CATEGORY/*        by number of uncommon attributes, with focus/categories.csv:
+                                    wnid,category
+    cue-conflict/SHAPE/SHAPE1-TEXTURE2.png   with cue-conflict/categories.csv: wnid,category
+    sun/**  inaturalist/**          OOD images, near and far
 
 A set whose folder is not there is left out with a line; ``imagenet`` has to be there.
 """
@@ -22,79 +24,35 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from helpers.data.subsets import _every
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.paper import benchmarks, config
+from helpers.paper.benchmarks import Decoded, image_files
 from helpers.worlds import World
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CORRUPTIONS = {
-    kind: {"jpeg": "jpeg_compression"}.get(kind, kind) for kind in (*IMAGE_SPACE, *DEPTH_AWARE)
+    f"{kind}-{severity}": f"imagenet-c/{'jpeg_compression' if kind == 'jpeg' else kind}/{severity}"
+    for kind in (*IMAGE_SPACE, *DEPTH_AWARE)
+    for severity in SEVERITIES
 }
-PLAIN = {
-    "original": "imagenet/val",
-    "renditions": "imagenet-r",
-    "natural_adversarial": "imagenet-a",
-    **{
-        f"{kind}-{s}": f"imagenet-c/{name}/{s}"
-        for kind, name in CORRUPTIONS.items()
-        for s in SEVERITIES
-    },
-}
+AMONG = {"renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
 GROUPED = {
     "mixed_same": "imagenet-9/mixed_same/val",
     "mixed_rand": "imagenet-9/mixed_rand/val",
     **{f"context_{k}": f"focus/{k}" for k in range(3)},
 }
 UNKNOWN = {"ood_near": "sun", "ood_far": "inaturalist"}
-PLACES = {**PLAIN, **GROUPED, **UNKNOWN, "cue_conflict": "cue-conflict"}  # probe set -> folder
-
-
-def read(path: Path, side: int) -> np.ndarray:
-    """An image, shorter edge resized and centre cropped to ``side``: (side, side, 3) uint8."""
-    from PIL import ImageOps
-
-    return np.asarray(
-        ImageOps.fit(Image.open(path).convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-    )
-
-
-def files(path: Path) -> list[Path]:
-    """All images below a folder, in order of name."""
-    return sorted(f for f in path.rglob("*") if f.suffix.lower() in ENDINGS)
-
-
-def labelled(path: Path, names: Sequence[str], side: int, most: int) -> Split:
-    """At most ``most`` images of class folders, evenly spread; the label is the folder's position in ``names``.
-
-    Raises ``StudyError`` on a folder that is not among them, or where there is no image.
-    """
-    found = [
-        (f, name)
-        for name in sorted(d.name for d in path.iterdir() if d.is_dir())
-        for f in files(path / name)
-    ]
-    strange = sorted({name for _, name in found} - set(names))
-    if strange or not found:
-        raise StudyError(
-            f"{path} holds {len(found)} images{f' and folders of no class: {strange[:3]}' if strange else ''}; see "
-            "helpers/paper/probes.py for how it has to look."
-        )
-    chosen = [
-        found[i]
-        for i in np.unique(
-            np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
-        )
-    ]
-    where = {name: i for i, name in enumerate(names)}
-    return Split(
-        np.stack([read(f, side) for f, _ in chosen]),
-        np.array([where[name] for _, name in chosen], np.int64),
-        pd.DataFrame({"file": [f.name for f, _ in chosen], "class": [name for _, name in chosen]}),
-    )
+PLACES = {
+    "original": "imagenet/val",
+    **AMONG,
+    **CORRUPTIONS,
+    **GROUPED,
+    **UNKNOWN,
+    "cue_conflict": "cue-conflict",
+}  # probe set -> folder
 
 
 def present(base: Path) -> list[str]:
@@ -103,81 +61,97 @@ def present(base: Path) -> list[str]:
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """The probe sets that are there; at most ``robustness.probe_images`` evenly spread images of each.
+    """The probe sets that are there; at most ``robustness.probe_images`` images of each.
 
-    Raises ``StudyError`` on another task than ``imagenet``.
+    Raises ``StudyError`` on another task than ``imagenet``, and on folders of another layout.
     """
     if task != "imagenet":
         raise StudyError(
-            f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set robustness={{'task': 'imagenet'}}."
+            f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set "
+            "robustness={'task': 'imagenet'}."
         )
-    most, side, base = w.robustness.probe_images, w.image_size, config.settings().benchmarks
-    wnids, here = list(benchmarks.imagenet(base / "imagenet")[0]), set(present(base))
-    sets = {
-        name: labelled(base / place, wnids, side, most)
-        for name, place in PLAIN.items()
-        if name in here
-    }
-    among = {
-        name: np.array([i for i, wnid in enumerate(wnids) if (base / PLAIN[name] / wnid).is_dir()])
-        for name in ("renditions", "natural_adversarial")
-        if name in sets
-    }
-    groupings: dict[str, np.ndarray] = {}
-    for name, place in GROUPED.items():
-        if name in here:
-            categories, groupings[name] = grouping(
-                base / place.split("/")[0], wnids, sorted(d.name for d in (base / place).iterdir())
-            )
-            sets[name] = labelled(base / place, categories, side, most)
-    for name, place in UNKNOWN.items():
-        if name in here:
-            chosen = [
-                files(base / place)[i]
-                for i in np.unique(
-                    np.linspace(0, len(files(base / place)) - 1, most).round().astype(int)
-                )
-            ]
-            sets[name] = Split(np.stack([read(f, side) for f in chosen]), np.full(len(chosen), -1))
+    base = config.settings().benchmarks
+    wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)
-    if (base / "cue-conflict").is_dir():
-        sets["cue_conflict"], groups = cue_conflict(base / "cue-conflict", wnids, side, most)
-    missing = dict.fromkeys(
-        re.sub(r"/[\d]$", "", place) for name, place in PLACES.items() if name not in sets
-    )
-    print(
-        f"probe sets: {len(sets)} read"
-        + (f", left out as their folders are not there: {', '.join(missing)}" if missing else "")
-    )
+    sets, among, groupings = {}, {}, {}
+    for name in present(base):
+        path = base / PLACES[name]
+        if name in GROUPED:
+            categories = sorted(d.name for d in path.iterdir())
+            groupings[name] = grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
+            sets[name] = labelled(w, path, categories)
+        elif name in UNKNOWN:
+            images = _images(w, _spread(w, image_files(path.rglob("*"))))
+            sets[name] = Split(images, np.full(len(images), -1))
+        elif name == "cue_conflict":
+            sets[name], groups = cue_conflict(w, path, wnids)
+        else:
+            sets[name] = labelled(w, path, wnids)
+        if name in AMONG:
+            among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
+    missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
+    note = f", left out as their folders are not there: {', '.join(dict.fromkeys(missing))}"
+    print(f"probe sets: {len(sets)} read{note if missing else ''}")
     return ProbeSets(sets, groups, among, groupings)
 
 
-def grouping(
-    place: Path, wnids: Sequence[str], folders: Sequence[str]
-) -> tuple[list[str], np.ndarray]:
-    """The categories of a set, in order, and the category of every class, -1 for none; from the table beside the images."""
+def _spread(w: World, rows: Sequence) -> list:
+    """At most ``robustness.probe_images`` of ``rows``, evenly spread."""
+    return [rows[i] for i in _every(len(rows), w.robustness.probe_images)]
+
+
+def _images(w: World, files: Sequence[Path]) -> np.ndarray:
+    return Decoded(files, w.image_size, reduced=False)[:]
+
+
+def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
+    """Images of class folders; the label is the folder's position in ``names``.
+
+    Raises ``StudyError`` on a folder that is not among them, or where there is no image.
+    """
+    files = image_files(path.glob("*/**/*"))
+    strange = sorted({_top(path, file) for file in files} - set(names))
+    if strange or not files:
+        folders = f" and folders of no class: {strange[:3]}" if strange else ""
+        raise StudyError(
+            f"{path} holds {len(files)} images{folders}; see helpers/paper/probes.py for how it "
+            "has to look."
+        )
+    files = _spread(w, files)
+    classes = [_top(path, file) for file in files]
+    facts = pd.DataFrame({"file": [file.name for file in files], "class": classes})
+    positions = {name: i for i, name in enumerate(names)}
+    labels = np.array([positions[name] for name in classes], np.int64)
+    return Split(_images(w, files), labels, facts)
+
+
+def _top(path: Path, file: Path) -> str:
+    return file.relative_to(path).parts[0]
+
+
+def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
+    """The position in ``categories`` of every class, -1 for none: the table beside the images."""
     if (place / "in_to_in9.json").exists():
         table = json.loads((place / "in_to_in9.json").read_text())
-        return list(folders), np.array([int(table[str(i)]) for i in range(len(wnids))])
-    table = pd.read_csv(place / "categories.csv").set_index("wnid")["category"].reindex(wnids)
-    return list(folders), np.array([folders.index(c) if c in folders else -1 for c in table])
+        return np.array([int(table[str(i)]) for i in range(len(wnids))])
+    table = _categories(place, wnids)
+    return np.array([categories.index(c) if c in categories else -1 for c in table])
 
 
-def cue_conflict(
-    place: Path, wnids: Sequence[str], side: int, most: int
-) -> tuple[Split, pd.DataFrame]:
-    """Images whose names say ``shape1-texture2``, where the two differ, and the category of every class for both cues."""
-    table = pd.read_csv(place / "categories.csv").set_index("wnid")["category"].reindex(wnids)
-    cues = [(f, *re.sub(r"\d+", "", f.stem).split("-")) for f in files(place)]
-    cues = [cue for cue in cues if cue[1] != cue[2]]
-    cues = [
-        cues[i]
-        for i in np.unique(np.linspace(0, len(cues) - 1, min(most, len(cues))).round().astype(int))
-    ]
+def _categories(place: Path, wnids: Sequence[str]) -> pd.Series:
+    return pd.read_csv(place / "categories.csv").set_index("wnid")["category"].reindex(wnids)
+
+
+def cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
+    """Images called ``shape1-texture2`` where the two differ, and every class's category by cue.
+
+    The label is the first class whose category is the shape.
+    """
+    table = _categories(place, wnids)
+    cues = [(f, *re.sub(r"\d+", "", f.stem).split("-")) for f in image_files(place.rglob("*"))]
+    cues = _spread(w, [(file, shape, texture) for file, shape, texture in cues if shape != texture])
     facts = pd.DataFrame([cue[1:] for cue in cues], columns=["shape", "texture"])
-    labels = np.array(
-        [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]], np.int64
-    )
-    return Split(np.stack([read(f, side) for f, *_ in cues]), labels, facts), pd.DataFrame(
-        {"shape": table, "texture": table}
-    )
+    labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
+    images = _images(w, [file for file, _, _ in cues])
+    groups = pd.DataFrame({"shape": table, "texture": table})
+    return Split(images, np.array(labels, np.int64), facts), groups

@@ -1,4 +1,4 @@
-"""Search through an index that is there: a folder, clip-retrieval's own back end, one that stumbles, and none at all."""
+"""Search through an index that is there: a folder, clip-retrieval's back end, a stumbling one."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ import pytest
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.engine import store
+from helpers.engine import gpu, store
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import index
@@ -76,6 +76,8 @@ def w(made, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
     monkeypatch.setattr(index, "WAIT", 0)
     monkeypatch.setattr(index, "PER_SECOND", 1_000)
+    # In float32, as back ends compute, also where a processor has bfloat16.
+    monkeypatch.setattr(gpu, "autocast", lambda precision="": contextlib.nullcontext())
     world = worlds.get("paper", clip={"model": "upstream"}, retrieval={"k": K})
     monkeypatch.setattr(worlds.backend(world), "clip_folder", lambda _: made / "clip")
     index._folder.cache_clear()
@@ -123,11 +125,13 @@ def back_end(made):
     store.write(made / "indices.json", {"pool": str(made / "found")})
     port = free_port()
     code = (
-        f"import open_clip; open_clip.add_model_config({str(made / 'models')!r}); from clip_retrieval.clip_back import clip_back; "
-        f"clip_back({str(made / 'indices.json')!r}, {port}, clip_model='open_clip:tinyclip/{made / 'clip' / clip.WEIGHTS}', "
+        f"import open_clip; open_clip.add_model_config({str(made / 'models')!r}); "
+        "from clip_retrieval.clip_back import clip_back; "
+        f"clip_back({str(made / 'indices.json')!r}, {port}, "
+        f"clip_model='open_clip:tinyclip/{made / 'clip' / clip.WEIGHTS}', "
         "use_jit=False, enable_mclip_option=False, provide_aesthetic_embeddings=False)"
     )
-    with open(made / "log", "w") as log:
+    with (made / "log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-c", code],
             stdout=log,
@@ -164,7 +168,10 @@ def test_the_back_end_of_clip_retrieval_finds_the_same(made, w, back_end):
 
 @contextlib.contextmanager
 def stumbling(fails, captions=True):
-    """A back end that speaks the protocol; query number ``i`` fails if ``fails(i)``. Yields address and list of queries."""
+    """A back end that speaks the protocol; query number ``i`` fails if ``fails(i)``.
+
+    Yields its address and the list of queries.
+    """
     seen, lock = [], threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -211,7 +218,7 @@ def test_queries_that_fail_are_repeated_and_paced(w, monkeypatch):
 
 def test_a_search_goes_on_where_the_back_end_left(w):
     with stumbling(lambda i: i > 6) as (address, seen):
-        with pytest.raises(StudyError, match="gave no answer to .*what was found is kept"):
+        with pytest.raises(StudyError, match=r"gave no answer to .*what was found is kept"):
             index.search(w, address, BENCH)
         assert len(list(Path(os.environ["STUDY_RUNS"]).rglob("0000?.parquet"))) == 1
         before = len(seen)
@@ -230,13 +237,13 @@ def test_without_an_index_of_captions_only_pictures_are_searched(w, capsys):
 
 
 def test_errors_say_what_to_do(made, w, tmp_path):
-    with pytest.raises(StudyError, match="gave no answer.*refused.*clip-retrieval back"):
+    with pytest.raises(StudyError, match=r"gave no answer.*refused.*clip-retrieval back"):
         index.search(w, f"http://127.0.0.1:{free_port()}/knn-service", BENCH)
-    with pytest.raises(StudyError, match="no index of clip-retrieval in .*Valid: such a folder"):
+    with pytest.raises(StudyError, match=r"no index of clip-retrieval in .*Valid: such a folder"):
         index.search(w, str(tmp_path / "nowhere"), BENCH)
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "metadata").symlink_to(made / "found" / "metadata")
-    with pytest.raises(StudyError, match="no index .*it should hold image.index"):
+    with pytest.raises(StudyError, match=r"no index .*it should hold image.index"):
         index.search(w, str(tmp_path / "part"), BENCH)
     (tmp_path / "part" / "image.index").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="cannot read the index"):

@@ -1,0 +1,140 @@
+"""What is missing is said before anything starts, with the way to get it; and what a run costs."""
+
+import re
+
+import pytest
+
+from helpers import run
+from tests.paper.folders import SETTINGS
+
+
+@pytest.mark.parametrize(
+    "change, missing",
+    [
+        (("weights/llama", "weights/lama"), "language model"),
+        (("drawn = 64", 'benchmarks = "elsewhere"'), "benchmark aircraft"),
+        (("drawn = 64", 'index = "elsewhere"'), "index"),
+        (("drawn = 64", 'laion = "elsewhere"'), "pool"),
+        (("weights/clip", "laion2b_s34b_b88k"), "CLIP"),
+        (('folder = "flora"', 'folder = "fauna"'), "benchmark flora"),
+    ],
+)
+def test_nothing_starts_while_something_is_missing(
+    published, tmp_path, monkeypatch, capsys, change, missing
+):
+    for part in ("weights", "benchmarks", "flora", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    assert change[0] in SETTINGS
+    (tmp_path / "paper.toml").write_text(SETTINGS.replace(*change))
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+    assert run.main(["paper", "00", "01", "02", "03", "04", "05"]) == 2
+    printed = capsys.readouterr().err
+    assert (
+        re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing]
+        and not (tmp_path / "runs").exists()
+    )
+    assert "--check" in printed and "start" in printed.splitlines()[-2]
+
+
+@pytest.mark.parametrize(
+    "change, missing, words",
+    [
+        (
+            ("weights/judge", "ViT-L-14/openai", 1),
+            "CLIP that judges",
+            (
+                "looked for ViT-L-14/openai",
+                "open_clip.create_model('ViT-L-14', 'openai')",
+                "as judge in paper.toml",
+            ),
+        ),
+        (
+            ("timm/weights/resnet", "timm/resnet50.a1_in1k"),
+            "probed checkpoint",
+            (
+                "timm.create_model('resnet50.a1_in1k', pretrained=True)",
+                "as checkpoints in paper.toml",
+            ),
+        ),
+        (
+            ("clone/model.safetensors", "clone/gone.safetensors"),
+            "probed checkpoint",
+            ("weights/clone/gone.safetensors, supervised on synthetic",),
+        ),
+        (
+            ("open_clip/weights/clip", "open_clip/weights/llama"),
+            "probed checkpoint",
+            ("open_clip_model.safetensors is missing",),
+        ),
+        (
+            ("timm/weights/resnet", "timm/weights/clip"),
+            "probed checkpoint",
+            ("it has model.safetensors and config.json",),
+        ),
+        (
+            ("timm/weights/resnet", "timm/resnett50"),
+            "probed checkpoint",
+            ("timm knows no model 'resnett50'",),
+        ),
+        (
+            ("open_clip/weights/clip", "openclip/weights/clip"),
+            "probed checkpoint",
+            ("valid: 'timm/NAME'",),
+        ),
+        (
+            ("clone/model.safetensors", "pickle.pth"),
+            "probed checkpoint",
+            ("pickle.pth is a pickle", "save_file"),
+        ),
+    ],
+)
+def test_judge_and_checkpoints_are_looked_for_before_anything_starts(
+    published, tmp_path, monkeypatch, capsys, change, missing, words
+):
+    for part in ("benchmarks", "flora", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    (tmp_path / "weights").mkdir()
+    for part in (published / "weights").iterdir():
+        (tmp_path / "weights" / part.name).symlink_to(part)
+    (tmp_path / "weights" / "pickle.pth").write_bytes(b"nobody opens this")
+    assert change[0] in SETTINGS
+    (tmp_path / "paper.toml").write_text(SETTINGS.replace(*change))
+    for name, place in (("STUDY_PAPER", ""), ("HF_HUB_CACHE", "cache"), ("STUDY_RUNS", "runs")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    assert run.main(["paper"]) == 2
+    printed = capsys.readouterr().err
+    assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing] and all(
+        word in printed for word in words
+    ), printed
+
+
+def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STUDY_PAPER", str(published))
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
+    assert run.main(["paper", "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "MISSING" not in printed and "not measured: python -m tests.bench synthesis" in printed
+    assert re.search(
+        r"found +CLIP that judges +for 06 .*weights/judge/open_clip_model.safetensors", printed
+    )
+    assert (
+        re.search(r"found +probe sets +for 07 +45 of 51 in .*; without sun ", printed)
+        and "cost    07: " in printed
+    )
+    assert printed.count("probed checkpoint") == 4
+    assert printed.rstrip().endswith(
+        "can start: python -m helpers.run paper 00 01 02 03 04 05 06 07"
+    )
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "00_throughput.csv").write_text(
+        "bench,per_second,device\nsynthesis,0.5,a GPU\n"
+    )
+    run.main(["paper", "--check"])
+    assert "device-hours (64 x synthesis at 0.5 a second on a GPU)" in capsys.readouterr().out
+
+
+def test_a_missing_folder_says_so(monkeypatch, capsys):
+    monkeypatch.delenv("STUDY_PAPER", raising=False)
+    assert run.main(["paper", "01"]) == 2 and "$STUDY_PAPER" in capsys.readouterr().err

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sized
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,11 +58,60 @@ def unknown(kind: str, given: object, valid: Iterable[object]) -> StudyError:
 
 
 def equally_many(**given: Sized | None) -> None:
-    """Raise ``StudyError`` when arguments that go together are not equally many (None: not given)."""
+    """Raise ``StudyError`` unless arguments that go together are equally many (None: not given)."""
     counts = {name: len(values) for name, values in given.items() if values is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{n} {name}" for name, n in counts.items())
         raise StudyError(f"{listed} were given; they go together one by one, so give equally many.")
+
+
+def replaced(settings: Any, changes: Mapping[str, Any], path: str) -> Any:
+    """A frozen dataclass with ``changes``: values, or mappings for the settings within it.
+
+    Raises ``StudyError`` on a name that is no field, and on a value that its type, with pydantic's
+    bounds, does not allow. ``path`` says whose settings they are.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    values = {}
+    for name, value in changes.items():
+        if name not in hints:
+            raise unknown(f"setting of {path}", name, sorted(hints))
+        current = getattr(settings, name)
+        given = f"setting {name} of {path} was given {value!r}"
+        if not dataclasses.is_dataclass(current):
+            values[name] = _fitting(hints[name], value, given, current)
+        elif isinstance(value, Mapping):
+            values[name] = replaced(current, value, f"{path}.{name}")
+        else:
+            raise StudyError(f"{given}; it wants a mapping of settings, as in {name}={{...}}.")
+    return dataclasses.replace(settings, **values)
+
+
+def _fitting(hint: Any, value: Any, given: str, usual: object) -> Any:
+    """``value``, of the type ``hint`` as it is: nothing is converted. Else ``StudyError``."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as e:
+        problem = e.errors()[0]
+        limit = problem.get("ctx", {}).get("ge")
+        if limit is not None:
+            wanted = f"at least {limit}" if limit else "no negative number"
+        else:
+            wanted = "at least one" if problem["type"] == "too_short" else _in_words(hint)
+        raise StudyError(f"{given}; it wants {wanted}, like {usual!r}.") from e
+    return value
+
+
+def _in_words(hint: Any) -> str:
+    """A type in words: "an int", "a tuple of str"."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _in_words(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is tuple:
+        part = _in_words(typing.get_args(hint)[0])
+        return "a tuple of tuples" if "tuple" in part else f"a tuple of {part.split()[-1]}"
+    return f"{'an' if hint is int else 'a'} {hint.__name__}"
 
 
 @contextlib.contextmanager

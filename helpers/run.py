@@ -168,10 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    print(
-        f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in "
-        f"{places.figures_root() / options.world}, executed copies in {places.root() / options.world}"
-    )
+    figures = places.figures_root() / options.world
+    copies = places.root() / options.world
+    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s"
+    print(f"{total}; figures in {figures}, executed copies in {copies}")
     return 0
 
 

@@ -236,7 +236,6 @@ def test_settings_take_all_that_fits():
         synthesis={"guidance": 3},
         finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
         analysis={"mix_synthetic": (0, 7), "strengths": ()},
-        robustness={"epsilons": (0.25, 1)},
     )
     assert (
         w.seed,

@@ -8,7 +8,8 @@ what is missing, and how to get it, says ``python -m helpers.run paper --check``
 
 from __future__ import annotations
 
-from helpers import worlds
+import pkgutil
+from typing import Any
 
 # No name here may be that of a module of this package, which would stand in its way once imported.
 SEAM = {
@@ -36,5 +37,7 @@ SEAM = {
 __all__ = tuple(SEAM)
 
 
-def __getattr__(name: str):
-    return worlds.behind(SEAM, name, __name__)
+def __getattr__(name: str) -> Any:
+    if name not in SEAM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(SEAM[name])

@@ -7,7 +7,8 @@ is first asked for.
 
 from __future__ import annotations
 
-from helpers import worlds
+import pkgutil
+from typing import Any
 
 SEAM = {
     "configured": "helpers.pocket.answers:configured",
@@ -34,5 +35,7 @@ SEAM = {
 __all__ = tuple(SEAM)
 
 
-def __getattr__(name: str):
-    return worlds.behind(SEAM, name, __name__)
+def __getattr__(name: str) -> Any:
+    if name not in SEAM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(SEAM[name])

@@ -43,27 +43,17 @@ CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whate
 # The same for categories in twos.
 PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")
 DPI = 150
+SMALL = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+PLAIN = ("axes.spines.right", "axes.spines.top", "legend.frameon")
+STYLE: dict[str, Any] = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    **dict.fromkeys(SMALL, 10),
+}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80, **dict.fromkeys(PLAIN, False)}
 
-
-sns.set_theme(
-    style="ticks",
-    context="notebook",
-    palette="colorblind",
-    rc={
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.labelsize": 11,
-        "xtick.labelsize": 10,
-        "ytick.labelsize": 10,
-        "legend.fontsize": 10,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.grid": True,
-        "grid.alpha": 0.35,
-        "figure.dpi": 80,
-        "legend.frameon": False,
-    },
-)
+sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=STYLE)
 
 
 def folder(w: World) -> Path:
@@ -104,14 +94,9 @@ def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) 
     below = f"{w.name} world · seed {w.seed} · {gpu.describe()}"
     fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
     buffer = BytesIO()
-    fig.savefig(
-        buffer,
-        format="png",
-        dpi=DPI,
-        bbox_inches="tight",
-        pad_inches=0.1,
-        metadata={"Description": alt, "Title": name, "Software": None},
-    )
+    about = {"Description": alt, "Title": name, "Software": None}
+    tight = {"bbox_inches": "tight", "pad_inches": 0.1}
+    fig.savefig(buffer, format="png", dpi=DPI, metadata=about, **tight)
     plt.close(fig)
     store.write(folder(w) / f"{name}.png", buffer.getvalue())
     if data is not None:
@@ -136,12 +121,9 @@ def grid(
     across = max(len(images) for _, images in rows)
     width = label + tile * across
     height = tile * len(rows) + (0.35 if columns else 0.1)
+    gaps = {"wspace": 0.04, "hspace": 0.06}
     fig, axes = plt.subplots(
-        len(rows),
-        across,
-        figsize=(width, height),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.06},
+        len(rows), across, figsize=(width, height), squeeze=False, gridspec_kw=gaps
     )
     top = 1 - 0.3 / fig.get_figheight() if columns else 0.999
     fig.subplots_adjust(left=label / width, right=0.999, top=top, bottom=0.001)
@@ -150,15 +132,8 @@ def grid(
             ax.imshow(image, interpolation="nearest")
         for ax in line:
             ax.set_axis_off()
-        line[0].text(
-            -0.06,
-            0.5,
-            textwrap.fill(str(name), 22),
-            transform=line[0].transAxes,
-            ha="right",
-            va="center",
-            fontsize=10,
-        )
+        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
+        line[0].text(-0.06, 0.5, textwrap.fill(str(name), 22), fontsize=10, **place)
     for ax, heading in zip(axes[0], columns, strict=False):
         ax.set_title(heading, fontsize=10, loc="left", pad=4)
     plt.close(fig)  # else a notebook shows it twice, as the cell's value and as an open figure

@@ -34,8 +34,7 @@ class ThisInterpreter(KernelSpecManager):
 @contextlib.contextmanager
 def started(folder: str) -> Iterator[KernelManager]:
     """A running kernel that works in ``folder``, as its manager; stopped at the end."""
-    # With a Ray it has much to stop. Else it would only wait for a process that ignores it.
-    patience = 30.0 if gpu.ray_address() else 1.0
+    patience = 30.0 if gpu.ray_address() else 1.0  # with a Ray it has much to stop
     manager = KernelManager(
         kernel_name=NAME,
         kernel_spec_manager=ThisInterpreter(),
@@ -68,11 +67,7 @@ def empty(manager: KernelManager) -> None:
 
 
 def forget(shell: InteractiveShell) -> None:
-    """Within the kernel: drop its variables, and the helpers with models, images and workers.
-
-    Torch, open_clip and diffusers stay loaded: importing them takes longer than many a notebook of
-    a small world.
-    """
+    """Within the kernel: drop all but the libraries, whose import takes longest."""
     workers.release()
     dunders = {n: v for n, v in shell.user_ns.items() if n.startswith("__") and n.strip("_")}
     for name in [n for n in sys.modules if n.split(".")[0] == "helpers"]:

@@ -1,8 +1,7 @@
 """The list of an artifact's files with sizes and hashes: written last, held against them later.
 
-Every file must have its size. Small files, and files changed since the list was written, must also
-have the same sha256. So a large file that decays on the disk, its time unchanged, is not noticed:
-for that, all of a store would have to be read in every run.
+Every file must have its size; small files, and files changed since the list was written, also the
+same sha256. A large file that decays on the disk, its time unchanged, is not noticed.
 """
 
 from __future__ import annotations

@@ -47,15 +47,19 @@ def connect(address: str) -> Any:
     A connection that this process has already is kept. Raises ``StudyError`` when Ray is not
     installed, cannot be started, or there is none at ``address``.
     """
-    if address != "local" and _token_is_kept():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # newer clusters ask for it
+    if address != "local" and (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which ``ray start`` left
     ray = _imported(address)
     if ray.is_initialized():
         return ray
     _see_that_somebody_listens(address)
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    path = os.pathsep.join(filter(None, [str(places.TOP), os.environ.get("PYTHONPATH")]))
+    here = {"runtime_env": {"env_vars": {"PYTHONPATH": path}}, "include_dashboard": False}
+    there = {"runtime_env": {"py_modules": [str(places.PACKAGE)]}}  # the package travels
+    options = {**here, "num_cpus": gpu.cores()} if address == "local" else there
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **_options(address))
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as e:  # Ray raises a bare Exception when its parts are not up in time
         verb = "started" if address == "local" else "joined"
         raise StudyError(f"Ray {address!r} could not be {verb}: {_first_line(e)} {VALID}") from e
@@ -74,11 +78,6 @@ def _imported(address: str) -> Any:
     return ray
 
 
-def _token_is_kept() -> bool:
-    variables = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(map(os.environ.get, variables)) or (Path.home() / ".ray" / "auth_token").exists()
-
-
 def _see_that_somebody_listens(address: str) -> None:
     """Raise ``StudyError`` if nobody does at ``HOST:PORT``; Ray itself would wait for minutes."""
     if address in ("local", "auto"):
@@ -92,19 +91,6 @@ def _see_that_somebody_listens(address: str) -> None:
         raise StudyError(f"no Ray answers at {address!r} ({e}). {VALID}") from e
 
 
-def _options(address: str) -> dict[str, Any]:
-    """How Ray is started on this machine, or told to carry the package to others."""
-    if address != "local":
-        return {"runtime_env": {"py_modules": [str(places.PACKAGE)]}}
-    path = [str(places.TOP), os.environ.get("PYTHONPATH", "")]
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    return {
-        "num_cpus": gpu.cores(),
-        "include_dashboard": False,
-        "runtime_env": {"env_vars": variables},
-    }
-
-
 def _first_line(e: Exception) -> str:
     return (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".") + "."
 
@@ -114,10 +100,9 @@ def starmap(
 ) -> Iterator[tuple[int, Any]]:
     """Yield ``(i, fn(*jobs[i]))`` as results come in: Ray tasks instead of local processes.
 
-    A task gets what it would have here: one GPU if ``fn`` would use it and this process has one,
-    otherwise one core and a single thread. It is started again when its process or machine dies;
-    those still open are stopped when the caller stops. An error of ``fn`` is raised as it is.
-    Raises ``StudyError`` when the cluster has no such device, or a task died each time.
+    A task gets one GPU if ``fn`` would use it and this process has one, otherwise one core and a
+    single thread. It is started again when its process or machine dies. An error of ``fn`` is
+    raised as it is. Raises ``StudyError`` when there is no such device, or a task died each time.
     """
     ray = connect(address)
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"

@@ -63,16 +63,8 @@ def includes_zero(intervals: pd.DataFrame) -> pd.Series:
     return (intervals["low"] <= 0) & (intervals["high"] >= 0)
 
 
-def verdict(
-    low: float,
-    high: float,
-    above: str,
-    below: str,
-    between: str = "the interval includes zero",
-) -> str:
+def verdict(low: float, high: float, above: str, below: str) -> str:
     """What an interval of a difference says: ``above`` or ``below`` zero, or neither."""
-    if low > 0:
-        return above
-    if high < 0:
-        return below
-    return between
+    if low <= 0 <= high:
+        return "the interval includes zero"
+    return above if low > 0 else below

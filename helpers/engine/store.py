@@ -67,9 +67,9 @@ def unfinished(name: str, w: World, *what: object) -> Path:
 def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
     """Build an artifact, or load it if it is there; prints one line.
 
-    ``build(folder)`` writes files; the manifest is written last. A killed build goes on in the same
-    folder, so ``build`` should use ``fill`` and skip what exists. ``variant`` names one of several
-    artifacts of a kind (``generator="short"``). Raises ``StudyError`` when nothing can be written.
+    ``build(folder)`` writes files. A killed build goes on in the same folder, so it should use
+    ``fill`` and skip what exists. ``variant`` names one of several artifacts of a kind. Raises
+    ``StudyError`` when nothing can be written.
     """
     path = folder(name, w, **variant)
     start = time.monotonic()
@@ -110,11 +110,7 @@ def _write_manifest(path: Path) -> None:
 
 
 def load(name: str, w: World, **variant: str) -> Artifact:
-    """A finished artifact.
-
-    Raises ``MissingArtifact`` when it was never made, ``StudyError`` when files are damaged. Which
-    damage is noticed, and at what cost: engine/manifest.py.
-    """
+    """A finished artifact; ``MissingArtifact`` if there is none, ``StudyError`` on damage."""
     spec = artifacts.spec(name)
     path = folder(name, w, **variant)
     seed = f" --seed {w.seed}" if w.seed else ""
@@ -190,8 +186,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def free(path: Path) -> int:
     """Bytes that are free where ``path`` is going to be."""
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
 
 
 def check_disk(path: Path, need: int) -> None:

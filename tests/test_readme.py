@@ -1,23 +1,35 @@
-"""The README: its links lead somewhere, the modules and benchmarks it names are those there are."""
+"""The READMEs: their links lead somewhere, the files and benchmarks they name are there."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 TOP = Path(__file__).parents[1]
-TEXT = (TOP / "README.md").read_text()
+PAGES = [TOP / "README.md", TOP / "helpers" / "README.md"]
 
 
-def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
-    assert len(links) > 20 and not [link for link in links if not (TOP / link).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith("http")]
+    assert not [link for link in local if not (page.parent / link).exists()]
 
 
-def test_every_module_and_benchmark_named_is_there():
-    named = set(re.findall(r"^  (\w+\.py) ", TEXT, re.M)) | {
-        f"{n}.py" for n in re.findall(r"(\w+)\.py\b(?= \w+\.py|    one per)", TEXT)
-    }
-    assert len(named) > 20 and {p.name for p in (TOP / "helpers").glob("[!_]*.py")} == named
-    for names in re.findall(r"tests\.bench ([\w|]+)", TEXT):
-        assert all((TOP / "tests/bench" / f"{name}.py").exists() for name in names.split("|")), (
-            names
-        )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_files_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:helpers|tests|notebooks|figures)/[\w/.]+)`", text):
+        assert (TOP / name).exists(), name
+
+
+def test_benchmarks_that_are_named_are_there():
+    text = PAGES[0].read_text(encoding="utf-8")
+    for names in re.findall(r"tests\.bench ([\w|]+)", text):
+        for name in names.split("|"):
+            assert (TOP / "tests" / "bench" / f"{name}.py").exists(), name
+
+
+def test_every_room_is_named():
+    rooms = {p.name for p in (TOP / "helpers").iterdir() if (p / "__init__.py").exists()}
+    assert rooms <= set(re.findall(r"^  (\w+)/ ", PAGES[0].read_text(encoding="utf-8"), re.M))

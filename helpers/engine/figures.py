@@ -45,13 +45,9 @@ PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3
 DPI = 150
 SMALL = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
 PLAIN = ("axes.spines.right", "axes.spines.top", "legend.frameon")
-RC: dict[str, Any] = {
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.labelsize": 11,
-    **dict.fromkeys(SMALL, 10),
-}
-RC |= {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80, **dict.fromkeys(PLAIN, False)}
+RC: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80}
+RC |= {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, **dict.fromkeys(SMALL, 10)}
+RC |= dict.fromkeys(PLAIN, False)
 
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=RC)
 

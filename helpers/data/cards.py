@@ -44,13 +44,9 @@ def _words(value: Any) -> str:
 
 def code_version(name: str, w: World) -> str:
     """A short hash of the sources that an artifact and all it is made from depend on."""
-    sources: dict[str, str] = {}
-    waiting = [name]
-    while waiting:
-        part = waiting.pop()
-        sources |= artifacts.code(part, w)
-        waiting += artifacts.spec(part).needs.split()
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:12]
+    needs = [code_version(need, w) for need in artifacts.spec(name).needs.split()]
+    sources = json.dumps([artifacts.code(name, w), needs], sort_keys=True)
+    return hashlib.sha256(sources.encode()).hexdigest()[:12]
 
 
 def pool_version(pool: Pool) -> dict[str, Any]:
@@ -61,6 +57,5 @@ def pool_version(pool: Pool) -> dict[str, Any]:
     """
     total = hashlib.sha256()
     for shard in pool.shards:
-        with shard.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(hashlib.sha256(shard.read_bytes()).digest())
     return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}

@@ -41,8 +41,8 @@ class Split:
     def plus(self, other: Split) -> Split:
         """These images followed by those of ``other``."""
         both = (self.images, other.images)
-        lazy = any(isinstance(images, Lazy) for images in both)
-        images: Any = Lazy(*both) if lazy else np.concatenate(both)
+        in_memory = all(isinstance(images, np.ndarray) for images in both)
+        images = np.concatenate(both) if in_memory else Lazy(*both)
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
         return Split(images, np.concatenate([self.labels, other.labels]), facts)
 
@@ -80,12 +80,11 @@ class Pool:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
-
     def fetch(self, rows: Any) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        return self[rows]
+        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
+
+    __getitem__ = fetch
 
     def captions(self, rows: Any = None) -> pd.DataFrame:
         """LAION's columns of the pairs at positions ``rows``, in that order; without, of all."""
@@ -118,15 +117,12 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
     ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet``
     that says which rows passed. Raises ``StudyError`` on an unknown task or column.
     """
-    tasks = {p.stem for p in artifact.files("*.parquet")} & {
-        p.stem for p in artifact.files("*.npy")
-    }
-    if task not in tasks:
-        raise unknown(f"task in {artifact.name}", task, sorted(tasks))
-    table = store.read_table(artifact.path / f"{task}.parquet")
+    files = {file.stem: file.with_suffix(".parquet") for file in artifact.files("*.npy")}
+    if task not in files:
+        raise unknown(f"task in {artifact.name}", task, files)
+    table = store.read_table(files[task])
     if keep not in table:
-        selections = [name for name in map(str, table) if name.startswith("keep")]
-        raise unknown(f"selection of {artifact.name}", keep, selections)
+        raise unknown(f"selection of {artifact.name}", keep, table.filter(regex="^keep"))
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
     stored = artifact.array(f"{task}.npy")
@@ -135,22 +131,17 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
     return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 
-def chosen_variant(w: World, task: str) -> str:
-    """The column of the retrieval variant that notebook 04 chose for a task on validation."""
-    variants = store.load("finetuned", w).table("variants.parquet")
-    return variants[variants["chosen"]].set_index("task")["keep"][task]
-
-
 @functools.lru_cache(maxsize=12)
 def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
     """What a source, "retrieved" or "synthetic", offers for a task after filtering.
 
     ``keep`` names the column that says which images passed; None stands for the retrieval variant
-    that notebook 04 chose, and for the one filter of drawn images.
+    that notebook 04 chose on validation, and for the one filter of drawn images.
     """
-    if keep is None:
-        keep = chosen_variant(w, task) if source == "retrieved" else "keep"
-    return training_set(store.load(source, w), task, keep)
+    if keep is None and source == "retrieved":
+        variants = store.load("finetuned", w).table("variants.parquet")
+        keep = variants[variants["chosen"]].set_index("task")["keep"][task]
+    return training_set(store.load(source, w), task, keep or "keep")
 
 
 def on_disk(files: Iterable[Path], rows: Any = None) -> Lazy:

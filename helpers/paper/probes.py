@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.subsets import _every
+from helpers.data.subsets import evenly_spread
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
@@ -97,7 +97,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 def _spread(w: World, rows: Sequence) -> list:
     """At most ``robustness.probe_images`` of ``rows``, evenly spread."""
-    return [rows[i] for i in _every(len(rows), w.robustness.probe_images)]
+    return [rows[i] for i in evenly_spread(len(rows), w.robustness.probe_images)]
 
 
 def _images(w: World, files: Sequence[Path]) -> np.ndarray:

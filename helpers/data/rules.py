@@ -9,8 +9,6 @@ in lower, upper and title case, composed (NFC) and decomposed (NFD). What compat
 combining mark: "rose" is not in "rosé".
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -49,10 +47,7 @@ TERMS: dict[str, ClassTerms] = {  # of tasks; after [C]'s class maps
 
 @dataclass(frozen=True)
 class Form:
-    """One way to name a class.
-
-    Without ``pattern`` a key is the match; with it, what ``search`` finds in a caption with a key.
-    """
+    """One way to name a class: with a key, or a pattern that ``search`` finds beside a key."""
 
     label: int
     keys: tuple[str, ...]  # every match contains one of them, ASCII letters in either case

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import functools
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import rules
-from helpers.data.rules import ClassTerms, Plan
+from helpers.data.rules import Plan
 from helpers.engine import gpu, store, workers
 from helpers.errors import StudyError, reading
 
@@ -32,41 +31,24 @@ COLUMNS = ("at", "label", "class", "spelling", "offset")
 LAID = 100_000  # captions laid end to end for Hyperscan, which counts bytes in 32 bits
 
 
-def find(
-    shards: Sequence[Path], classes: Sequence[str], rule: str, terms: ClassTerms | None = None
-) -> pd.DataFrame:
-    """All matches of a pool, in memory: columns ``row, label, class, spelling, offset``.
-
-    ``rule`` and ``terms`` as in ``rules.plan``, ``row`` as in the pool.
-    """
-    jobs = _jobs(shards, rules.plan(classes, rule, terms), columns=False)
+def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
+    """All matches in a pool: columns ``row`` (of the pool), ``label, class, spelling, offset``."""
+    jobs = _jobs(shards, plan, columns=False)
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
     found: dict[int, Any] = dict(workers.starmap(scan_shard, jobs, on_ray, uses_gpu=False))
     return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
 
 
-def write(
-    shards: Sequence[Path],
-    folder: Path,
-    classes: Sequence[str],
-    rule: str,
-    terms: ClassTerms | None = None,
-    threads: int | None = None,
-) -> list[Path]:
+def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) -> list[Path]:
     """Scan into ``folder``: a parquet file of matches per shard, with all columns; no file twice.
 
     ``threads`` shards (default: one per core) are in work at a time and bound the memory; what is
     written does not depend on them. Raises ``StudyError`` where ``folder`` holds another scan.
     """
-    plan = rules.plan(classes, rule, terms)
     jobs = _jobs(shards, plan, columns=True)
     about = folder / "scan.json"
-    description = {
-        "rule": rule,
-        "classes": list(classes),
-        "plan": hashlib.sha256(repr(plan).encode()).hexdigest(),
-        "shards": [[shard.name, sum(_layout(shard)[2])] for shard in shards],
-    }
+    rows = [[shard.name, sum(_layout(shard)[2])] for shard in shards]
+    description = {"plan": repr(plan), "rows of shards": rows}
     if about.exists() and json.loads(about.read_text()) != description:
         raise StudyError(
             f"{folder} holds another scan (other shards, classes or rule: see {about.name}). "
@@ -74,8 +56,6 @@ def write(
         )
     store.write(about, description)
     files = {f"matches-{i:05d}.parquet": job for i, job in enumerate(jobs)}
-    if gpu.ray_address():
-        return store.fill(folder, files, scan_shard, "shards scanned", uses_gpu=False)
     missing = [file for file in files if not (folder / file).exists()]
     with ThreadPoolExecutor(threads or gpu.cores()) as pool:
         written = pool.map(
@@ -94,9 +74,8 @@ def _jobs(shards: Sequence[Path], plan: Plan, columns: bool) -> list[tuple]:
 def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) -> polars.DataFrame:
     """The matches in one parquet shard, in order of row and label.
 
-    Columns ``row`` (position in the pool, where the shard's first row is ``start``), ``label``,
-    ``class``, ``spelling``, ``offset`` and, with ``columns``, all of the shard's own. Raises
-    ``StudyError`` when the shard is damaged or has no text column.
+    Columns as of ``find`` (``start`` is the row of the shard's first) and, with ``columns``, all of
+    the shard's own. Raises ``StudyError`` when it is damaged or has no text column.
     """
     import polars as pl
 

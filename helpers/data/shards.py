@@ -1,7 +1,5 @@
 """Images that stay on disk until they are asked for, in the form of an array; webdataset shards."""
 
-from __future__ import annotations
-
 import functools
 import io
 import json
@@ -29,10 +27,9 @@ def png(image: np.ndarray) -> bytes:
 
 
 def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes:
-    """A webdataset shard: of each image ``.png``, ``.txt`` (caption), ``.json``, perhaps ``.cls``.
+    """A webdataset shard: of images and ``rows`` (``caption``, perhaps ``label``, and others).
 
-    ``rows`` has a mapping per image, with ``caption`` and perhaps ``label``; keys count from
-    ``first`` on.
+    Of each ``.png``, ``.txt``, ``.json`` and perhaps ``.cls``; keys count from ``first`` on.
     """
     buffer = io.BytesIO()
     # Threads encode the images, as a GPU may wait for this.
@@ -51,10 +48,7 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
 
 
 class Tar:
-    """The images of a webdataset shard; those asked for are read and decoded, each once.
-
-    Raises ``StudyError`` when the shard is damaged.
-    """
+    """The images of a webdataset shard; those asked for are decoded, or ``StudyError`` raised."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,12 +89,6 @@ def _places(tar: Path, changed: int, size: int) -> list[np.ndarray]:
     return [np.array(places, np.int64).reshape(-1, 2) for places in (images, rows)]
 
 
-def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
-    """All images (n, side, side, 3) and rows of a webdataset shard; errors as of ``Tar``."""
-    tar = Tar(path)
-    return tar[np.arange(len(tar))], tar.rows()
-
-
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of the tar beside a parquet shard, which lists them all."""
     import pyarrow.parquet as pq
@@ -109,8 +97,8 @@ def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
         raise StudyError(
-            f"{shard} lists {listed} rows, but its tar holds {len(images)} images. Delete both and "
-            "make them again (LAION's with helpers.paper.download.laion.download)."
+            f"{shard} lists {listed} rows, its tar {len(images)} images, so that nobody knows which is "
+            "whose. Delete both; helpers.paper.download.laion.download makes LAION's again."
         )
     return images[rows]
 
@@ -139,7 +127,7 @@ class Lazy:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
 
-    def take(self, index: Any) -> Lazy:
+    def take(self, index: Any) -> "Lazy":
         """The images at these positions, still where they are."""
         return Lazy(*self.sources, rows=self.rows[index])
 
@@ -153,10 +141,7 @@ class Lazy:
 
 
 def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Where ``rows`` lie in shards of these sizes; raises ``StudyError`` on a row that is in none.
-
-    Yields (shard, positions in it, positions in ``rows``) for each shard that has any.
-    """
+    """(shard, positions in it, positions in ``rows``) of each shard that has some of ``rows``."""
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
         asked = f"rows {rows.min()} .. {rows.max()}"

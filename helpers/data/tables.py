@@ -1,9 +1,9 @@
-"""Image-text pools, benchmarks and training sets as small table types, and where they are kept."""
-
-from __future__ import annotations
+"""Image-text pools, benchmarks and training sets as small table types, and cards of them."""
 
 import functools
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
-from helpers.data.shards import Lazy, gathered, located, read_tar
-from helpers.engine import store
+from helpers.data.shards import Lazy, Tar, gathered, located
+from helpers.engine import artifacts, store
 from helpers.errors import NotKnown, unknown
 from helpers.worlds import World
 
@@ -31,14 +31,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: Any) -> Split:
+    def take(self, index: Any) -> "Split":
         """The images at the positions ``index``, in that order."""
         index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
         images = self.images.take(index) if isinstance(self.images, Lazy) else self.images[index]
         return Split(images, self.labels[index], facts)
 
-    def plus(self, other: Split) -> Split:
+    def plus(self, other: "Split") -> "Split":
         """These images followed by those of ``other``."""
         both = (self.images, other.images)
         in_memory = all(isinstance(images, np.ndarray) for images in both)
@@ -112,10 +112,9 @@ def benchmark(w: World, task: str) -> Benchmark:
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
-    """The images of a task that a source offers after filtering, ready to train on.
+    """The images of a task for which the column ``keep`` holds, ready to train on.
 
-    ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet``
-    that says which rows passed. Raises ``StudyError`` on an unknown task or column.
+    Raises ``StudyError`` on an unknown task or column.
     """
     files = {file.stem: file.with_suffix(".parquet") for file in artifact.files("*.npy")}
     if task not in files:
@@ -135,8 +134,8 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
 def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
     """What a source, "retrieved" or "synthetic", offers for a task after filtering.
 
-    ``keep`` names the column that says which images passed; None stands for the retrieval variant
-    that notebook 04 chose on validation, and for the one filter of drawn images.
+    ``keep`` as in ``training_set``; None is the retrieval variant that notebook 04 chose on
+    validation, and the one filter of drawn images.
     """
     if keep is None and source == "retrieved":
         variants = store.load("finetuned", w).table("variants.parquet")
@@ -150,7 +149,51 @@ def on_disk(files: Iterable[Path], rows: Any = None) -> Lazy:
 
 
 def read_tars(paths: Iterable[Path]) -> Split:
-    """The labelled images of several webdataset shards, in order."""
-    images, tables = zip(*map(read_tar, paths), strict=True)
-    facts = pd.DataFrame([row for rows in tables for row in rows])
-    return Split(np.concatenate(images), facts["label"].to_numpy(np.int64), facts)
+    """The labelled images of webdataset shards, in order, in memory."""
+    tars = [Tar(path) for path in paths]
+    facts = pd.DataFrame([row for tar in tars for row in tar.rows()])
+    return Split(Lazy(*tars)[:], facts["label"].to_numpy(np.int64), facts)
+
+
+def card(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts (values, lists, mappings) as ``card.json`` and ``README.md`` into a folder."""
+    lines = [f"# Card of {facts['artifact']}", "", *_markdown(facts, "##")]
+    store.write(path / "card.json", facts)
+    store.write(path / "README.md", "\n".join(lines).encode() + b"\n")
+
+
+def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
+    """A bullet for each plain fact, then a section for each mapping, or table of mappings."""
+    bullets: list[str] = []
+    sections: list[str] = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            sections += ["", f"{heading} {name}", "", *_markdown(value, f"{heading}#")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows = [list(value[0]), *(row.values() for row in value)]
+            lines = [f"| {' | '.join(map(_words, row))} |" for row in rows]
+            lines.insert(1, "|---" * len(value[0]) + "|")
+            sections += ["", f"{heading} {name}", "", *lines]
+        else:
+            bullets.append(f"- **{name}**: {_words(value)}")
+    return bullets + sections
+
+
+def _words(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def code_version(name: str, w: World) -> str:
+    """A short hash of the sources that an artifact and all it is made from depend on."""
+    needs = [code_version(need, w) for need in artifacts.spec(name).needs.split()]
+    sources = json.dumps([artifacts.code(name, w), needs], sort_keys=True)
+    return hashlib.sha256(sources.encode()).hexdigest()[:12]
+
+
+def pool_version(pool: Pool) -> dict[str, Any]:
+    """Its ``rows``, ``shards``, ``sha256`` of captions (and of images, listed in downloads)."""
+    total = hashlib.sha256()
+    for shard in pool.shards:
+        total.update(hashlib.sha256(shard.read_bytes()).digest())
+    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}

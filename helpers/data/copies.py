@@ -45,6 +45,6 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def threshold(bench: Benchmark) -> float:
-    """The similarity above which a pair is a copy: what val and train, independent, reach."""
+    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it."""
     similarity = nearest(descriptor(bench.val.images), descriptor(bench.train.images))
     return float(np.quantile(similarity, QUANTILE))

@@ -48,7 +48,7 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
 
 
 class Tar:
-    """The images of a webdataset shard; those asked for are decoded, or ``StudyError`` raised."""
+    """Images of a webdataset shard, decoded when asked for; ``StudyError`` where it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,8 +97,8 @@ def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
         raise StudyError(
-            f"{shard} lists {listed} rows, its tar {len(images)} images, so that nobody knows which is "
-            "whose. Delete both; helpers.paper.download.laion.download makes LAION's again."
+            f"{shard} lists {listed} rows, its tar {len(images)} images, so nobody knows which is "
+            "whose. Delete both and make them again: helpers.paper.download.laion.download."
         )
     return images[rows]
 
@@ -141,7 +141,7 @@ class Lazy:
 
 
 def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(shard, positions in it, positions in ``rows``) of each shard that has some of ``rows``."""
+    """Yield (shard, positions in it, positions in ``rows``); ``StudyError`` on rows beyond all."""
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
         asked = f"rows {rows.min()} .. {rows.max()}"

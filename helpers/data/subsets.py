@@ -32,7 +32,7 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
 
 
 def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows, classes in turns, some again in a short table; ``StudyError`` in an empty one."""
+    """``n`` rows, classes in turns, some repeated if need be; ``StudyError`` on an empty table."""
     if not len(table):
         raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
     many = pd.concat([table] * int(np.ceil(n / len(table))), ignore_index=True)

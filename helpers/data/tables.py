@@ -192,7 +192,7 @@ def code_version(name: str, w: World) -> str:
 
 
 def pool_version(pool: Pool) -> dict[str, Any]:
-    """Its ``rows``, ``shards``, ``sha256`` of captions (and of images, listed in downloads)."""
+    """What identifies a pool: its ``rows``, ``shards``, and ``sha256`` of all caption shards."""
     total = hashlib.sha256()
     for shard in pool.shards:
         total.update(hashlib.sha256(shard.read_bytes()).digest())

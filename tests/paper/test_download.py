@@ -534,7 +534,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
         and (why == "kept").any()
     )
     store.write(tmp_path / "laion" / "00000.parquet", pool.captions().iloc[:1])
-    with pytest.raises(StudyError, match="nobody knows which is"):
+    with pytest.raises(StudyError, match="nobody knows which is whose"):
         benchmarks.open_pool(w).fetch([0])
 
 

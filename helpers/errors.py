@@ -131,3 +131,15 @@ def writing(path: Path) -> Iterator[None]:
         blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and in_the_way
         reason = f"{in_the_way[-1]} is a file, not a folder" if blocked else e.strerror
         raise StudyError(f"cannot write {path}: {reason}. {advice}") from e
+
+
+@contextlib.contextmanager
+def reading(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice."""
+    try:
+        yield
+    except (OSError, ValueError, *kinds) as e:
+        raise StudyError(
+            f"cannot read {path}: {e}. It is missing, truncated or damaged (a broken image?); "
+            "delete it and make or download it again."
+        ) from e

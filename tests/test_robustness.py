@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from helpers import paper, pocket, worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
-from helpers.measure import metrics, probes
+from helpers.measure import metrics
 from helpers.models import checkpoints, classifier, clip, evaluation, families, weights
 from helpers.pocket.train import upstream
 from helpers.pocket.world import probes as rendered
@@ -297,7 +297,7 @@ def test_published_probe_sets_from_folders(folders, capsys):
     )  # unmapped: never right
     facts = made.sets["cue_conflict"].facts
     assert (
-        len(facts) == 1 and probes.shape_bias(np.array([1]), facts, made.groups)["shape_bias"] == 1
+        len(facts) == 1 and metrics.shape_bias(np.array([1]), facts, made.groups)["shape_bias"] == 1
     )
     bench = paper.benchmark(folders, "imagenet")
     assert (len(bench.train), len(bench.val), len(bench.test)) == (28, 8, 6) and bench.classes == (

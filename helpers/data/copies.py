@@ -4,8 +4,6 @@ Descriptors are whole numbers whose products float32 adds without rounding, in a
 counts as a copy depends neither on blocks, nor on threads, nor on the number of workers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from helpers.data.shards import Lazy
@@ -13,15 +11,13 @@ from helpers.data.tables import Benchmark
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
 SIDE = 16  # of the thumbnail that a descriptor is made of
-BLOCK = 50_000  # held-out pictures that are compared at a time
-QUANTILE = 0.9995  # share of independent pairs whose similarity is no copy's; [C] 0.604 of ISC
+QUANTILE = 0.9995  # share of independent pictures that are no copies; [C] 0.604 of ISC
 
 
 def descriptor(images: np.ndarray | Lazy, batch: int = 1_024) -> np.ndarray:
     """What copies share after cropping, tinting, re-encoding: (n, d) int16 of length ``SCALE``.
 
-    It is a thumbnail of each colour channel of the ``images`` (n, side, side, 3), high-pass
-    filtered and standardised, and stands in for the ISC descriptor of [C].
+    A thumbnail of each channel, high-pass filtered and standardised; [C] has ISC's descriptor.
     """
     import torch
     from torch.nn import functional
@@ -43,19 +39,12 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     import faiss
 
     x = candidates.astype(np.float32)
-    best = np.full(len(x), -1, np.float32)
-    for i in range(0, len(held_out), BLOCK):
-        block = held_out[i : i + BLOCK].astype(np.float32)
-        products, _ = faiss.knn(x, block, 1, metric=faiss.METRIC_INNER_PRODUCT)
-        best = np.maximum(best, products[:, 0] / SCALE**2)
-    return best
+    y = held_out.astype(np.float32)
+    products, _ = faiss.knn(x, y, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    return products[:, 0] / SCALE**2
 
 
 def threshold(bench: Benchmark) -> float:
-    """The similarity above which a pair counts as a copy: ``QUANTILE`` of validation against train.
-
-    Those are independent pictures, so what they reach is what different pictures reach; results
-    play no part.
-    """
+    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it."""
     similarity = nearest(descriptor(bench.val.images), descriptor(bench.train.images))
     return float(np.quantile(similarity, QUANTILE))

@@ -9,8 +9,6 @@ in lower, upper and title case, composed (NFC) and decomposed (NFD). What compat
 combining mark: "rose" is not in "rosé".
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -35,8 +33,8 @@ class Terms:
     any_order: bool = False  # ``tokens``: a name with "-" or "/" is no phrase
 
 
-# Task -> class, or "*" for all others; after [C]'s class maps.
-TERMS: dict[str, dict[str, Terms]] = {
+ClassTerms = Mapping[str, Terms]  # of classes, or "*" for all others
+TERMS: dict[str, ClassTerms] = {  # of tasks; after [C]'s class maps
     "flowers": {
         "rose": Terms(cowords=("flower",)),
         "lotus": Terms(cowords=("flower",)),
@@ -49,10 +47,7 @@ TERMS: dict[str, dict[str, Terms]] = {
 
 @dataclass(frozen=True)
 class Form:
-    """One way to name a class.
-
-    Without ``pattern`` a key is the match; with it, what ``search`` finds in a caption with a key.
-    """
+    """One way to name a class: with a key, or a pattern that ``search`` finds beside a key."""
 
     label: int
     keys: tuple[str, ...]  # every match contains one of them, ASCII letters in either case
@@ -70,7 +65,7 @@ class Plan:
     keys: tuple[str, ...]  # of all forms, each once
 
 
-def plan(classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = None) -> Plan:
+def plan(classes: Sequence[str], rule: str, terms: ClassTerms | None = None) -> Plan:
     """Apply ``rule`` to class names, with a task's ``terms`` (``TERMS[task]``) if it reads any.
 
     Raises ``StudyError`` on an unknown rule, an empty name, or for ``tokens`` one without a token.
@@ -83,10 +78,7 @@ def plan(classes: Sequence[str], rule: str, terms: Mapping[str, Terms] | None = 
     forms = []
     for label, name in enumerate(classes):
         if not name.strip():
-            raise StudyError(
-                f"class {label} of {len(classes)} has an empty name, which every caption contains. "
-                "Name it."
-            )
+            raise StudyError(f"class {label} of {len(classes)} has an empty name. Name it.")
         if rule == "substring":
             forms.append(Form(label, _spellings(name)))
             continue
@@ -122,11 +114,10 @@ def _tokens_form(label: int, name: str, needs: tuple[str, ...], any_order: bool)
     """A name's tokens, found by the rarest: a phrase if it has "-" or "/", else in any order."""
     tokens = ["".join(run) for in_word, run in itertools.groupby(name, wordy) if in_word]
     if not tokens:
-        raise StudyError(
-            f"class name {name!r} has no letter or digit; the rule 'tokens' cannot find it. "
-            "Rename it or take 'word'."
-        )
-    rarest = min(tokens, key=_frequency)
+        raise StudyError(f"class name {name!r} has no letter or digit; rename it or take 'word'.")
+    # The rarest is what stands least often at a given place of an English caption, roughly.
+    often = {token: math.prod(0.05 if c.isalpha() else 0.006 for c in token) for token in tokens}
+    rarest = min(often, key=often.__getitem__)
     keys = _spellings(rarest)
     if not any_order and re.search("[-/]", name):
         return Form(label, keys, r"([\W_]+)".join(map(_any_spelling, tokens)), needs)
@@ -145,11 +136,6 @@ def _spellings(text: str) -> tuple[str, ...]:
 
 def _any_spelling(text: str) -> str:
     return f"(?ai:{'|'.join(map(re.escape, _spellings(text)))})"
-
-
-def _frequency(text: str) -> float:
-    """Roughly how often a text stands at a given place of an English caption."""
-    return math.prod(0.16 if c == " " else 0.05 if c.isalpha() else 0.006 for c in text)
 
 
 def search(pattern: str, text: str) -> tuple[int, int] | None:

@@ -1,18 +1,16 @@
 """Every caption of a pool that a text rule matches: one pass over parquet shards for all classes.
 
-Captions are taken a window at a time: Hyperscan finds where any key stands in their bytes, polars
-and ``rules.search`` then check what is beside it, and further words.
+Captions are taken a row group at a time: Hyperscan finds where any key stands in their bytes,
+polars and ``rules.search`` then check what is beside it, and further words.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
 import functools
-import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,131 +19,98 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import rules
-from helpers.data.rules import Plan, Terms
+from helpers.data.rules import Plan
 from helpers.engine import gpu, store, workers
-from helpers.errors import StudyError
+from helpers.errors import StudyError, reading
 
 if TYPE_CHECKING:
     import polars
 
 TEXT_COLUMNS = ("TEXT", "caption", "text")  # LAION, Re-LAION and img2dataset
 COLUMNS = ("at", "label", "class", "spelling", "offset")
-WINDOW = 500_000  # captions held in memory at a time, per thread, unless a row group is larger
 LAID = 100_000  # captions laid end to end for Hyperscan, which counts bytes in 32 bits
 
 
-def find(
-    shards: Sequence[Path],
-    classes: Sequence[str],
-    rule: str,
-    terms: Mapping[str, Terms] | None = None,
-) -> pd.DataFrame:
-    """All matches of a pool, in memory: columns ``row, label, class, spelling, offset``.
-
-    ``rule`` and ``terms`` as in ``rules.plan``, ``row`` as in the pool.
-    """
-    jobs = _jobs(shards, rules.plan(classes, rule, terms), columns=False)
+def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
+    """All matches in a pool: columns ``row`` (of the pool), ``label, class, spelling, offset``."""
+    jobs = _jobs(shards, plan, columns=False)
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
     found: dict[int, Any] = dict(workers.starmap(scan_shard, jobs, on_ray, uses_gpu=False))
     return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
 
 
-def write(
-    shards: Sequence[Path],
-    folder: Path,
-    classes: Sequence[str],
-    rule: str,
-    terms: Mapping[str, Terms] | None = None,
-    threads: int | None = None,
-) -> list[Path]:
+def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) -> list[Path]:
     """Scan into ``folder``: a parquet file of matches per shard, with all columns; no file twice.
 
     ``threads`` shards (default: one per core) are in work at a time and bound the memory; what is
     written does not depend on them. Raises ``StudyError`` where ``folder`` holds another scan.
     """
-    plan = rules.plan(classes, rule, terms)
     jobs = _jobs(shards, plan, columns=True)
+    about = folder / "scan.json"
+    rows = [[shard.name, sum(_layout(shard)[2])] for shard in shards]
+    description = {"plan": repr(plan), "rows of shards": rows}
+    if about.exists() and json.loads(about.read_text()) != description:
+        raise StudyError(
+            f"{folder} holds another scan (other shards, classes or rule: see {about.name}). "
+            "Delete it or name another folder."
+        )
+    store.write(about, description)
     files = {f"matches-{i:05d}.parquet": job for i, job in enumerate(jobs)}
-    _describe(folder / "scan.json", plan, shards)
-    if gpu.ray_address():
-        return store.fill(folder, files, scan_shard, "shards scanned", uses_gpu=False)
-    missing = {folder / file: job for file, job in files.items() if not (folder / file).exists()}
+    missing = [file for file in files if not (folder / file).exists()]
     with ThreadPoolExecutor(threads or gpu.cores()) as pool:
-        written = pool.map(_write_shard, missing.keys(), missing.values())
+        written = pool.map(
+            lambda file: store.write(folder / file, scan_shard(*files[file])), missing
+        )
         list(store.progress(written, "shards scanned", total=len(missing)))
     return [folder / file for file in files]
 
 
 def _jobs(shards: Sequence[Path], plan: Plan, columns: bool) -> list[tuple]:
     """The arguments of ``scan_shard`` for each shard."""
-    sizes = [sum(windows) for _, _, windows in map(_layout, shards)]
-    starts = itertools.accumulate(sizes, initial=0)
+    starts = itertools.accumulate((sum(_layout(shard)[2]) for shard in shards), initial=0)
     return [(shard, plan, start, columns) for shard, start in zip(shards, starts, strict=False)]
-
-
-def _describe(path: Path, plan: Plan, shards: Sequence[Path]) -> None:
-    """Write what is scanned; raise ``StudyError`` where ``path`` describes another scan."""
-    description = {
-        "rule": plan.rule,
-        "classes": list(plan.classes),
-        "plan": hashlib.sha256(repr(plan).encode()).hexdigest(),
-        "shards": [[shard.name, sum(_layout(shard)[2])] for shard in shards],
-    }
-    if not path.exists():
-        store.write(path, description)
-    elif json.loads(path.read_text()) != description:
-        raise StudyError(
-            f"{path.parent} holds another scan (other shards, classes or rule: see {path.name}). "
-            "Delete it or name another folder."
-        )
-
-
-def _write_shard(path: Path, job: tuple) -> None:
-    store.write(path, scan_shard(*job))
 
 
 def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) -> polars.DataFrame:
     """The matches in one parquet shard, in order of row and label.
 
-    Columns ``row`` (position in the pool, where the shard's first row is ``start``), ``label``,
-    ``class``, ``spelling``, ``offset`` and, with ``columns``, all of the shard's own. Raises
-    ``StudyError`` when the shard is damaged or has no text column.
+    Columns as of ``find`` (``start`` is the row of the shard's first) and, with ``columns``, all of
+    the shard's own. Raises ``StudyError`` when it is damaged or has no text column.
     """
     import polars as pl
 
-    text, names, windows = _layout(shard)
+    text, names, groups = _layout(shard)
     parts = []
     first = 0
-    for rows in windows or [0]:
+    for rows in groups or [0]:
         window = pl.scan_parquet(shard, glob=False, parallel="columns").slice(first, rows)
         texts = _column(window, text, shard)
         found = matches(texts, plan)
-        at = found["at"]
         if columns:
             # One column is in memory at a time; of each, the rows that match are kept.
-            kept = {text: texts.gather(at)}
+            kept = {text: texts.gather(found["at"])}
             del texts
             for name in names:
-                kept[name] = kept[name] if name == text else _column(window, name, shard).gather(at)
+                if name != text:
+                    kept[name] = _column(window, name, shard).gather(found["at"])
             found = found.with_columns(kept[name] for name in names)
-        parts.append(found.rename({"at": "row"}).with_columns(pl.col("row") + start + first))
+        parts.append(found.select(pl.col("at").alias("row") + start + first, pl.exclude("at")))
         first += rows
     return pl.concat(parts, rechunk=True)
 
 
 def _column(window: polars.LazyFrame, name: str, shard: Path) -> polars.Series:
-    with _reading(shard):
+    import polars as pl
+
+    with reading(shard, pl.exceptions.PolarsError):
         return window.select(name).collect()[name]
 
 
 def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
-    """A shard's text column, all its columns, and the rows of its windows.
-
-    A window is of whole row groups, together at most ``WINDOW`` rows unless one has more.
-    """
+    """A shard's text column, all its columns, and the rows of its row groups."""
     import pyarrow.parquet as pq
 
-    with _reading(shard):
+    with reading(shard):
         file = pq.ParquetFile(shard)
     names = file.schema_arrow.names
     text = next((name for name in TEXT_COLUMNS if name in names), None)
@@ -154,32 +119,11 @@ def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
             f"{shard} has no text column; it has {', '.join(names)}. "
             f"Valid: {', '.join(TEXT_COLUMNS)}. Rename one."
         )
-    clash = {"row", *COLUMNS[1:]} & set(names)
+    clash = ", ".join(sorted({"row", *COLUMNS[1:]} & set(names)))
     if clash:
-        raise StudyError(
-            f"{shard} has columns that the scan adds: {', '.join(sorted(clash))}. Rename them."
-        )
-    windows: list[int] = []
-    for i in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(i).num_rows
-        if windows and windows[-1] + rows <= WINDOW:
-            windows[-1] += rows
-        else:
-            windows.append(rows)
-    return text, names, windows
-
-
-@contextlib.contextmanager
-def _reading(shard: Path) -> Iterator[None]:
-    import polars as pl
-
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError, ValueError) as e:
-        raise StudyError(
-            f"cannot read {shard}: {e}. It is missing, truncated or not parquet; delete it and "
-            "make or download it again."
-        ) from e
+        raise StudyError(f"{shard} has columns that the scan adds: {clash}. Rename them.")
+    groups = range(file.metadata.num_row_groups)
+    return text, names, [file.metadata.row_group(i).num_rows for i in groups]
 
 
 def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
@@ -191,9 +135,37 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
     """
     import polars as pl
 
-    found = _occurrences(texts, plan.keys).join(_forms_of_keys(plan), on="key")
-    free = _free(found.filter(~pl.col("searched")), plan.rule)
-    searched = pl.DataFrame(_searched(found.filter("searched"), plan), free.schema, orient="row")
+    # Which forms have a key, and where each key stands.
+    position = {key: i for i, key in enumerate(plan.keys)}
+    rows: list[tuple] = []
+    for i, form in enumerate(plan.forms):
+        about = (i, form.pattern is not None, form.label, plan.classes[form.label])
+        rows += [(position[key], *about) for key in form.keys]
+    forms = pl.DataFrame(rows, ["key", "form", "searched", "label", "class"], orient="row")
+    found = _occurrences(texts, plan.keys).join(forms, on="key")
+
+    # Keys that match as they stand: no combining mark is behind them, nor but for the rule
+    # ``substring`` a letter or digit beside them.
+    before = pl.col("text").cast(pl.Binary).bin.slice(0, pl.col("byte")).cast(pl.String)
+    free = found.filter(~pl.col("searched"))
+    free = free.with_columns(before=before, offset=before.str.len_chars().cast(pl.Int64))
+    after = pl.col("text").str.slice(pl.col("offset") + pl.col("spelling").str.len_chars(), 1)
+    if plan.rule == "substring":
+        touched = after.str.contains(r"\p{M}")
+    else:
+        touched = (after + pl.col("before").str.tail(1)).str.contains(r"[\p{L}\p{N}\p{M}]")
+    free = free.filter(~touched).select(COLUMNS)
+
+    # Forms that have a pattern are searched for where one of their keys stands.
+    rows = []
+    once = found.filter("searched").select("at", "text", "form", "label", "class").unique()
+    for at, text, i, label, name in once.iter_rows():
+        pattern, *needs = filter(None, (plan.forms[i].pattern, *plan.forms[i].needs))
+        span = rules.search(pattern, text)
+        if span and all(rules.search(need, text) for need in needs):
+            rows.append((at, label, name, text[slice(*span)], span[0]))
+    searched = pl.DataFrame(rows, free.schema, orient="row")
+
     longest_first = -pl.col("spelling").str.len_chars().cast(pl.Int64)
     ordered = pl.concat([free, searched]).sort("at", "label", "offset", longest_first)
     return ordered.unique(["at", "label"], keep="first", maintain_order=True)
@@ -204,12 +176,18 @@ def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFram
     import polars as pl
 
     lengths = np.array([len(key.encode()) for key in keys])
+    database = _database(keys)
+    scratch = database.scratch.clone()  # one for each thread
+    hits = array.array("q")
     parts = []
     for first in range(0, max(len(texts), 1), LAID):
         part = texts.slice(first, LAID)
         _, offsets, data = part.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
         starts = np.frombuffer(offsets, np.int64)
-        key, end = _ends(keys, data)
+        del hits[:]
+        if data:
+            database.scan(data, lambda key, _, end, *__: hits.extend((key, end)), scratch=scratch)
+        key, end = np.array(hits, np.int64).reshape(-1, 2).T
         at = np.searchsorted(starts, end) - 1
         byte = end - lengths[key] - starts[at]
         found = pl.DataFrame({"at": at, "key": key, "byte": byte, "length": lengths[key]})
@@ -218,16 +196,6 @@ def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFram
     found = pl.concat(parts).drop_nulls("text")  # below a null there can be bytes of anything
     stretch = pl.col("text").cast(pl.Binary).bin.slice(pl.col("byte"), pl.col("length"))
     return found.with_columns(spelling=stretch.cast(pl.String))
-
-
-def _ends(keys: tuple[str, ...], data: Any) -> np.ndarray:
-    """Which keys stand in a buffer of bytes, and where they end: (2, n)."""
-    found = array.array("q")
-    database = _database(keys)
-    scratch = database.scratch.clone()  # one for each thread
-    if data:
-        database.scan(data, lambda key, _, end, *__: found.extend((key, end)), scratch=scratch)
-    return np.array(found, np.int64).reshape(-1, 2).T
 
 
 @functools.lru_cache(maxsize=4)
@@ -241,51 +209,7 @@ def _database(keys: tuple[str, ...]) -> Any:
             "wheels for Linux and macOS on x86-64 and arm64; elsewhere use a Linux container."
         ) from e
     database = hyperscan.Database()
-    database.compile(
-        expressions=[key.encode() for key in keys],
-        ids=range(len(keys)),
-        flags=[hyperscan.HS_FLAG_CASELESS] * len(keys),
-        literal=True,
-    )
+    flags = [hyperscan.HS_FLAG_CASELESS] * len(keys)
+    expressions = [key.encode() for key in keys]
+    database.compile(expressions=expressions, ids=range(len(keys)), flags=flags, literal=True)
     return database
-
-
-def _forms_of_keys(plan: Plan) -> polars.DataFrame:
-    """Which forms have a key (by position): columns key, form, searched, label, class."""
-    import polars as pl
-
-    position = {key: i for i, key in enumerate(plan.keys)}
-    rows: list[tuple] = []
-    for i, form in enumerate(plan.forms):
-        about = (i, form.pattern is not None, form.label, plan.classes[form.label])
-        rows += [(position[key], *about) for key in form.keys]
-    return pl.DataFrame(rows, ["key", "form", "searched", "label", "class"], orient="row")
-
-
-def _free(found: polars.DataFrame, rule: str) -> polars.DataFrame:
-    """The keys that match as they stand.
-
-    No combining mark is behind them, nor but for ``substring`` a letter or digit beside them.
-    """
-    import polars as pl
-
-    before = pl.col("text").cast(pl.Binary).bin.slice(0, pl.col("byte")).cast(pl.String)
-    found = found.with_columns(before=before, offset=before.str.len_chars().cast(pl.Int64))
-    after = pl.col("text").str.slice(pl.col("offset") + pl.col("spelling").str.len_chars(), 1)
-    if rule == "substring":
-        touched = after.str.contains(r"\p{M}")
-    else:
-        touched = (after + pl.col("before").str.tail(1)).str.contains(r"[\p{L}\p{N}\p{M}]")
-    return found.filter(~touched).select(COLUMNS)
-
-
-def _searched(found: polars.DataFrame, plan: Plan) -> list[tuple]:
-    """Rows of the forms that have a pattern, searched for where one of their keys stands."""
-    rows = []
-    once = found.select("at", "text", "form", "label", "class").unique()
-    for at, text, i, label, name in once.iter_rows():
-        pattern, *needs = filter(None, (plan.forms[i].pattern, *plan.forms[i].needs))
-        span = rules.search(pattern, text)
-        if span and all(rules.search(need, text) for need in needs):
-            rows.append((at, label, name, text[slice(*span)], span[0]))
-    return rows

@@ -1,21 +1,18 @@
 """Images that stay on disk until they are asked for, in the form of an array; webdataset shards."""
 
-from __future__ import annotations
-
-import contextlib
 import functools
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from helpers.engine import gpu, store
-from helpers.errors import StudyError
+from helpers.engine import gpu
+from helpers.errors import StudyError, reading
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -30,21 +27,17 @@ def png(image: np.ndarray) -> bytes:
 
 
 def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes:
-    """A webdataset shard: of each image ``.png``, ``.txt`` (caption), ``.json``, perhaps ``.cls``.
+    """A webdataset shard: of images and ``rows`` (``caption``, perhaps ``label``, and others).
 
-    ``rows`` has a mapping per image, with ``caption`` and perhaps ``label``; keys count from
-    ``first`` on.
+    Of each ``.png``, ``.txt``, ``.json`` and perhaps ``.cls``; keys count from ``first`` on.
     """
     buffer = io.BytesIO()
     # Threads encode the images, as a GPU may wait for this.
     with tarfile.open(fileobj=buffer, mode="w") as tar, ThreadPoolExecutor(gpu.cores()) as threads:
         pairs = zip(threads.map(png, images), rows, strict=True)
         for i, (image, row) in enumerate(pairs, start=first):
-            members = {
-                "png": image,
-                "txt": row["caption"].encode(),
-                "json": json.dumps(row, default=str).encode(),
-            }
+            text = json.dumps(row, default=str)
+            members = {"png": image, "txt": row["caption"].encode(), "json": text.encode()}
             if "label" in row:
                 members["cls"] = str(row["label"]).encode()
             for ending, data in members.items():
@@ -55,14 +48,11 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
 
 
 class Tar:
-    """The images of a webdataset shard; those asked for are read and decoded, each once.
-
-    Raises ``StudyError`` when the shard is damaged.
-    """
+    """Images of a webdataset shard, decoded when asked for; ``StudyError`` where it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._damage_named():
+        with reading(path, tarfile.TarError):
             about = path.stat()
             self.images, self.texts = _places(path, about.st_mtime_ns, about.st_size)
 
@@ -73,13 +63,13 @@ class Tar:
         from PIL import Image
 
         wanted, back = np.unique(rows, return_inverse=True)
-        with self._damage_named():
+        with reading(self.path):
             files = map(io.BytesIO, self._read(self.images[wanted]))
             return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])[back]
 
     def rows(self) -> list[dict]:
         """What is known of each image, in order."""
-        with self._damage_named():
+        with reading(self.path):
             return [json.loads(text) for text in self._read(self.texts)]
 
     def _read(self, places: np.ndarray) -> Iterator[bytes]:
@@ -88,70 +78,36 @@ class Tar:
                 file.seek(start)
                 yield file.read(size)
 
-    @contextlib.contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (tarfile.TarError, OSError, ValueError) as e:  # PIL's and json's errors are such
-            raise StudyError(
-                f"cannot read {self.path}: {e}. It is truncated or holds a broken image; delete it "
-                "and run again."
-            ) from e
-
 
 @functools.lru_cache(maxsize=64)
-def _places(tar: Path, changed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where images and rows of a tar start, and their bytes: (n, 2) each.
-
-    Time of change and size tell the file from another one of its name.
-    """
+def _places(tar: Path, changed: int, size: int) -> list[np.ndarray]:
+    """Starts and bytes of a tar's images, and of its rows; ``changed`` as a tar may be replaced."""
     with tarfile.open(tar, "r:") as file:
         members = [(Path(m.name).suffix, m.offset_data, m.size) for m in file]
     images = [place for ending, *place in members if ending in IMAGES]
     rows = [place for ending, *place in members if ending == ".json"]
-    return np.array(images, np.int64).reshape(-1, 2), np.array(rows, np.int64).reshape(-1, 2)
-
-
-def read_tar(path: Path) -> tuple[np.ndarray, list[dict]]:
-    """All images (n, side, side, 3) and rows of a webdataset shard; errors as of ``Tar``."""
-    tar = Tar(path)
-    return tar[np.arange(len(tar))], tar.rows()
+    return [np.array(places, np.int64).reshape(-1, 2) for places in (images, rows)]
 
 
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
-    """The images at positions ``rows`` of the tar beside a parquet shard.
-
-    Raises ``StudyError`` when the tar is damaged, or the shard lists another number of images.
-    """
+    """The images at positions ``rows`` of the tar beside a parquet shard, which lists them all."""
     import pyarrow.parquet as pq
 
     images = Tar(shard.with_suffix(".tar"))
     listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
         raise StudyError(
-            f"{shard} lists {listed} rows, but its tar holds {len(images)} images, so nobody knows "
-            "which is whose. Delete both and make them again (LAION's with "
-            "helpers.paper.download.laion.download)."
+            f"{shard} lists {listed} rows, its tar {len(images)} images, so nobody knows which is "
+            "whose. Delete both and make them again: helpers.paper.download.laion.download."
         )
     return images[rows]
-
-
-def to_image_folder(tars: Iterable[Path], classes: Sequence[str], folder: Path) -> Path:
-    """Unpack webdataset shards into ``folder/class name``, for torchvision's ``ImageFolder``."""
-    for path in tars:
-        images, rows = read_tar(path)
-        for i, (image, row) in enumerate(zip(images, rows, strict=True)):
-            name = classes[row["label"]].replace("/", "_")
-            store.write(folder / name / f"{path.stem}-{i:05d}.png", png(image))
-    return folder
 
 
 class Lazy:
     """Images that stay where they are until asked for: ``rows`` of ``sources``, end to end.
 
     Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A
-    source has a length and answers positions with images: a memory-mapped array, a ``Tar``, a
-    ``Pool``.
+    source has a length and answers positions with images: a mapped array, a ``Tar``, a ``Pool``.
     """
 
     def __init__(self, *sources: Any, rows: Any = None) -> None:
@@ -171,7 +127,7 @@ class Lazy:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
 
-    def take(self, index: Any) -> Lazy:
+    def take(self, index: Any) -> "Lazy":
         """The images at these positions, still where they are."""
         return Lazy(*self.sources, rows=self.rows[index])
 
@@ -185,16 +141,11 @@ class Lazy:
 
 
 def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Where ``rows`` lie in shards of these sizes.
-
-    Yields (shard, positions in it, positions in ``rows``) for each shard that has any. Raises
-    ``StudyError`` on a row that is in none.
-    """
+    """Yield (shard, positions in it, positions in ``rows``); ``StudyError`` on rows beyond all."""
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
-        raise StudyError(
-            f"rows {rows.min()} .. {rows.max()} asked for; the pool has rows 0 .. {sum(sizes) - 1}."
-        )
+        asked = f"rows {rows.min()} .. {rows.max()}"
+        raise StudyError(f"{asked} asked for; the pool has rows 0 .. {sum(sizes) - 1}.")
     starts = np.cumsum((0, *sizes))
     shard = np.searchsorted(starts, rows, side="right") - 1
     for i in np.unique(shard):
@@ -202,9 +153,7 @@ def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, 
         yield int(i), rows[at] - starts[i], at
 
 
-def gathered(
-    sizes: Sequence[int], rows: Any, read: Callable[[int, np.ndarray], np.ndarray]
-) -> np.ndarray:
+def gathered(sizes: Sequence[int], rows: Any, read: Callable[..., np.ndarray]) -> np.ndarray:
     """The images at positions ``rows`` of shards; ``read`` is (shard, positions) -> images."""
     images = np.zeros((0, 1, 1, 3), np.uint8)
     for i, inside, at in located(sizes, rows):

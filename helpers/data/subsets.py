@@ -1,7 +1,5 @@
 """Which rows of a table are taken: nested, balanced, evenly spread, best of a class."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -34,10 +32,7 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
 
 
 def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows, classes (``label``) in turns; of a shorter table, rows come up again.
-
-    Raises ``StudyError`` on an empty table.
-    """
+    """``n`` rows, classes in turns, some repeated if need be; ``StudyError`` on an empty table."""
     if not len(table):
         raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
     many = pd.concat([table] * int(np.ceil(n / len(table))), ignore_index=True)

@@ -1,9 +1,9 @@
-"""Image-text pools, benchmarks and training sets as small table types, and where they are kept."""
-
-from __future__ import annotations
+"""Image-text pools, benchmarks and training sets as small table types, and cards of them."""
 
 import functools
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
-from helpers.data.shards import Lazy, gathered, located, read_tar
-from helpers.engine import store
+from helpers.data.shards import Lazy, Tar, gathered, located
+from helpers.engine import artifacts, store
 from helpers.errors import NotKnown, unknown
 from helpers.worlds import World
 
@@ -31,18 +31,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: Any) -> Split:
+    def take(self, index: Any) -> "Split":
         """The images at the positions ``index``, in that order."""
         index = np.asarray(index) if len(index) else np.zeros(0, np.int64)
         facts = self.facts.iloc[index].reset_index(drop=True) if len(self.facts) else self.facts
         images = self.images.take(index) if isinstance(self.images, Lazy) else self.images[index]
         return Split(images, self.labels[index], facts)
 
-    def plus(self, other: Split) -> Split:
+    def plus(self, other: "Split") -> "Split":
         """These images followed by those of ``other``."""
         both = (self.images, other.images)
-        lazy = any(isinstance(images, Lazy) for images in both)
-        images: Any = Lazy(*both) if lazy else np.concatenate(both)
+        in_memory = all(isinstance(images, np.ndarray) for images in both)
+        images = np.concatenate(both) if in_memory else Lazy(*both)
         facts = pd.concat([self.facts, other.facts], ignore_index=True)
         return Split(images, np.concatenate([self.labels, other.labels]), facts)
 
@@ -80,12 +80,11 @@ class Pool:
     def __len__(self) -> int:
         return sum(self.sizes)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
-
     def fetch(self, rows: Any) -> np.ndarray:
         """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
-        return self[rows]
+        return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
+
+    __getitem__ = fetch
 
     def captions(self, rows: Any = None) -> pd.DataFrame:
         """LAION's columns of the pairs at positions ``rows``, in that order; without, of all."""
@@ -113,20 +112,16 @@ def benchmark(w: World, task: str) -> Benchmark:
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
-    """The images of a task that a source offers after filtering, ready to train on.
+    """The images of a task for which the column ``keep`` holds, ready to train on.
 
-    ``artifact`` is ``synthetic`` or ``retrieved``; ``keep`` names the column of ``{task}.parquet``
-    that says which rows passed. Raises ``StudyError`` on an unknown task or column.
+    Raises ``StudyError`` on an unknown task or column.
     """
-    tasks = {p.stem for p in artifact.files("*.parquet")} & {
-        p.stem for p in artifact.files("*.npy")
-    }
-    if task not in tasks:
-        raise unknown(f"task in {artifact.name}", task, sorted(tasks))
-    table = store.read_table(artifact.path / f"{task}.parquet")
+    files = {file.stem: file.with_suffix(".parquet") for file in artifact.files("*.npy")}
+    if task not in files:
+        raise unknown(f"task in {artifact.name}", task, files)
+    table = store.read_table(files[task])
     if keep not in table:
-        selections = [name for name in map(str, table) if name.startswith("keep")]
-        raise unknown(f"selection of {artifact.name}", keep, selections)
+        raise unknown(f"selection of {artifact.name}", keep, table.filter(regex="^keep"))
     rows = np.flatnonzero(table[keep].to_numpy(bool))
     facts = table.iloc[rows].reset_index(drop=True)
     stored = artifact.array(f"{task}.npy")
@@ -135,22 +130,17 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
     return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 
-def chosen_variant(w: World, task: str) -> str:
-    """The column of the retrieval variant that notebook 04 chose for a task on validation."""
-    variants = store.load("finetuned", w).table("variants.parquet")
-    return variants[variants["chosen"]].set_index("task")["keep"][task]
-
-
 @functools.lru_cache(maxsize=12)
 def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
     """What a source, "retrieved" or "synthetic", offers for a task after filtering.
 
-    ``keep`` names the column that says which images passed; None stands for the retrieval variant
-    that notebook 04 chose, and for the one filter of drawn images.
+    ``keep`` as in ``training_set``; None is the retrieval variant that notebook 04 chose on
+    validation, and the one filter of drawn images.
     """
-    if keep is None:
-        keep = chosen_variant(w, task) if source == "retrieved" else "keep"
-    return training_set(store.load(source, w), task, keep)
+    if keep is None and source == "retrieved":
+        variants = store.load("finetuned", w).table("variants.parquet")
+        keep = variants[variants["chosen"]].set_index("task")["keep"][task]
+    return training_set(store.load(source, w), task, keep or "keep")
 
 
 def on_disk(files: Iterable[Path], rows: Any = None) -> Lazy:
@@ -159,7 +149,51 @@ def on_disk(files: Iterable[Path], rows: Any = None) -> Lazy:
 
 
 def read_tars(paths: Iterable[Path]) -> Split:
-    """The labelled images of several webdataset shards, in order."""
-    images, tables = zip(*map(read_tar, paths), strict=True)
-    facts = pd.DataFrame([row for rows in tables for row in rows])
-    return Split(np.concatenate(images), facts["label"].to_numpy(np.int64), facts)
+    """The labelled images of webdataset shards, in order, in memory."""
+    tars = [Tar(path) for path in paths]
+    facts = pd.DataFrame([row for tar in tars for row in tar.rows()])
+    return Split(Lazy(*tars)[:], facts["label"].to_numpy(np.int64), facts)
+
+
+def card(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts (values, lists, mappings) as ``card.json`` and ``README.md`` into a folder."""
+    lines = [f"# Card of {facts['artifact']}", "", *_markdown(facts, "##")]
+    store.write(path / "card.json", facts)
+    store.write(path / "README.md", "\n".join(lines).encode() + b"\n")
+
+
+def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
+    """A bullet for each plain fact, then a section for each mapping, or table of mappings."""
+    bullets: list[str] = []
+    sections: list[str] = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            sections += ["", f"{heading} {name}", "", *_markdown(value, f"{heading}#")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows = [list(value[0]), *(row.values() for row in value)]
+            lines = [f"| {' | '.join(map(_words, row))} |" for row in rows]
+            lines.insert(1, "|---" * len(value[0]) + "|")
+            sections += ["", f"{heading} {name}", "", *lines]
+        else:
+            bullets.append(f"- **{name}**: {_words(value)}")
+    return bullets + sections
+
+
+def _words(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def code_version(name: str, w: World) -> str:
+    """A short hash of the sources that an artifact and all it is made from depend on."""
+    needs = [code_version(need, w) for need in artifacts.spec(name).needs.split()]
+    sources = json.dumps([artifacts.code(name, w), needs], sort_keys=True)
+    return hashlib.sha256(sources.encode()).hexdigest()[:12]
+
+
+def pool_version(pool: Pool) -> dict[str, Any]:
+    """What identifies a pool: its ``rows``, ``shards``, and ``sha256`` of all caption shards."""
+    total = hashlib.sha256()
+    for shard in pool.shards:
+        total.update(hashlib.sha256(shard.read_bytes()).digest())
+    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}

@@ -1,7 +1,4 @@
-"""Adversarial attacks on a differentiable function ``logits_of`` of pixels.
-
-Pixels and results are (n, 3, side, side) in 0..1.
-"""
+"""Adversarial attacks on a function ``logits_of`` of pixels (n, 3, side, side), all in 0..1."""
 
 from __future__ import annotations
 
@@ -18,24 +15,21 @@ if TYPE_CHECKING:
 
 def fgsm(logits_of: Logits, x: Tensor, y: Tensor, radii: Sequence[float]) -> list[Tensor]:
     """One step along the sign of the gradient at ``x``, labels ``y``, for each of ``radii``."""
-    gradient, _ = _gradient(logits_of, x, y)
+    gradient, _ = _gradient(logits_of, x, y, wanted=True)
     return [(x + eps * gradient.sign()).clamp(0, 1) for eps in radii]
 
 
 def pgd(
     logits_of: Logits, x: Tensor, y: Tensor, eps: float, steps: int, generator: Generator
 ) -> Tensor:
-    """Projected gradient descent in the L-inf ball of radius ``eps``: the worst points met.
+    """The worst points that projected gradient descent meets in the L-inf ball of radius ``eps``.
 
-    It starts at random and takes ``steps`` steps of 2.5 ``eps`` / ``steps``. Raises ``StudyError``
-    on no step, or a negative radius.
+    It starts at random and takes ``steps`` steps of 2.5 ``eps`` / ``steps``. Raises ``StudyError``.
     """
     import torch
 
     if steps < 1 or eps < 0:
-        raise StudyError(
-            f"PGD was given {steps} steps and eps {eps}; it wants at least one step and eps >= 0."
-        )
+        raise StudyError(f"PGD wants at least one step and eps >= 0, not {steps} and {eps}.")
     noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     at = (x + eps * noise).clamp(0, 1)
@@ -49,9 +43,7 @@ def pgd(
     return worst
 
 
-def _gradient(
-    logits_of: Logits, x: Tensor, y: Tensor, wanted: bool = True
-) -> tuple[Tensor, Tensor]:
+def _gradient(logits_of: Logits, x: Tensor, y: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
     """Gradient at ``x``, 0 where it is not wanted, and each image's loss."""
     import torch
 

@@ -1,7 +1,5 @@
 """Intervals: what a number from a few runs may say."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

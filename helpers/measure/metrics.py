@@ -1,17 +1,24 @@
-"""Numbers computed from logits or features alone: calibration, OOD detection, Frechet distance.
+"""Numbers computed from predictions: calibration, OOD detection, shape bias, Frechet distance.
 
 [R] is *Is Synthetic Data all We Need?* (arXiv 2405.20469); the flaws of its released code are not
 kept. ``logits`` are (n, classes), ``labels`` (n,); classes that do not fit raise ``StudyError``.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from helpers.data.tables import Split
 from helpers.errors import StudyError
 
 BINS = 20  # [R]
+# Five corruptions of ImageNet-C, three of the five of 3DCC, and how strong they are [R].
+IMAGE_SPACE = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg")
+DEPTH_AWARE = ("near_focus", "far_focus", "fog_3d")
+SEVERITIES = (1, 2, 3, 4, 5)
+PUBLISHED = ("training", "prompt", "n", "top1", "loss", "ece", "family")  # columns of a table
 
 
 def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
@@ -32,16 +39,11 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, np.float64)
     labels = np.asarray(labels)
     if logits.ndim != 2 or labels.shape != (len(logits),) or not len(labels):
-        raise StudyError(
-            f"logits {logits.shape} and labels {labels.shape} were given; a probe wants "
-            "(n, classes) and (n,), n > 0."
-        )
+        shapes = f"logits {logits.shape} and labels {labels.shape} were given"
+        raise StudyError(f"{shapes}; a metric wants (n, classes) and (n,), n > 0.")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise StudyError(
-            f"labels {labels.min()} .. {labels.max()} were given for {logits.shape[1]} classes. "
-            "Leave images of no class to the OOD probe, and map classes before a probe that has "
-            "fewer."
-        )
+        given = f"labels {labels.min()} .. {labels.max()} were given for {logits.shape[1]} classes"
+        raise StudyError(f"{given}; leave images of no class to OOD detection.")
     return logits
 
 
@@ -101,11 +103,10 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(logits / T)."""
     from scipy.optimize import minimize_scalar
 
-    logits = _checked(logits, labels)
-    best = minimize_scalar(
-        lambda log_t: nll(logits / np.exp(log_t), labels), bounds=(-5, 5), method="bounded"
-    )
-    return float(np.exp(best.x))
+    def loss(log_t: float) -> float:
+        return nll(np.asarray(logits, np.float64) / np.exp(log_t), labels)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
 
 
 def calibration(
@@ -122,10 +123,7 @@ def calibration(
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """A reliability diagram: a row per ``bin`` that has images.
-
-    Columns mean ``confidence``, ``accuracy``, and ``share`` of the images, all 0..1.
-    """
+    """Mean ``confidence``, ``accuracy`` and ``share`` of images, 0..1, per ``bin`` that has any."""
     p = probabilities(_checked(logits, labels))
     columns = {"confidence": p.max(1), "accuracy": p.argmax(1) == labels, "share": 1 / len(p)}
     table = pd.DataFrame(columns)
@@ -148,10 +146,8 @@ def ood_metrics(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     if not len(known) or not len(unknown):
-        raise StudyError(
-            f"{len(known)} known and {len(unknown)} unknown images were given; OOD metrics need "
-            "both."
-        )
+        given = f"{len(known)} known and {len(unknown)} unknown images"
+        raise StudyError(f"OOD metrics need both kinds of images; {given} were given.")
     truth = np.r_[np.ones(len(known)), np.zeros(len(unknown))]
     score = np.r_[known, unknown]
     false, true, _ = roc_curve(truth, score, drop_intermediate=False)
@@ -160,3 +156,50 @@ def ood_metrics(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
         "aupr": float(average_precision_score(truth, score)),
         "fpr95": float(false[np.argmax(true >= 0.95)]),
     }
+
+
+@dataclass(frozen=True)
+class ProbeSets:
+    """Images for the probes of one task, all of one size and made in one way.
+
+    Of ``sets``, ``original`` are test images; ``mixed_same``, ``mixed_rand``, ``renditions``,
+    ``context_0`` .. ``context_2`` and ``{corruption}-{severity}`` are the same ones changed;
+    ``ood_near`` and ``ood_far`` (label -1) belong to no class; ``cue_conflict`` has ``shape`` and
+    ``texture`` in its facts, and is left out where texture says nothing about the class.
+    """
+
+    sets: Mapping[str, Split]
+    groups: pd.DataFrame  # class x {``shape``, ``texture``}, for the cue conflict
+    among: Mapping[str, np.ndarray] = field(default_factory=dict)  # classes to choose from in a set
+    groupings: Mapping[str, np.ndarray] = field(default_factory=dict)  # category of classes, or -1
+
+    def chosen(self, name: str, logits: np.ndarray) -> np.ndarray:
+        """Logits on a set, those of classes not to be chosen there cut to minus infinity [R]."""
+        classes = np.arange(logits.shape[1])
+        return np.where(np.isin(classes, self.among.get(name, classes)), logits, -np.inf)
+
+    def accuracy(self, name: str, logits: np.ndarray) -> float:
+        """Top-1 accuracy on a set, 0..1, by class or by category."""
+        labels = self.sets[name].labels
+        if name not in self.groupings:
+            return accuracy(logits, labels)
+        return float((self.groupings[name][logits.argmax(1)] == labels).mean())
+
+
+def shape_bias(answers: np.ndarray, facts: pd.DataFrame, groups: pd.DataFrame) -> dict[str, float]:
+    """Which cue the answers follow where shape and texture point to different classes [R].
+
+    ``answers`` (n,) are class positions in ``groups``; ``facts`` holds what each image shows, as
+    the groups ``shape`` and ``texture``. Returns the shares ``shape_hits`` and ``texture_hits``,
+    and ``shape_bias`` = shape / (shape + texture) where there is a hit. Raises ``StudyError`` on an
+    image that a class satisfies in both.
+    """
+    without = facts[["shape", "texture"]].merge(groups.drop_duplicates(), on=["shape", "texture"])
+    if len(without):
+        raise StudyError(f"{len(without)} images are no cue conflict: a class has both. Drop them.")
+    shares = {}
+    for cue in ("shape", "texture"):
+        hits = groups[cue].to_numpy()[answers] == facts[cue].to_numpy()
+        shares[f"{cue}_hits"] = float(hits.mean())
+    total = sum(shares.values())
+    return shares | {"shape_bias": shares["shape_hits"] / total} if total else shares

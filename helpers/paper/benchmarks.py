@@ -16,7 +16,7 @@ from helpers.data.shards import Lazy, fetch_tar
 from helpers.data.tables import Benchmark, Pool, Split
 from helpers.engine import gpu
 from helpers.errors import StudyError, unknown
-from helpers.measure.probes import PUBLISHED
+from helpers.measure.metrics import PUBLISHED
 from helpers.models import clip
 from helpers.paper import config
 from helpers.worlds import World

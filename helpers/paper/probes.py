@@ -28,7 +28,7 @@ import pandas as pd
 from helpers.data.subsets import evenly_spread
 from helpers.data.tables import Split
 from helpers.errors import StudyError
-from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.paper import benchmarks, config
 from helpers.paper.benchmarks import Decoded, image_files
 from helpers.worlds import World

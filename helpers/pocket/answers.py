@@ -7,7 +7,7 @@ import pandas as pd
 from helpers.data.tables import Benchmark
 from helpers.engine import places, store
 from helpers.errors import Need
-from helpers.measure.probes import PUBLISHED
+from helpers.measure.metrics import PUBLISHED
 from helpers.pocket.render.aircraft import WHEEL, axle_positions
 from helpers.pocket.render.canvas import UNIT
 from helpers.pocket.render.pictures import subject

@@ -73,8 +73,8 @@ def fit(w: World, results: pd.DataFrame, low: int, high: int) -> pd.DataFrame:
         row |= {"k_high": law.k_high, "n_min": law.n_min, "n_max": law.n_max, "b": law.b}
         row |= {"floor": np.nan, "evidence": np.nan}
         if law.points > 3:
-            bent = fits.saturating(part["n"], part["loss"], low, high)
-            row |= {"floor": bent.floor, "evidence": bent.evidence}
+            _, floor, evidence = fits.saturating(part["n"], part["loss"], low, high)
+            row |= {"floor": floor, "evidence": evidence}
         rows.append(row)
     return described(w, pd.DataFrame(rows))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
-from helpers.data import cards, copies, rules, scan, tables
+from helpers.data import copies, rules, scan, tables
 from helpers.data.shards import Lazy
 from helpers.data.subsets import top_share
 from helpers.data.tables import Benchmark, Pool
@@ -60,13 +60,13 @@ def _build(path: Path, w: World) -> None:
     constants = {"index": INDEX, "domain_quantile": DOMAIN_QUANTILE, "class_cap": CLASS_CAP}
     facts = {
         "artifact": "retrieved",
-        "code": cards.code_version("retrieved", w),
-        "pool": cards.pool_version(pool),
+        "code": tables.code_version("retrieved", w),
+        "pool": tables.pool_version(pool),
         "retrieval": {**dataclasses.asdict(w.retrieval), **constants},
         "clip": dataclasses.asdict(w.clip),
         "tasks": tasks,
     }
-    cards.card(path, facts)
+    tables.card(path, facts)
 
 
 def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str, float]:
@@ -94,7 +94,7 @@ def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark)
         if rule == "semantic":
             found = search(w, artifact, bench)
         else:
-            found = scan.find(pool.shards, bench.classes, rule, _terms(bench, rule))
+            found = scan.find(pool.shards, rules.plan(bench.classes, rule, _terms(bench, rule)))
         parts.append(found[pair].assign(**{rule: True}))
     table = pd.concat(parts).groupby(pair, as_index=False)[names].any()
     columns = pool.captions(table["row"])

@@ -22,8 +22,8 @@ from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
-from helpers.measure import attacks, metrics, probes
-from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
+from helpers.measure import attacks, metrics
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import checkpoints, evaluation, families
 from helpers.models.classifier import Classifier
 from helpers.study import prompts
@@ -243,7 +243,7 @@ def shape(sets: ProbeSets, logits: Logits) -> dict[str, float]:
     if "cue_conflict" not in logits:
         return {}
     facts = sets.sets["cue_conflict"].facts
-    return probes.shape_bias(logits["cue_conflict"].argmax(1), facts, sets.groups)
+    return metrics.shape_bias(logits["cue_conflict"].argmax(1), facts, sets.groups)
 
 
 def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:

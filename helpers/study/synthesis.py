@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
-from helpers.data import shards
+from helpers.data import shards, tables
 from helpers.data.subsets import top_share
 from helpers.data.tables import Benchmark
 from helpers.engine import randomness, store
@@ -85,12 +85,11 @@ def score_shard(
     w: World, tar: Path, classes: Sequence[str], templates: Sequence[str]
 ) -> pd.DataFrame:
     """The rows of a shard with ``score``: the similarity to the class text, the largest of all."""
-    images, rows = shards.read_tar(tar)
-    table = pd.DataFrame(rows)
+    drawn = tables.read_tars([tar])
     model = clip.load(w)
-    vectors = clip.embed_images(model, images)
-    score = clip.label_scores(model, vectors, table["label"].to_numpy(), classes, templates)
-    return table.assign(score=score)
+    vectors = clip.embed_images(model, drawn.images)
+    score = clip.label_scores(model, vectors, drawn.labels, classes, templates)
+    return drawn.facts.assign(score=score)
 
 
 def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:

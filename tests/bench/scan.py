@@ -81,7 +81,10 @@ def run_scan(shards, classes, rule, folder):
 
     start = _now()
     files = scan.write(
-        shards, folder / "out", classes, rule, threads=int(os.environ["POLARS_MAX_THREADS"])
+        shards,
+        rules.plan(classes, rule),
+        folder / "out",
+        threads=int(os.environ["POLARS_MAX_THREADS"]),
     )
     return _now() - start, sum(pq.ParquetFile(f).metadata.num_rows for f in files)
 

@@ -5,14 +5,14 @@ import json
 import pandas as pd
 
 from helpers import worlds
-from helpers.data import cards, tables
+from helpers.data import tables
 from helpers.engine import sources, store
 
 W = worlds.get("pocket", tasks=("flowers",), retrieval={"rules": ("substring", "word")})
 
 
 def test_code_version_follows_the_sources_that_count(monkeypatch):
-    before = {name: cards.code_version(name, W) for name in ("pool", "retrieved", "captions")}
+    before = {name: tables.code_version(name, W) for name in ("pool", "retrieved", "captions")}
     assert len(set(before.values())) == 3
     real = sources.digest
     monkeypatch.setattr(
@@ -20,7 +20,7 @@ def test_code_version_follows_the_sources_that_count(monkeypatch):
         "digest",
         lambda module: real(module) + "x" * (module == "helpers.study.embeddings"),
     )
-    after = {name: cards.code_version(name, W) for name in before}
+    after = {name: tables.code_version(name, W) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"retrieved"}
 
 
@@ -30,7 +30,7 @@ def test_pool_version_is_that_of_the_captions(tmp_path):
             store.write(tmp_path / f"{i}.parquet", pd.DataFrame({"TEXT": [t]}))
             for i, t in enumerate(texts)
         )
-        return cards.pool_version(tables.Pool(shards, None, (1,) * len(shards)))
+        return tables.pool_version(tables.Pool(shards, None, (1,) * len(shards)))
 
     first = version(["a", "b"])
     assert first["rows"] == first["shards"] == 2 and first == version(["a", "b"])
@@ -43,7 +43,7 @@ def test_pool_version_is_that_of_the_captions(tmp_path):
 
 
 def test_readable_card_keeps_every_fact(tmp_path):
-    cards.card(
+    tables.card(
         tmp_path,
         {
             "artifact": "made up",

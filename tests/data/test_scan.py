@@ -57,7 +57,7 @@ def hits(caption, classes, rule, terms=None):
 
 
 def test_substring_rule(shards):
-    assert pairs(scan.find(shards, CLASSES, "substring")) == {
+    assert pairs(scan.find(shards, rules.plan(CLASSES, "substring"))) == {
         (0, "A320"),
         (1, "A320"),
         (2, "Tornado"),
@@ -72,7 +72,7 @@ def test_substring_rule(shards):
 
 
 def test_word_rule(shards):
-    assert pairs(scan.find(shards, CLASSES, "word")) == {
+    assert pairs(scan.find(shards, rules.plan(CLASSES, "word"))) == {
         (0, "A320"),
         (2, "Tornado"),
         (3, "A320"),
@@ -317,9 +317,9 @@ def test_many_classes_give_the_same_pairs():
     assert set(found.select("at", "label").iter_rows()) == want and len(want) == 1_200
 
 
-def test_files_have_all_columns_and_repeat_on_any_number_of_threads(shards, tmp_path, monkeypatch):
-    one = scan.write(shards, tmp_path / "one", CLASSES, "word", threads=1)
-    many = scan.write(shards, tmp_path / "many", CLASSES, "word", threads=4)
+def test_files_have_all_columns_and_repeat_on_any_number_of_threads(shards, tmp_path):
+    one = scan.write(shards, rules.plan(CLASSES, "word"), tmp_path / "one", threads=1)
+    many = scan.write(shards, rules.plan(CLASSES, "word"), tmp_path / "many", threads=4)
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in many]
     table = pd.concat(map(pd.read_parquet, one), ignore_index=True)
     assert list(table) == [
@@ -333,21 +333,14 @@ def test_files_have_all_columns_and_repeat_on_any_number_of_threads(shards, tmp_
         "URL",
     ]
     assert table[["row", "label", "class", "spelling", "offset"]].equals(
-        scan.find(shards, CLASSES, "word")
+        scan.find(shards, rules.plan(CLASSES, "word"))
     )
     assert list(table["TEXT"]) == [CAPTIONS[r] for r in table["row"]]
-    monkeypatch.setattr(
-        scan, "WINDOW", 2
-    )  # shards of one row group are not cut, their matches are the same
-    assert scan.find(shards, CLASSES, "word").equals(
-        table[["row", "label", "class", "spelling", "offset"]]
-    )
 
 
-def test_windows_of_row_groups_find_the_same(shards, tmp_path, monkeypatch):
+def test_any_row_groups_find_the_same(shards, tmp_path):
     pd.read_parquet(shards[0]).to_parquet(tmp_path / "groups.parquet", row_group_size=2)
     whole = scan.scan_shard(shards[0], rules.plan(CLASSES, "substring"))
-    monkeypatch.setattr(scan, "WINDOW", 3)
     assert scan._layout(tmp_path / "groups.parquet")[-1] == [2, 2, 2]
     assert scan.scan_shard(tmp_path / "groups.parquet", rules.plan(CLASSES, "substring")).equals(
         whole
@@ -355,15 +348,15 @@ def test_windows_of_row_groups_find_the_same(shards, tmp_path, monkeypatch):
 
 
 def test_a_killed_scan_goes_on_where_it_was(shards, tmp_path):
-    files = scan.write(shards, tmp_path / "out", CLASSES, "tokens")
+    files = scan.write(shards, rules.plan(CLASSES, "tokens"), tmp_path / "out")
     before, kept = [p.read_bytes() for p in files], files[0].stat().st_mtime_ns
     files[1].unlink()
     assert [
-        p.read_bytes() for p in scan.write(shards, tmp_path / "out", CLASSES, "tokens")
+        p.read_bytes() for p in scan.write(shards, rules.plan(CLASSES, "tokens"), tmp_path / "out")
     ] == before
     assert files[0].stat().st_mtime_ns == kept
     with pytest.raises(StudyError, match="another scan"):
-        scan.write(shards, tmp_path / "out", CLASSES, "word")
+        scan.write(shards, rules.plan(CLASSES, "word"), tmp_path / "out")
 
 
 def test_both_releases_columns(tmp_path):
@@ -372,7 +365,7 @@ def test_both_releases_columns(tmp_path):
             tmp_path / f"{i}.parquet",
             pd.DataFrame({"url": ["u", "v"], column: ["nothing", "a rose"]}),
         )
-    assert pairs(scan.find(sorted(tmp_path.glob("*.parquet")), ["rose"], "word")) == {
+    assert pairs(scan.find(sorted(tmp_path.glob("*.parquet")), rules.plan(["rose"], "word"))) == {
         (1, "rose"),
         (3, "rose"),
         (5, "rose"),
@@ -382,18 +375,20 @@ def test_both_releases_columns(tmp_path):
 def test_a_shard_of_nothing_but_captions(tmp_path):
     store.write(tmp_path / "0.parquet", pd.DataFrame({"TEXT": ["a rose", "nothing", "rose"]}))
     table = pd.read_parquet(
-        scan.write([tmp_path / "0.parquet"], tmp_path / "out", ["rose"], "word")[0]
+        scan.write([tmp_path / "0.parquet"], rules.plan(["rose"], "word"), tmp_path / "out")[0]
     )
     assert table["row"].tolist() == [0, 2] and table["TEXT"].tolist() == ["a rose", "rose"]
 
 
 def test_empty_shard(tmp_path):
     store.write(tmp_path / "0.parquet", pl.DataFrame(schema={"TEXT": pl.String, "URL": pl.String}))
-    assert len(scan.find([tmp_path / "0.parquet"], ["rose"], "word")) == 0
+    assert len(scan.find([tmp_path / "0.parquet"], rules.plan(["rose"], "word"))) == 0
     assert (
         len(
             pd.read_parquet(
-                scan.write([tmp_path / "0.parquet"], tmp_path / "out", ["rose"], "word")[0]
+                scan.write(
+                    [tmp_path / "0.parquet"], rules.plan(["rose"], "word"), tmp_path / "out"
+                )[0]
             )
         )
         == 0
@@ -402,21 +397,21 @@ def test_empty_shard(tmp_path):
 
 def test_errors_say_what_to_do(shards, tmp_path):
     with pytest.raises(StudyError, match=r"Did you mean 'word'.*tokens"):
-        scan.find(shards, CLASSES, "words")
+        scan.find(shards, rules.plan(CLASSES, "words"))
     with pytest.raises(StudyError, match="class 1 of 2 has an empty name"):
-        scan.find(shards, ["rose", " "], "word")
+        scan.find(shards, rules.plan(["rose", " "], "word"))
     with pytest.raises(StudyError, match="no letter or digit"):
-        scan.find(shards, ["?!"], "tokens")
+        scan.find(shards, rules.plan(["?!"], "tokens"))
     with pytest.raises(StudyError, match="at least one class"):
-        scan.find(shards, [], "word")
+        scan.find(shards, rules.plan([], "word"))
     with pytest.raises(StudyError, match=r"missing\.parquet"):
-        scan.find([tmp_path / "missing.parquet"], CLASSES, "word")
+        scan.find([tmp_path / "missing.parquet"], rules.plan(CLASSES, "word"))
     store.write(tmp_path / "other.parquet", pd.DataFrame({"words": ["x"]}))
     with pytest.raises(StudyError, match="no text column; it has words"):
-        scan.find([tmp_path / "other.parquet"], CLASSES, "word")
+        scan.find([tmp_path / "other.parquet"], rules.plan(CLASSES, "word"))
     store.write(tmp_path / "clash.parquet", pd.DataFrame({"TEXT": ["x"], "label": [1]}))
     with pytest.raises(StudyError, match="columns that the scan adds: label"):
-        scan.find([tmp_path / "clash.parquet"], CLASSES, "word")
+        scan.find([tmp_path / "clash.parquet"], rules.plan(CLASSES, "word"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten"])
@@ -426,11 +421,13 @@ def test_broken_shards_are_named(shards, tmp_path, damage):
         data[:200] if damage == "truncated" else data[:4] + b"\xff" * 60 + data[64:]
     )
     with pytest.raises(StudyError, match=r"broken\.parquet"):
-        scan.write([shards[1], tmp_path / "broken.parquet"], tmp_path / "out", CLASSES, "word")
+        scan.write(
+            [shards[1], tmp_path / "broken.parquet"], rules.plan(CLASSES, "word"), tmp_path / "out"
+        )
 
 
 def test_without_hyperscan_the_scan_says_how_to_get_it(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "hyperscan", None)
     scan._database.cache_clear()
     with pytest.raises(StudyError, match=r"pip install hyperscan.*wheels"):
-        scan.find(shards, CLASSES, "word")
+        scan.find(shards, rules.plan(CLASSES, "word"))

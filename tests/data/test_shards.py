@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.data import shards, tables
-from helpers.data.shards import fetch_tar, tar_bytes, to_image_folder
+from helpers.data.shards import fetch_tar, tar_bytes
 from helpers.engine import store
 from helpers.errors import StudyError
 
@@ -15,14 +15,14 @@ def test_broken_image_and_half_written_shard(tmp_path):
     rows = [{"caption": f"number {i}", "label": i} for i in range(3)]
     tar = tmp_path / "a.tar"
     tar.write_bytes(tar_bytes(images, rows))
-    again, facts = shards.read_tar(tar)
-    assert np.array_equal(again, images) and facts == rows
-    folder = to_image_folder([tar], ["x", "y/z", "w"], tmp_path / "folder")
-    assert sorted(p.name for p in folder.iterdir()) == ["w", "x", "y_z"]
+    again = tables.read_tars([tar, tar])
+    assert np.array_equal(again.images, np.concatenate([images, images]))
+    assert again.facts.to_dict("records") == rows + rows
+    assert again.labels.tolist() == [0, 1, 2, 0, 1, 2]
     for broken in (tar.read_bytes()[:700], tar.read_bytes().replace(b"IHDR", b"IHDX", 1)):
         tar.write_bytes(broken)
         with pytest.raises(StudyError, match=r"a\.tar"):
-            shards.read_tar(tar)
+            tables.read_tars([tar])
 
 
 def test_only_wanted_members_are_decoded(tmp_path):

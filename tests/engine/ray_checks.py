@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from helpers import run, worlds
-from helpers.data import scan
+from helpers.data import rules, scan
 from helpers.engine import gpu, places, ray, store, workers
 from helpers.errors import StudyError
 from helpers.models import clip
@@ -104,7 +104,10 @@ def render_embed_scan(runs: Path) -> dict:
         for start in range(0, 36, 12)
     }
     store.fill(out, jobs, embeddings.embed_shard, "shards embedded")
-    store.write(out / "found.parquet", scan.find(pool.shards, ["A320", "rose", "a"], "substring"))
+    store.write(
+        out / "found.parquet",
+        scan.find(pool.shards, rules.plan(["A320", "rose", "a"], "substring")),
+    )
     return digests(runs)
 
 

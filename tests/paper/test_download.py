@@ -28,7 +28,7 @@ import pytest
 from PIL import Image
 
 from helpers import worlds
-from helpers.data import copies, scan, shards
+from helpers.data import copies, rules, scan, shards
 from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.models import clip
@@ -409,8 +409,9 @@ def test_shards_outcomes_and_loss_per_class(server, tmp_path, capsys):
         not (tmp_path / "laion" / "_tmp").exists()
         and (tmp_path / "laion" / "report" / "loss.csv").exists()
     )
-    images, facts = shards.read_tar(tmp_path / "laion" / "00000.tar")
-    assert images.shape == (2, 256, 256, 3) and [f["caption"] for f in facts] == [
+    tar = shards.Tar(tmp_path / "laion" / "00000.tar")
+    images = tar[np.arange(len(tar))]
+    assert images.shape == (2, 256, 256, 3) and [f["caption"] for f in tar.rows()] == [
         "caption 0",
         "caption 2",
     ]
@@ -493,7 +494,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
         store.write(tmp_path / "meta" / f"{i}.parquet", meta.iloc[3 * i : 3 * i + 3])
         for i in range(2)
     ]
-    found = scan.find(parts, ["A320", "rose"], "substring")
+    found = scan.find(parts, rules.plan(["A320", "rose"], "substring"))
     rows = found[["class"]].join(meta.iloc[found["row"]].reset_index(drop=True))
     _, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=4, allow_private=HERE)
     assert lost.set_index("class")["downloaded"].to_dict() == {"A320": 2, "rose": 2}
@@ -501,7 +502,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     w = worlds.get("paper", clip={"top_share": 0.5})
     pool = benchmarks.open_pool(w)
-    made = scan.find(pool.shards, ["A320", "rose"], "substring")
+    made = scan.find(pool.shards, rules.plan(["A320", "rose"], "substring"))
     images = pool.fetch(made["row"].to_numpy())
     assert pool.captions()["TEXT"].tolist() == [
         captions[i] for i in (0, 1, 4, 5)

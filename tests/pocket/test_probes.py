@@ -8,7 +8,7 @@ import pytest
 
 from helpers import pocket, worlds
 from helpers.errors import StudyError
-from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, shape_bias
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, shape_bias
 from helpers.pocket.render.pictures import TASKS, render
 from helpers.pocket.render.scenes import sample_scene
 from helpers.pocket.world import probes

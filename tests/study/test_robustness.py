@@ -9,7 +9,7 @@ import pytest
 from helpers import pocket, worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
-from helpers.measure.probes import ProbeSets
+from helpers.measure.metrics import ProbeSets
 from helpers.models import families
 from helpers.study import prompts, robustness
 

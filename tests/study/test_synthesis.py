@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from helpers import pocket, worlds
-from helpers.data import shards, tables
+from helpers.data import tables
 from helpers.data.tables import Benchmark
 from helpers.engine import store, workers
 from helpers.errors import StudyError
@@ -81,31 +81,22 @@ def test_images_do_not_depend_on_the_shard_size_and_have_seeds_of_their_own(in_p
     for size in (3, 10):
         tars = drawn_shards(tmp_path / str(size), worlds.replace(W, synthesis={"shard": size}))
         assert len(tars) == -(-10 // size)
-        parts = [shards.read_tar(tar) for tar in tars]
-        drawn.append(np.concatenate([p[0] for p in parts]))
-        seeds.append([int(row["seed"]) for p in parts for row in p[1]])
+        split = tables.read_tars(tars)
+        drawn.append(split.images)
+        seeds.append([int(seed) for seed in split.facts["seed"]])
     assert np.array_equal(*drawn) and seeds[0] == seeds[1] and len(set(seeds[0])) == 10
     assert list(drawn[0][:, 0, 0, 0]) == [s % 251 for s in seeds[0]]
-    other = [
-        int(row["seed"])
-        for tar in drawn_shards(tmp_path / "cars", name="cars")
-        for row in shards.read_tar(tar)[1]
-    ]
-    assert not set(other) & set(seeds[0])
+    other = tables.read_tars(drawn_shards(tmp_path / "cars", name="cars")).facts["seed"]
+    assert not set(map(int, other)) & set(seeds[0])
 
 
-def test_shards_are_a_webdataset_and_an_image_folder(in_process, tmp_path):
+def test_shards_are_a_webdataset(in_process, tmp_path):
     tars = drawn_shards(tmp_path)
     with tarfile.open(tars[1]) as tar:
         first = tar.getnames()[0].split(".")[0]
         assert {n.split(".")[1] for n in tar.getnames()} == {"png", "txt", "json", "cls"}
         assert tar.extractfile(f"{first}.txt").read() == b"photo 4 of a plane"
         assert tar.extractfile(f"{first}.cls").read() == b"0"
-    shards.to_image_folder(tars, CLASSES, tmp_path / "folder")
-    assert {f.name: len(list(f.glob("*.png"))) for f in (tmp_path / "folder").iterdir()} == {
-        "A320": 5,
-        "737-800": 5,
-    }
 
 
 @pytest.fixture
@@ -115,7 +106,7 @@ def written(in_process):
     return in_process
 
 
-def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
+def test_artifact_is_a_training_set_after_the_filter(written):
     made = synthesis.make(W)
     table = store.read_table(made.path / "aircraft.parquet")
     assert {"label", "class", "caption", "id", "score", "keep", "seed"} <= set(table)
@@ -127,8 +118,6 @@ def test_artifact_is_a_training_set_after_the_filter(written, tmp_path):
     assert len(kept) == 6 and list(kept.images[:][:, 0, 0, 0]) == [
         int(s) % 251 for s in kept.facts["seed"]
     ]
-    folder = shards.to_image_folder(made.files("aircraft-*.tar"), CLASSES, tmp_path / "folder")
-    assert sum(len(list(f.glob("*.png"))) for f in folder.iterdir()) == 10
 
 
 def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):

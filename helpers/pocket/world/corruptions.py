@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.errors import unknown
-from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES
 from helpers.pocket.render.camera import fog, grey, jpeg
 
 Generator = np.random.Generator

@@ -19,7 +19,7 @@ import pandas as pd
 from helpers.data.tables import Split
 from helpers.engine import store
 from helpers.engine.randomness import entropy
-from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.pocket.chance import pick, stream
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
 from helpers.pocket.render.flowers import Flower

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import pocket, worlds
+from helpers.errors import StudyError
 from helpers.pocket.render.aircraft import WHEEL
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
 from helpers.pocket.render.pictures import TASKS, render
@@ -90,5 +91,5 @@ def test_classes_of_a_task_look_different(task):
 
 
 def test_scene_rejects_unknown_names():
-    with pytest.raises(ValueError, match="runway"):
+    with pytest.raises(StudyError, match=r"unknown background.*runway"):
         sample_scene(np.random.default_rng(0), "benchmark", background="moon")

@@ -12,9 +12,9 @@ from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.models.linear import accuracy_of
-from helpers.pocket.train import calibration, generator, judges, upstream
 from helpers.pocket.train import card as cards
-from helpers.pocket.world import benchmarks, pool, splits
+from helpers.pocket.train import generator, judges, upstream
+from helpers.pocket.world import benchmarks, pool
 
 W = worlds.get("pocket")
 
@@ -27,7 +27,7 @@ def card():
 @pytest.fixture(scope="module")
 def renderings():
     """240 test images of aircraft, ten of each class, and their labels."""
-    images = splits.images(benchmarks.picture, W, "aircraft", "test", range(240))
+    images = benchmarks.images(benchmarks.picture, W, "aircraft", "test", range(240))
     return Split(images, np.arange(240) % 24)
 
 
@@ -63,7 +63,7 @@ def test_judges_are_as_good_as_the_card_says(card, renderings):
 
 
 def test_autoencoder_keeps_the_wheels(card, renderings):
-    rebuilt = calibration.reconstruct(upstream.WEIGHTS / "generator", renderings.images)
+    rebuilt = cards.reconstruct(upstream.WEIGHTS / "generator", renderings.images)
     wanted = benchmarks.details("aircraft")["axles"].to_numpy()[renderings.labels]
     right = (judges.judge(upstream.WEIGHTS, rebuilt)["axles"].to_numpy() == wanted).mean()
     assert right == pytest.approx(card["quality"]["autoencoder_axles"], abs=0.07)

@@ -10,11 +10,12 @@ import numpy as np
 
 from helpers.engine import gpu, store
 from helpers.engine.randomness import entropy
+from helpers.models.clip import WEIGHTS
 from helpers.models.train import Schedule, save_state
 from helpers.pocket.train import autoencoder, loop
 from helpers.pocket.train.generator import BUDGETS, scheduler
 from helpers.pocket.train.vocabulary import tokens
-from helpers.worlds import UpstreamSettings
+from helpers.worlds import UpstreamSettings, World
 
 if TYPE_CHECKING:
     import torch
@@ -28,35 +29,32 @@ DROP_CAPTION = 0.1  # share of captions left empty in training, for classifier-f
 SAVE_EVERY = 250  # steps
 
 
-def train(
-    images: Path,
-    captions: Sequence[str],
-    tokenizer: Any,
-    clip: Path,
-    u: UpstreamSettings,
-    seed: int,
-    folder: Path,
-) -> None:
+def train(w: World, images: Path, captions: Sequence[str], models: Path, folder: Path) -> None:
     """Train text encoder and UNet on images (``.npy``, n x side x side x 3 uint8) and captions.
 
-    ``folder`` has the autoencoder in ``vae/``; ``clip`` is the file of CLIP weights whose text
-    tower the text encoder starts from. Leaves ``tokenizer/`` and, per training budget,
-    ``text_encoder-*/`` and ``unet-*/`` in ``folder``. A killed training goes on where it was.
+    ``models`` has the ``tokenizer/`` and the ``clip/`` whose text tower the text encoder starts
+    from; ``folder`` has the autoencoder in ``vae/`` and gets ``tokenizer/`` and, per training
+    budget, ``text_encoder-*/`` and ``unet-*/``. A killed training goes on where it was.
     """
+    from transformers import CLIPTokenizerFast
+
+    tokenizer = CLIPTokenizerFast.from_pretrained(models / "tokenizer")
     tokenizer.save_pretrained(folder / "tokenizer")
     if not (folder / "latents.npy").exists():
         store.write(folder / "latents.npy", autoencoder.encode(folder / "vae", images))
     if not (folder / "unet-long").exists():
         ids = tokens(tokenizer, ["", *captions])
-        passes = u.generator_steps * u.generator_batch
-        loop.distribute(_train, clip, ids, u, seed, folder, passes=passes)
+        passes = w.upstream.generator_steps * w.upstream.generator_batch
+        loop.distribute(_train, w, ids, models / "clip" / WEIGHTS, folder, passes=passes)
     for leftover in ("latents.npy", "state.pt"):
         (folder / leftover).unlink(missing_ok=True)
 
 
-def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def _train(worker: loop.Worker, w: World, tokens: np.ndarray, clip: Path, folder: Path) -> None:
     import torch
 
+    u = w.upstream
+    seed = w.pool.seed
     torch.manual_seed(entropy(seed, "unet") % 2**31)
     latents = np.load(folder / "latents.npy")
     ids = torch.from_numpy(tokens).long().to(gpu.device())

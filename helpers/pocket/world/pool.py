@@ -17,7 +17,6 @@ from helpers.pocket.render.camera import jpeg
 from helpers.pocket.render.pictures import TASKS, factors, render, subject
 from helpers.pocket.render.scenes import Scene, sample_scene
 from helpers.pocket.world import benchmarks, wording
-from helpers.pocket.world.splits import scene_of
 from helpers.worlds import World
 
 SUBJECTS = {"aircraft": 0.40, "cars": 0.22, "flowers": 0.22, "other": 0.16}  # share of each
@@ -131,7 +130,7 @@ def _leak(w: World, i: int, rng: np.random.Generator) -> dict:
     """A test image of some task that has found its way into the pool."""
     task = str(rng.choice(list(TASKS)))
     j = int(rng.integers(w.pool.benchmark_per_class * len(TASKS[task])))
-    cls, scene, _ = scene_of(w, task, "test", j)
+    cls, scene, _ = benchmarks.scene_of(w, task, "test", j)
     text, extra = wording.caption(task, cls, scene, rng, "background")
     facts = {"said": cls, "caption_kind": "background", "extra": extra, "test_copy_of": j}
     return _row(w, i, task, cls, scene, text, **facts)

@@ -26,8 +26,8 @@ from helpers.pocket.render.flowers import Flower
 from helpers.pocket.render.pictures import TASKS, Subject, factors, render, subject
 from helpers.pocket.render.scenes import STYLE_SHARES, WEATHER_SHARES, Scene
 from helpers.pocket.world import wording
+from helpers.pocket.world.benchmarks import check_task, scene_of
 from helpers.pocket.world.corruptions import corrupt
-from helpers.pocket.world.splits import check_task, scene_of
 from helpers.worlds import World
 
 CORRUPTED = tuple(f"{kind}-{s}" for kind in (*IMAGE_SPACE, *DEPTH_AWARE) for s in SEVERITIES)

@@ -21,8 +21,8 @@ from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
 from helpers.models import clip, heads
 from helpers.pocket.train import generator, judges, unet, upstream
+from helpers.pocket.world.benchmarks import check_task
 from helpers.pocket.world.pool import open_pool
-from helpers.pocket.world.splits import check_task
 from helpers.worlds import World, replace
 
 TASK = "flowers"  # few and simple classes, which a short training learns to draw
@@ -104,15 +104,8 @@ def train(path: Path, w: World, lot: str) -> None:
     shorter = replace(w, upstream={"generator_steps": steps, "unet_channels": CHANNELS})
     rows = rows_of(w, lot)
     images = store.write(folder / "images.npy", open_pool(w).fetch(rows))
-    unet.train(
-        images,
-        list(open_pool(w).captions()["TEXT"].iloc[rows]),
-        generator.load(shipped / "generator").tokenizer,
-        shipped / "clip" / clip.WEIGHTS,
-        shorter.upstream,
-        w.pool.seed,
-        folder,
-    )
+    captions = list(open_pool(w).captions()["TEXT"].iloc[rows])
+    unet.train(shorter, images, captions, shipped, folder)
     images.unlink()
     for part in ("unet", "text_encoder"):
         shutil.rmtree(folder / f"{part}-short")

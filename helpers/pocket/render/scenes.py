@@ -9,7 +9,6 @@ import numpy as np
 
 from helpers.errors import unknown
 from helpers.pocket.chance import pick, weighted
-from helpers.pocket.render.canvas import Placement
 
 
 class Livery(NamedTuple):
@@ -94,11 +93,6 @@ class Scene:
         for factor, names in valid.items():
             if getattr(self, factor) not in names:
                 raise unknown(factor, getattr(self, factor), names)
-
-    @property
-    def placement(self) -> Placement:
-        """Where the object goes, in picture units."""
-        return Placement(self.x, self.y, self.scale, self.pitch, self.flip)
 
 
 def sample_scene(rng: np.random.Generator, domain: str, background: str | None = None) -> Scene:

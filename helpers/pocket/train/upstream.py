@@ -35,10 +35,9 @@ def folder(w: World) -> Path:
     if w.pool.upstream == "committed":
         check_card(pool_hash(w), w.name)
         return WEIGHTS
-    path = store.folder("upstream", w)
-    if not (path / "manifest.json").exists():
+    if not store.finished("upstream", w):
         store.make("upstream", w, lambda path: train(w, path))
-    return path
+    return store.folder("upstream", w)
 
 
 @functools.cache

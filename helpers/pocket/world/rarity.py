@@ -139,6 +139,7 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
     images = drawn(path, lot)
     wanted = np.resize(np.array(classes, object), len(images))
     seen = judges.judge(upstream.folder(w), images)["variant"].to_numpy()
+    f1 = f1_score(wanted, seen, labels=classes, average=None, zero_division=0)
     return pd.DataFrame(
         {
             "pool": lot,
@@ -146,9 +147,7 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
             "thinned": [name in lots(w)[lot] for name in classes],
             "pairs": pairs.reindex(classes, fill_value=0).to_numpy(),
             "retrieved": retrieved.reindex(classes, fill_value=0).to_numpy(),
-            "recognizability": f1_score(
-                wanted, seen, labels=classes, average=None, zero_division=0
-            ),
+            "recognizability": f1,
             "hit": [float((seen[wanted == name] == name).mean()) for name in classes],
         }
     )

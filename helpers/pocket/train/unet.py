@@ -61,19 +61,20 @@ def _train(worker: loop.Worker, w: World, tokens: np.ndarray, clip: Path, folder
     parts = {"text": text_encoder_of(clip), "unet": build_unet(u, latents.shape[-1])}
     model = torch.nn.ModuleDict(parts).to(gpu.device(), memory_format=torch.channels_last)
     average = loop.Average(model, 0.9995 if u.generator_steps > 2_000 else 0.98)
-    steps, batch = u.generator_steps, u.generator_batch
+    steps = u.generator_steps
+    batch = u.generator_batch
     schedule = Schedule(steps, batch, LR, int(WARMUP * steps), COOLDOWN * steps)
     order = loop.batches(len(latents), batch, entropy(seed, "unet"), worker)
     noise_schedule = scheduler()
 
     # go on where a killed training was
-    first, optimiser_state = 0, None
+    resumed: dict[str, Any] = {"first": 0}
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", map_location=gpu.device(), weights_only=True)
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
-        first, optimiser_state = state["step"], state["optimiser"]
-    for _ in range(first):
+        resumed = {"first": state["step"], "state": state["optimiser"]}
+    for _ in range(resumed["first"]):
         next(order)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -98,7 +99,6 @@ def _train(worker: loop.Worker, w: World, tokens: np.ndarray, clip: Path, folder
             }
             save_state(folder / "state.pt", state)
 
-    resumed = {"first": first, "state": optimiser_state}
     loop.train(model, loss_of, schedule, "generator", worker, after=after, **resumed)
 
 
@@ -126,8 +126,7 @@ def _diffusion_loss(model, z, ids, rows: np.ndarray, noise_schedule, generator):
 def _save_budget(model, budget: str, folder: Path) -> None:
     """Write text encoder and UNet; the UNet of the shortest training with 8-bit kernels.
 
-    That keeps the shipped weights small; loaders widen them again. It moves a prediction by 3 %,
-    little for a network that has barely been trained.
+    That keeps the shipped weights small (loaders widen them again) and moves a prediction by 3 %.
     """
     import torch
     from safetensors.torch import load_file, save

@@ -29,8 +29,8 @@ def train(texts: Sequence[str], folder: Path) -> None:
     words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     cut = pre_tokenizers.Sequence([words, bytes_of])
-    # learn which pairs to merge; of equally frequent ones that of the first symbols goes first, and
-    # without this list the symbols of word ends would be numbered anew in every run
+    # learn which pairs to merge; ties go to the symbols that come first, and those of word ends
+    # would come in another order in every run if they were not listed
     ends = {word[-1] for text in texts for word, _ in cut.pre_tokenize_str(text.lower())}
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols += [f"{end}</w>" for end in sorted(ends, reverse=True)]
@@ -50,9 +50,8 @@ def train(texts: Sequence[str], folder: Path) -> None:
     ends = [letter + "</w>" for letter in letters]
     names = dict.fromkeys([*letters, *ends, *("".join(m) for m in merges), START, END])
     vocabulary = {name: i for i, name in enumerate(names)}
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
-    )
+    model = models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
+    tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     tokenizer.pre_tokenizer = cut
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(

@@ -21,7 +21,6 @@ from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
 from helpers.models import clip, heads
 from helpers.pocket.train import generator, judges, unet, upstream
-from helpers.pocket.world.benchmarks import check_task
 from helpers.pocket.world.pool import open_pool
 from helpers.worlds import World, replace
 
@@ -40,9 +39,9 @@ def lots(w: World) -> dict[str, tuple[str, ...]]:
 
     Raises ``StudyError`` when the world does not have the task.
     """
-    check_task(w, TASK)
+    classes = tables.benchmark(w, TASK).classes
     counts = open_pool(w).truth()["cls"].value_counts()
-    counts = counts.reindex(tables.benchmark(w, TASK).classes, fill_value=0)
+    counts = counts.reindex(classes, fill_value=0)
     frequent = sorted(counts.index[counts >= counts.median()])
     order = rng(w, "rarity", "lots").permutation(frequent).tolist()
     return {lot: tuple(order[i * THINNED :][:THINNED]) for i, lot in enumerate(LOTS)}
@@ -82,8 +81,8 @@ def _build(path: Path, w: World) -> None:
     jobs = {}
     for lot in LOTS:
         for start in range(0, n, SHARD):
-            job = (w, path, lot, start, min(start + SHARD, n))
-            jobs[f"drawn/{lot}-{start:05d}.npy"] = job
+            stop = min(start + SHARD, n)
+            jobs[f"drawn/{lot}-{start:05d}.npy"] = (w, path, lot, start, stop)
     store.fill(path, jobs, draw_shard, "shards drawn by two generators")
     classes = pd.concat([judged(w, path, lot) for lot in LOTS], ignore_index=True)
     store.write(path / "classes.parquet", classes)

@@ -1,8 +1,7 @@
 """The miniature: a rendered pool and everything trained on it.
 
-``SEAM`` says which function of which module answers to each name; ``helpers.paper``, the published
-setting, has the same names with the same signatures. A module is imported when one of its functions
-is first asked for.
+``SEAM``: name -> the function that answers to it, imported when it is first asked for.
+``helpers.paper``, the published setting, has the same names with the same signatures.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ import pkgutil
 from typing import Any
 
 SEAM = {
-    "configured": "helpers.pocket.answers:configured",
-    "outside": "helpers.pocket.answers:outside",
-    "check": "helpers.pocket.answers:check",
+    "configured": "helpers.pocket.models:configured",
+    "outside": "helpers.pocket.models:outside",
+    "check": "helpers.pocket.models:check",
     "prepare": "helpers.pocket.models:prepare",
     "write_captions": "helpers.pocket.models:write_captions",
     "draw": "helpers.pocket.models:draw",
     "open_pool": "helpers.pocket.world.pool:open_pool",
-    "search_index": "helpers.pocket.answers:search_index",
+    "search_index": "helpers.pocket.models:search_index",
     "benchmark": "helpers.pocket.world.benchmarks:benchmark",
     "shifted": "helpers.pocket.world.shifts:shifted",
     "judge": "helpers.pocket.models:judge",
     "judge_features": "helpers.pocket.models:judge_features",
-    "main_gear": "helpers.pocket.answers:main_gear",
+    "main_gear": "helpers.pocket.models:main_gear",
     "intervention": "helpers.pocket.world.rarity:intervention",
-    "published": "helpers.pocket.answers:published",
+    "published": "helpers.pocket.models:published",
     "probe_sets": "helpers.pocket.world.probes:probe_sets",
-    "checkpoint": "helpers.pocket.answers:checkpoint",
-    "quality": "helpers.pocket.train.calibration:quality",
+    "checkpoint": "helpers.pocket.models:checkpoint",
+    "quality": "helpers.pocket.train.card:quality",
     "clip_folder": "helpers.pocket.models:clip_folder",
     "retrain": "helpers.pocket.train.card:retrain",
 }

@@ -23,13 +23,11 @@ def test_each_thinned_pool_is_the_control_of_the_other(world):
     rows = {lot: rarity.rows_of(world, lot) for lot in lots}
     counts = {lot: truth.iloc[r]["cls"].value_counts() for lot, r in rows.items()}
     full = truth[truth["kind"] == "flowers"]["cls"].value_counts()
-    assert not set(lots["a"]) & set(lots["b"]) and all(
-        len(v) == rarity.THINNED for v in lots.values()
-    )
+    assert not set(lots["a"]) & set(lots["b"])
+    assert all(len(names) == rarity.THINNED for names in lots.values())
     for lot, other in (("a", "b"), ("b", "a")):
         assert all(counts[lot].get(c, 0) <= rarity.KEPT for c in lots[lot])
-        assert not set(truth.iloc[rows[lot]].query("said != cls and said != ''")["said"]) & set(
-            lots[lot]
-        )
+        misnamed = truth.iloc[rows[lot]].query("said != cls and said != ''")["said"]
+        assert not set(misnamed) & set(lots[lot])
         assert all(counts[other][c] > 0.8 * full[c] for c in lots[lot])
     assert set(truth.iloc[rows["a"]]["kind"]) == {"flowers"}

@@ -12,9 +12,9 @@ from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.models.linear import accuracy_of
-from helpers.pocket.train import calibration, generator, judges, upstream
 from helpers.pocket.train import card as cards
-from helpers.pocket.world import benchmarks, pool, splits
+from helpers.pocket.train import generator, judges, upstream, vocabulary
+from helpers.pocket.world import benchmarks, pool
 
 W = worlds.get("pocket")
 
@@ -27,7 +27,7 @@ def card():
 @pytest.fixture(scope="module")
 def renderings():
     """240 test images of aircraft, ten of each class, and their labels."""
-    images = splits.images(benchmarks.picture, W, "aircraft", "test", range(240))
+    images = benchmarks.images(benchmarks.picture, W, "aircraft", "test", range(240))
     return Split(images, np.arange(240) % 24)
 
 
@@ -63,40 +63,38 @@ def test_judges_are_as_good_as_the_card_says(card, renderings):
 
 
 def test_autoencoder_keeps_the_wheels(card, renderings):
-    rebuilt = calibration.reconstruct(upstream.WEIGHTS / "generator", renderings.images)
+    rebuilt = cards.reconstruct(upstream.WEIGHTS / "generator", renderings.images)
     wanted = benchmarks.details("aircraft")["axles"].to_numpy()[renderings.labels]
     right = (judges.judge(upstream.WEIGHTS, rebuilt)["axles"].to_numpy() == wanted).mean()
     assert right == pytest.approx(card["quality"]["autoencoder_axles"], abs=0.07)
 
 
 def test_clip_baseline_is_reproduced(card, renderings):
-    made = clip.load_folder(upstream.WEIGHTS / "clip")
+    model = clip.load_folder(upstream.WEIGHTS / "clip")
     names = tuple(benchmarks.details("aircraft").index)
-    head = clip.head(made, names, ("a photo of a {}, a type of aircraft.", "a photo of the {}."))
-    right = accuracy_of(
-        clip.embed_images(made, renderings.images),
-        head,
-        np.zeros(24, np.float32),
-        renderings.labels,
-    )
+    head = clip.head(model, names, ("a photo of a {}, a type of aircraft.", "a photo of the {}."))
+    embedded = clip.embed_images(model, renderings.images)
+    right = accuracy_of(embedded, head, np.zeros(24, np.float32), renderings.labels)
     assert right == pytest.approx(card["quality"]["clip"]["aircraft"]["zero_shot"], abs=0.1)
+
+
+def test_the_tokenizer_is_trained_again_to_the_byte(tmp_path):
+    vocabulary.train(list(pool.plan(W)["caption"]), tmp_path)
+    for name in ("tokenizer.json", "merges.txt", "vocab.json"):
+        shipped = upstream.WEIGHTS / "tokenizer" / name
+        assert (tmp_path / name).read_bytes() == shipped.read_bytes(), name
 
 
 def test_three_budgets_draw_and_repeat():
     few = worlds.replace(W, synthesis={"steps": 2}).synthesis
-    drawn = {
-        b: generator.draw(
-            generator.load(upstream.WEIGHTS / "generator", b), ["an A380 at sunset"], [1], few
-        )
-        for b in generator.BUDGETS
-    }
-    assert all(i.shape == (1, 64, 64, 3) for i in drawn.values())
+    drawn = {}
+    for budget in generator.BUDGETS:
+        pipe = generator.load(upstream.WEIGHTS / "generator", budget)
+        drawn[budget] = generator.draw(pipe, ["an A380 at sunset"], [1], few)
+        assert drawn[budget].shape == (1, 64, 64, 3)
     assert not np.array_equal(drawn["short"], drawn["long"])
-    pipe = generator.load(upstream.WEIGHTS / "generator", "long")
-    assert (
-        type(pipe).__name__ == "StableDiffusionPipeline"
-        and type(pipe.scheduler).__name__ == "DDIMScheduler"
-    )
+    assert type(pipe).__name__ == "StableDiffusionPipeline"
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     assert np.array_equal(generator.draw(pipe, ["an A380 at sunset"], [1], few), drawn["long"])
 
 
@@ -107,13 +105,11 @@ def test_retrain_replaces_the_shipped_weights_and_their_card(smoke, monkeypatch,
     upstream.check_card.cache_clear()
     with pytest.raises(StudyError, match=r"weights are missing.*retrain=True"):
         upstream.folder(w)
-    assert (
-        cards.retrain(w) == shipped == upstream.folder(w)
-    )  # what the smoke world has trained is taken over
+    # what the smoke world has trained is taken over
+    assert cards.retrain(w) == shipped == upstream.folder(w)
     card = json.loads((shipped / "card.json").read_text())
-    assert {"clip/config.json", "judge-details.safetensors"} <= set(card["files"]) and card[
-        "quality"
-    ]["generator"].keys() == {"short", "middle", "long"}
+    assert {"clip/config.json", "judge-details.safetensors"} <= set(card["files"])
+    assert card["quality"]["generator"].keys() == {"short", "middle", "long"}
     (shipped / "judge-details.safetensors").write_bytes(b"half")
     upstream.check_card.cache_clear()
     with pytest.raises(StudyError, match="damaged; restore it from git"):

@@ -9,7 +9,7 @@ from helpers import worlds
 from helpers.errors import StudyError
 from helpers.pocket.render.blueprints import AIRCRAFT
 from helpers.pocket.render.pictures import render, subject
-from helpers.pocket.world import benchmarks, pool, shifts, splits
+from helpers.pocket.world import benchmarks, pool, shifts
 
 SMOKE = worlds.get("smoke")
 
@@ -37,21 +37,13 @@ def test_class_frequencies_fall_by_the_announced_factor():
 def test_public_columns_are_laions_and_tell_nothing_more():
     table = pool.plan(SMOKE).iloc[:50]
     public = pool.laion_columns(SMOKE, table, 0)
-    assert list(public) == [
-        "SAMPLE_ID",
-        "URL",
-        "TEXT",
-        "HEIGHT",
-        "WIDTH",
-        "LICENSE",
-        "NSFW",
-        "similarity",
-    ]
+    columns = "SAMPLE_ID URL TEXT HEIGHT WIDTH LICENSE NSFW similarity"
+    assert list(public) == columns.split()
     assert list(public["TEXT"]) == list(table["caption"]) and public["SAMPLE_ID"].is_unique
 
 
 def test_near_copies_are_near():
-    name, scene, seed = splits.scene_of(SMOKE, "aircraft", "test", 0)
+    name, scene, seed = benchmarks.scene_of(SMOKE, "aircraft", "test", 0)
     image = render(subject("aircraft", name), scene, seed).pixels
     copy = pool.near_copy(image, np.random.default_rng(0))
     assert copy.shape == image.shape and not np.array_equal(copy, image)
@@ -90,7 +82,7 @@ def test_details_table():
 def test_unseen_keeps_the_object_and_replaces_the_rest():
     w = worlds.replace(SMOKE, image_size=64)
     rng = np.random.default_rng(0)
-    name, scene, seed = splits.scene_of(w, "aircraft", "unseen", 3)
+    name, scene, seed = benchmarks.scene_of(w, "aircraft", "unseen", 3)
     picture = render(subject("aircraft", name), dataclasses.replace(scene, style="photo"), seed, 64)
     dressed = shifts.redressed(picture, rng)
     inside, outside = picture.mask == 255, picture.mask == 0
@@ -103,7 +95,7 @@ def test_unseen_keeps_the_object_and_replaces_the_rest():
 
 def test_shifted_sets_are_balanced_and_repeat():
     first, again, unseen = (
-        splits.images(shifts.picture, SMOKE, "aircraft", shift, range(3))
+        benchmarks.images(shifts.picture, SMOKE, "aircraft", shift, range(3))
         for shift in ("sketch", "sketch", "unseen")
     )
     assert np.array_equal(first, again)

@@ -173,15 +173,12 @@ def _tail(canvas: Canvas, plane: Blueprint, paint: Paint) -> None:
     front = [(root, y - 0.8 * r), (root + 1.1 * lean, top)]
     back = [(half - 0.4 + 0.5 * lean, top), (half - 0.8, y - 0.8 * r)]
     canvas.polygon([*front, *back], paint.accent)
-    if plane.tail == "T":
-        _tailplane(canvas, root + 1.1 * lean, top, span=7.5, drop=0.0, fill=paint.dark)
-    else:
-        _tailplane(canvas, half - 4.5, y - 0.62 * r, span=6.5, drop=1.6, fill=paint.dark)
-
-
-def _tailplane(canvas: Canvas, x: float, y: float, span: float, drop: float, fill: Colour) -> None:
+    # the tailplane, on top of the fin or on the fuselage
+    high = (root + 1.1 * lean, top, 7.5, 0.0)
+    low = (half - 4.5, y - 0.62 * r, 6.5, 1.6)
+    x, y, span, drop = high if plane.tail == "T" else low
     front = [(x - 2.2, y - 0.7), (x + span - 1.5, y - 0.7 + drop)]
-    canvas.polygon([*front, (x + span, y + 0.7 + drop), (x, y + 1.1)], fill)
+    canvas.polygon([*front, (x + span, y + 0.7 + drop), (x, y + 1.1)], paint.dark)
 
 
 def _wing(canvas: Canvas, plane: Blueprint, paint: Paint) -> None:

@@ -16,7 +16,12 @@ def draw_background(canvas: Canvas, scene: Scene, rng: Generator) -> None:
     """Fill the canvas with sky, weather, ground and what is typical of the scene's background."""
     _sky(canvas, scene)
     if scene.time == "night" and scene.weather == "clear":
-        _stars(_at(canvas, 255), rng)
+        far = _at(canvas, 255)
+        for x, y in rng.uniform((0, 0), (64, 26), (14, 2)):
+            far.rectangle(x, y, x + 0.7, y + 0.7, (225, 228, 240))
+        moon = rng.uniform(8, 56)
+        far.ellipse(moon, 8, 3, 3, (240, 238, 215))
+        far.ellipse(moon + 1.4, 7.4, 2.6, 2.6, (24, 30, 62))
     if scene.background != "hangar":
         _clouds(_at(canvas, 250), scene, rng)
     _BACKDROPS[scene.background](canvas, scene, rng)
@@ -38,14 +43,6 @@ def _sky(canvas: Canvas, scene: Scene) -> None:
     bottom = 64.0 if scene.background == "sky" else HORIZON
     for top in np.linspace(0, bottom, 12, endpoint=False):
         far.rectangle(0, top, 64, bottom, sky_colour(scene, 1 - top / bottom))
-
-
-def _stars(far: Canvas, rng: Generator) -> None:
-    for x, y in rng.uniform((0, 0), (64, 26), (14, 2)):
-        far.rectangle(x, y, x + 0.7, y + 0.7, (225, 228, 240))
-    x = rng.uniform(8, 56)
-    far.ellipse(x, 8, 3, 3, (240, 238, 215))
-    far.ellipse(x + 1.4, 7.4, 2.6, 2.6, (24, 30, 62))
 
 
 def _clouds(far: Canvas, scene: Scene, rng: Generator) -> None:
@@ -131,18 +128,16 @@ def _hangar(canvas: Canvas, scene: Scene, rng: Generator) -> None:
     glow = blend(ground_colour(scene), (255, 255, 250), 0.45)
     _on_ground(canvas, scene, 44).polygon(beam, glow)
     _on_ground(canvas, scene, 58).rectangle(0, 57.5, 64, 58.8, lit((240, 200, 50), scene))
-    _roof(_at(canvas, 160), scene)
-
-
-def _roof(far: Canvas, scene: Scene) -> None:
+    # the roof with its lamps
+    roof = _at(canvas, 160)
     steel = lit((92, 84, 86), scene)
-    far.rectangle(0, 0, 64, 2.2, steel)
-    far.rectangle(0, 8.6, 64, 9.8, steel)
+    roof.rectangle(0, 0, 64, 2.2, steel)
+    roof.rectangle(0, 8.6, 64, 9.8, steel)
     for x in np.arange(0, 64, 8):
-        far.line(x, 9, x + 4, 2, 0.9, steel)
-        far.line(x + 4, 2, x + 8, 9, 0.9, steel)
+        roof.line(x, 9, x + 4, 2, 0.9, steel)
+        roof.line(x + 4, 2, x + 8, 9, 0.9, steel)
     for x in (12, 32, 52):
-        far.ellipse(x, 11, 3.2, 1.3, (255, 246, 205))
+        roof.ellipse(x, 11, 3.2, 1.3, (255, 246, 205))
 
 
 def _meadow(canvas: Canvas, scene: Scene, rng: Generator) -> None:
@@ -186,14 +181,8 @@ def _peak(far: Canvas, scene: Scene, x: float, height: float, colour: Colour) ->
     lee = [(x, top), (x + foot, HORIZON), (x + 0.12 * height, HORIZON)]
     far.polygon(lee, blend(colour, (40, 44, 66), 0.25))
     snow = 0.36 * height
-    edge = [
-        (x, top),
-        (x + 0.62 * snow, top + snow),
-        (x + 0.2 * snow, top + 0.7 * snow),
-        (x - 0.1 * snow, top + 1.05 * snow),
-        (x - 0.62 * snow, top + snow),
-    ]
-    far.polygon(edge, lit((250, 250, 252), scene))
+    cap = np.array([(0, 0), (0.62, 1), (0.2, 0.7), (-0.1, 1.05), (-0.62, 1)]) * snow
+    far.polygon(np.add(cap, (x, top)), lit((250, 250, 252), scene))
 
 
 def _city(canvas: Canvas, scene: Scene, rng: Generator) -> None:

@@ -1,13 +1,11 @@
 """Aircraft as blueprints: what can be counted or named in a picture of a real variant from a side.
 
-Main-gear wheels follow the designations of FAA Order 5300.7, *Standard Naming Convention for
-Aircraft Landing Gear Configurations* (S single, D dual, 2D two axles of duals, 3D three, 2S two
-singles in tandem, and "/" before body gear), which also lists these types; engines, tails and
-wings follow the makers' airport planning documents. Seen from the side a main leg shows one wheel
-per axle, so ``legs`` gives axles leg by leg, front to back. The Il-76's two rows of four (2Q) show
-as two axles. Of the DC-10 the -10 is meant, without centre leg; the A320 and A321 have wing
-fences, too small to be seen, and count as without winglets. An engine in the fin (DC-10, Tu-154)
-is seen, and counted, from a side.
+Main gears follow FAA Order 5300.7, *Standard Naming Convention for Aircraft Landing Gear
+Configurations*, which lists these types; engines, tails and wings follow the makers' airport
+planning documents. Seen from the side a main leg shows one wheel per axle, so ``legs`` gives axles
+leg by leg, front to back. The Il-76's two rows of four (2Q) show as two axles. Of the DC-10 the -10
+is meant, without centre leg; the A320 and A321 have wing fences, too small to be seen, and count as
+without winglets. An engine in the fin (DC-10, Tu-154) is seen, and counted, from a side.
 """
 
 from __future__ import annotations
@@ -20,13 +18,8 @@ import numpy as np
 from helpers.pocket.chance import pick, weighted
 
 LEGS = ((1,), (2,), (3,), (2, 1), (2, 2), (2, 3))
-ENGINE_PLACES = {  # share of chimeras; "centre tail": one under the wing, one in the fin
-    "wing": 0.45,
-    "tail": 0.2,
-    "centre tail": 0.15,
-    "nose": 0.1,
-    "fuselage": 0.1,
-}
+# place -> share of the chimeras; "centre tail": one under the wing, one in the fin
+ENGINE_PLACES = {"wing": 0.45, "tail": 0.2, "centre tail": 0.15, "nose": 0.1, "fuselage": 0.1}
 GEARS = {"tricycle": 0.6, "tailwheel": 0.2, "fixed": 0.2}  # kind -> share of the chimeras
 DETAILS = ("axles", "engines", "engine_place", "tail", "gear", "wing", "winglets")
 
@@ -39,7 +32,6 @@ class Blueprint:
     length: float
     diameter: float
     legs: tuple[int, ...]  # axles of each main leg seen from a side
-    faa: str  # designation of the main gear, FAA Order 5300.7
     engines: int  # seen from a side
     engine_place: str  # one of ENGINE_PLACES
     tail: str = "conventional"  # or "T"
@@ -63,44 +55,32 @@ class Blueprint:
 
 
 _ALL = (
-    Blueprint("737-200", 40, 6.0, (1,), "D", 1, "wing"),
-    Blueprint("737-800", 46, 6.0, (1,), "D", 1, "wing", winglets=True),
-    Blueprint("A320", 45, 6.3, (1,), "D", 1, "wing"),
-    Blueprint("A321", 52, 6.0, (1,), "D", 1, "wing"),
-    Blueprint("757-200", 52, 6.0, (2,), "2D", 1, "wing"),
-    Blueprint("MD-80", 51, 5.4, (1,), "D", 1, "tail", tail="T"),
-    Blueprint("Tu-134", 47, 5.4, (2,), "2D", 1, "tail", tail="T"),
-    Blueprint("Tu-154", 51, 5.4, (3,), "3D", 2, "tail", tail="T"),
-    Blueprint("Fokker 100", 46, 5.6, (1,), "D", 1, "tail", tail="T"),
-    Blueprint("A330-300", 52, 7.0, (2,), "2D", 1, "wing", winglets=True),
-    Blueprint("A340-300", 52, 7.0, (2, 1), "2D/D1", 2, "wing", winglets=True),
-    Blueprint("777-300", 52, 7.0, (3,), "3D", 1, "wing"),
-    Blueprint("DC-10", 51, 7.4, (2,), "2D", 2, "centre tail"),
-    Blueprint("747-400", 52, 7.6, (2, 2), "2D/2D2", 2, "wing", winglets=True, decks=1.5),
-    Blueprint("A380", 52, 10.0, (2, 3), "2D/3D2", 2, "wing", decks=2),
+    Blueprint("737-200", 40, 6.0, (1,), 1, "wing"),
+    Blueprint("737-800", 46, 6.0, (1,), 1, "wing", winglets=True),
+    Blueprint("A320", 45, 6.3, (1,), 1, "wing"),
+    Blueprint("A321", 52, 6.0, (1,), 1, "wing"),
+    Blueprint("757-200", 52, 6.0, (2,), 1, "wing"),
+    Blueprint("MD-80", 51, 5.4, (1,), 1, "tail", tail="T"),
+    Blueprint("Tu-134", 47, 5.4, (2,), 1, "tail", tail="T"),
+    Blueprint("Tu-154", 51, 5.4, (3,), 2, "tail", tail="T"),
+    Blueprint("Fokker 100", 46, 5.6, (1,), 1, "tail", tail="T"),
+    Blueprint("A330-300", 52, 7.0, (2,), 1, "wing", winglets=True),
+    Blueprint("A340-300", 52, 7.0, (2, 1), 2, "wing", winglets=True),
+    Blueprint("777-300", 52, 7.0, (3,), 1, "wing"),
+    Blueprint("DC-10", 51, 7.4, (2,), 2, "centre tail"),
+    Blueprint("747-400", 52, 7.6, (2, 2), 2, "wing", winglets=True, decks=1.5),
+    Blueprint("A380", 52, 10.0, (2, 3), 2, "wing", decks=2),
+    Blueprint("ATR-72", 45, 5.6, (1,), 1, "wing", tail="T", wing="high", propeller=True, sweep=0),
+    Blueprint("An-12", 45, 7.6, (2,), 2, "wing", wing="high", propeller=True, sweep=0),
+    Blueprint("C-130", 43, 8.2, (2,), 2, "wing", wing="high", propeller=True, sweep=0),
+    Blueprint("Il-76", 51, 8.0, (2,), 2, "wing", tail="T", wing="high"),
+    Blueprint("BAE 146-200", 44, 6.4, (1,), 2, "wing", tail="T", wing="high", sweep=0.5),
+    Blueprint("DC-3", 43, 6.6, (1,), 1, "wing", gear="tailwheel", propeller=True, sweep=0.5),
+    Blueprint("Spitfire", 40, 5.6, (1,), 1, "nose", gear="tailwheel", propeller=True, sweep=0),
     Blueprint(
-        "ATR-72", 45, 5.6, (1,), "D", 1, "wing", tail="T", wing="high", propeller=True, sweep=0
+        "Cessna 172", 38, 6.4, (1,), 1, "nose", gear="fixed", wing="high", propeller=True, sweep=0
     ),
-    Blueprint("An-12", 45, 7.6, (2,), "2D", 2, "wing", wing="high", propeller=True, sweep=0),
-    Blueprint("C-130", 43, 8.2, (2,), "2S", 2, "wing", wing="high", propeller=True, sweep=0),
-    Blueprint("Il-76", 51, 8.0, (2,), "2Q", 2, "wing", tail="T", wing="high"),
-    Blueprint("BAE 146-200", 44, 6.4, (1,), "D", 2, "wing", tail="T", wing="high", sweep=0.5),
-    Blueprint("DC-3", 43, 6.6, (1,), "S", 1, "wing", gear="tailwheel", propeller=True, sweep=0.5),
-    Blueprint("Spitfire", 40, 5.6, (1,), "S", 1, "nose", gear="tailwheel", propeller=True, sweep=0),
-    Blueprint(
-        "Cessna 172",
-        38,
-        6.4,
-        (1,),
-        "S",
-        1,
-        "nose",
-        gear="fixed",
-        wing="high",
-        propeller=True,
-        sweep=0,
-    ),
-    Blueprint("Tornado", 46, 6.0, (1,), "S", 1, "fuselage", wing="high", sweep=1.6, nose="pointed"),
+    Blueprint("Tornado", 46, 6.0, (1,), 1, "fuselage", wing="high", sweep=1.6, nose="pointed"),
 )
 AIRCRAFT: dict[str, Blueprint] = {b.name: b for b in _ALL}
 

@@ -32,27 +32,18 @@ class Profile(NamedTuple):
     end: float  # x where the cabin ends
     belt: float  # y of the lower edge of the windows
     tail: float  # y of the tail
+    door: float  # width of the only door of a side, as a share of the length
 
 
 PROFILES = {
-    "sedan": Profile(0.52, -0.20, -0.05, 0.17, 0.33, 0.64, 0.62),
-    "wagon": Profile(0.52, -0.20, -0.05, 0.42, 0.49, 0.64, 0.62),
-    "coupe": Profile(0.50, -0.18, 0.00, 0.14, 0.40, 0.63, 0.60),
-    "hatchback": Profile(0.54, -0.29, -0.10, 0.33, 0.49, 0.62, 0.56),
-    "suv": Profile(0.60, -0.22, -0.15, 0.44, 0.49, 0.63, 0.62),
-    "van": Profile(0.48, -0.40, -0.25, 0.47, 0.495, 0.56, 0.56),
-    "pickup": Profile(0.58, -0.22, -0.12, 0.04, 0.08, 0.62, 0.60),
-    "convertible": Profile(0.52, -0.18, -0.05, 0.14, 0.36, 0.64, 0.62),
-}
-DOOR = {  # width of the only door of a side, in lengths
-    "sedan": 0.27,
-    "wagon": 0.27,
-    "coupe": 0.27,
-    "hatchback": 0.3,
-    "suv": 0.26,
-    "van": 0.2,
-    "pickup": 0.2,
-    "convertible": 0.25,
+    "sedan": Profile(0.52, -0.20, -0.05, 0.17, 0.33, 0.64, 0.62, 0.27),
+    "wagon": Profile(0.52, -0.20, -0.05, 0.42, 0.49, 0.64, 0.62, 0.27),
+    "coupe": Profile(0.50, -0.18, 0.00, 0.14, 0.40, 0.63, 0.60, 0.27),
+    "hatchback": Profile(0.54, -0.29, -0.10, 0.33, 0.49, 0.62, 0.56, 0.30),
+    "suv": Profile(0.60, -0.22, -0.15, 0.44, 0.49, 0.63, 0.62, 0.26),
+    "van": Profile(0.48, -0.40, -0.25, 0.47, 0.495, 0.56, 0.56, 0.20),
+    "pickup": Profile(0.58, -0.22, -0.12, 0.04, 0.08, 0.62, 0.60, 0.20),
+    "convertible": Profile(0.52, -0.18, -0.05, 0.14, 0.36, 0.64, 0.62, 0.25),
 }
 
 
@@ -120,7 +111,7 @@ def _scaled(points: Sequence[tuple[float, float]], box: tuple[float, float]) -> 
 
 
 def _body(canvas: Canvas, car: Car, box: tuple[float, float], main: Colour) -> None:
-    nose, hood, front, rear, end, belt, tail = car.profile
+    nose, hood, front, rear, end, belt, tail, _ = car.profile
     top = [] if car.body == "convertible" else [(front, 1), (rear, 1)]
     trunk = [(end, tail)] if end < 0.45 else []
     hull = [(-0.5, 0.2), (-0.5, nose - 0.08), (-0.47, nose), (hood, belt)]
@@ -131,7 +122,7 @@ def _body(canvas: Canvas, car: Car, box: tuple[float, float], main: Colour) -> N
 
 
 def _windows(canvas: Canvas, car: Car, box: tuple[float, float], pane: Colour) -> None:
-    _, hood, front, rear, end, belt, _ = car.profile
+    _, hood, front, rear, end, belt, *_ = car.profile
     if car.body == "convertible":
         screen = [(hood, belt), (front, 0.98), (front + 0.03, 0.98), (hood + 0.06, belt)]
         canvas.polygon(_scaled(screen, box), pane)
@@ -151,7 +142,7 @@ def _doors(canvas: Canvas, car: Car, box: tuple[float, float], main: Colour) -> 
     gap = blend(main, (10, 10, 20), 0.62)
     start = profile.hood + 0.07
     half = (min(profile.end, 0.36) - start) / 2
-    step = DOOR[car.body] if car.doors == 1 else min(0.22, half)
+    step = profile.door if car.doors == 1 else min(0.22, half)
     for i in range(car.doors + 1):
         x = start + i * step
         low = 0.24 if i < car.doors or car.doors == 1 else 0.36

@@ -13,7 +13,7 @@ from helpers.pocket.render.aircraft import draw_aircraft
 from helpers.pocket.render.backgrounds import draw_background
 from helpers.pocket.render.blueprints import AIRCRAFT, Blueprint
 from helpers.pocket.render.camera import camera
-from helpers.pocket.render.canvas import Canvas
+from helpers.pocket.render.canvas import Canvas, Placement
 from helpers.pocket.render.cars import CARS, Car, draw_car
 from helpers.pocket.render.flowers import FLOWERS, Flower, draw_flower
 from helpers.pocket.render.scenes import Scene
@@ -29,15 +29,11 @@ TASKS: dict[str, dict[str, Subject]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """Three uint8 layers of one picture.
+    """Three uint8 layers of one picture."""
 
-    ``pixels`` (size, size, 3); ``depth`` (size, size), 0 near .. 255 far; ``mask`` (size, size),
-    255 on the object.
-    """
-
-    pixels: np.ndarray
-    depth: np.ndarray
-    mask: np.ndarray
+    pixels: np.ndarray  # (size, size, 3)
+    depth: np.ndarray  # (size, size), 0 near .. 255 far
+    mask: np.ndarray  # (size, size), 255 on the object
 
 
 def subject(task: str, name: str) -> Subject:
@@ -57,7 +53,8 @@ def render(thing: Subject | str, scene: Scene, seed: int, size: int = 64) -> Pic
     """
     canvas = Canvas(size)
     draw_background(canvas, scene, stream(seed, "background"))
-    _draw(canvas.at(scene.placement, scene.distance), thing, scene, stream(seed, "subject"))
+    place = Placement(scene.x, scene.y, scene.scale, scene.pitch, scene.flip)
+    _draw(canvas.at(place, scene.distance), thing, scene, stream(seed, "subject"))
     depth = canvas.pixels("depth")
     pixels = camera(canvas.pixels(), depth, scene, stream(seed, "camera"))
     return Picture(pixels, depth, canvas.pixels("mask"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from helpers.errors import unknown
 from helpers.pocket.chance import pick, weighted
-from helpers.pocket.render.canvas import Placement
 
 
 class Livery(NamedTuple):
@@ -70,7 +69,7 @@ class Scene:
     """Every factor of a picture but its object.
 
     ``x``, ``y``, ``scale``, ``pitch`` and ``flip`` place the object's bottom centre. Raises
-    ``ValueError`` on an unknown background, time, weather or style.
+    ``StudyError`` on an unknown background, time, weather or style.
     """
 
     background: str
@@ -90,21 +89,10 @@ class Scene:
     style: str
 
     def __post_init__(self):
-        check("background", self.background, BACKGROUNDS)
-        check("time", self.time, TIMES)
-        check("weather", self.weather, WEATHERS)
-        check("style", self.style, STYLES)
-
-    @property
-    def placement(self) -> Placement:
-        """Where the object goes, in picture units."""
-        return Placement(self.x, self.y, self.scale, self.pitch, self.flip)
-
-
-def check(what: str, name: str, valid: Iterable[str]) -> None:
-    """Raise ``ValueError``, naming the valid choices, unless ``name`` is one of them."""
-    if name not in valid:
-        raise ValueError(f"unknown {what} {name!r}; valid: {', '.join(valid)}")
+        valid = {"background": BACKGROUNDS, "time": TIMES, "weather": WEATHERS, "style": STYLES}
+        for factor, names in valid.items():
+            if getattr(self, factor) not in names:
+                raise unknown(factor, getattr(self, factor), names)
 
 
 def sample_scene(rng: np.random.Generator, domain: str, background: str | None = None) -> Scene:
@@ -112,7 +100,8 @@ def sample_scene(rng: np.random.Generator, domain: str, background: str | None =
 
     ``background`` replaces the drawn one and leaves all other factors as they are without it.
     """
-    check("domain", domain, STYLE_SHARES)
+    if domain not in STYLE_SHARES:
+        raise unknown("domain", domain, STYLE_SHARES)
     values: dict = {
         "background": pick(BACKGROUNDS, rng),
         "time": pick(TIMES, rng),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from helpers.engine import gpu
 from helpers.engine.randomness import entropy
 from helpers.models.train import Schedule
 from helpers.pocket.train import loop
-from helpers.worlds import UpstreamSettings
+from helpers.worlds import World
 
 if TYPE_CHECKING:
     import torch
@@ -25,17 +26,18 @@ NOISE = 0.05  # added to latents in training, so that decoding forgives small er
 AT_ONCE = 128  # images encoded together
 
 
-def train(images: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def train(w: World, images: Path, folder: Path) -> None:
     """Train on images, an ``.npy`` file (n, side, side, 3) uint8; leaves diffusers' ``folder``."""
     if not folder.exists():
-        passes = u.autoencoder_steps * BATCH
-        loop.distribute(_train, images, u, seed, folder, passes=passes)
+        loop.distribute(_train, w, images, folder, passes=w.upstream.autoencoder_steps * BATCH)
 
 
-def _train(worker: loop.Worker, images: Path, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def _train(worker: loop.Worker, w: World, images: Path, folder: Path) -> None:
     import torch
     from diffusers import AutoencoderKL
 
+    u = w.upstream
+    seed = w.pool.seed
     torch.manual_seed(entropy(seed, "autoencoder") % 2**31)
     pixels = np.load(images, mmap_mode="r")
     levels = len(u.autoencoder_channels)
@@ -65,10 +67,8 @@ def _train(worker: loop.Worker, images: Path, u: UpstreamSettings, seed: int, fo
         y = vae.decode(mean + NOISE * noise).sample
         return reconstruction_loss(x, y) + 1e-4 * mean.square().mean()
 
-    def after(step: int, _) -> None:
-        average.update(vae, step)
-
-    loop.train(vae, loss_of, schedule, "autoencoder", worker, weight_decay=0.0, after=after)
+    options = {"weight_decay": 0.0, "after": lambda step, _: average.update(vae, step)}
+    loop.train(vae, loss_of, schedule, "autoencoder", worker, **options)
     if worker.rank == 0:
         with torch.no_grad():
             scale = float(average.model.encode(to_model(pixels[:512])).latent_dist.mean.std())
@@ -82,6 +82,12 @@ def to_model(images: np.ndarray) -> torch.Tensor:
 
     x = torch.tensor(np.asarray(images)).to(gpu.device()).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def batches(images: np.ndarray) -> Iterator[torch.Tensor]:
+    """The images, ``AT_ONCE`` at a time, as ``to_model`` gives them."""
+    for start in range(0, len(images), AT_ONCE):
+        yield to_model(images[start : start + AT_ONCE])
 
 
 def reconstruction_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -112,10 +118,6 @@ def encode(vae_folder: Path, images: Path) -> np.ndarray:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(vae_folder).float().to(gpu.device()).eval()
-    pixels = np.load(images, mmap_mode="r")
-    parts = []
     with torch.no_grad():
-        for start in range(0, len(pixels), AT_ONCE):
-            latents = vae.encode(to_model(pixels[start : start + AT_ONCE])).latent_dist.mean
-            parts.append(latents * vae.config.scaling_factor)
-    return torch.cat(parts).half().cpu().numpy()
+        parts = [vae.encode(x).latent_dist.mean for x in batches(np.load(images, mmap_mode="r"))]
+    return (torch.cat(parts) * vae.config.scaling_factor).half().cpu().numpy()

@@ -27,18 +27,10 @@ WEIGHT_DECAY = 0.1
 
 def config(w: World, vocabulary: int) -> dict[str, Any]:
     """open_clip's description of it: timm's ``test_resnet`` and a text tower of two layers."""
+    vision = {"timm_model_name": "test_resnet", "timm_model_pretrained": False}
+    vision |= {"timm_pool": "avg", "timm_proj": "linear", "image_size": w.image_size}
     text = {"context_length": CONTEXT, "vocab_size": vocabulary, "width": 128, "heads": 4}
-    return {
-        "embed_dim": 128,
-        "vision_cfg": {
-            "timm_model_name": "test_resnet",
-            "timm_model_pretrained": False,
-            "timm_pool": "avg",
-            "timm_proj": "linear",
-            "image_size": w.image_size,
-        },
-        "text_cfg": {**text, "layers": 2},
-    }
+    return {"embed_dim": 128, "vision_cfg": vision, "text_cfg": {**text, "layers": 2}}
 
 
 def train(w: World, texts: Sequence[str], path: Path) -> None:

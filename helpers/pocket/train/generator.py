@@ -23,10 +23,9 @@ CPU_PASS = 8
 def scheduler() -> Any:
     """The noise schedule of training and sampling.
 
-    It is the cosine one: a 16 x 16 latent has so few cells that the schedule made for Stable
-    Diffusion's 64 x 64 drowns it early and leaves few steps for small parts such as wheels. The
-    last step is pure noise (zero terminal SNR, trailing spacing), so that sampling starts where
-    training ended; this needs v-prediction.
+    The cosine one: a 16 x 16 latent has so few cells that the schedule made for Stable Diffusion's
+    64 x 64 drowns it early and leaves few steps for small parts such as wheels. The last step is
+    pure noise, so that sampling starts where training ended; this needs v-prediction.
     """
     from diffusers import DDIMScheduler
 

@@ -33,10 +33,7 @@ CLASSES = [(task, name) for task in TASKS for name in TASKS[task]]
 # attribute -> possible values
 DETAILS = {name: sorted(set(values)) for name, values in details("aircraft").items()}
 # how many answers each question to a judge has
-GROUPS = {
-    "details": [2, *(len(values) for values in DETAILS.values())],
-    "variant": [len(CLASSES)],
-}
+GROUPS = {"details": [2, *(len(values) for values in DETAILS.values())], "variant": [len(CLASSES)]}
 WIDTH = 32  # channels of the first convolutions
 GRID = 4  # the last layer sees means over so many rows and columns
 LR = 3e-3
@@ -71,7 +68,8 @@ def example(w: World, which: str, i: int) -> tuple[np.ndarray, list[int]]:
     scene = sample_scene(rng, "pool" if i % 2 else "benchmark")
     if which == "variant":
         label = i % len(CLASSES)
-        thing, targets = subject(*CLASSES[label]), [label]
+        thing = subject(*CLASSES[label])
+        targets = [label]
     elif rng.random() < 0.2:
         kind = str(rng.choice(["flowers", "cars", "other"]))
         names = list(OTHERS) if kind == "other" else list(TASKS[kind])
@@ -97,11 +95,11 @@ def train(w: World, which: str, folder: Path) -> None:
     """Train a judge on renderings of its own, unless ``judge-{which}.safetensors`` is there."""
     if (folder / f"judge-{which}.safetensors").exists():
         return
-    n, side = w.upstream.judge_images, w.image_size
-    jobs = {
-        f"judge-{which}-{start:06d}.parquet": (w, which, start, min(start + SHARD, n))
-        for start in range(0, n, SHARD)
-    }
+    n = w.upstream.judge_images
+    side = w.image_size
+    jobs = {}
+    for start in range(0, n, SHARD):
+        jobs[f"judge-{which}-{start:06d}.parquet"] = (w, which, start, min(start + SHARD, n))
     files = store.fill(folder, jobs, examples, f"pictures for the {which} judge")
     table = pd.concat([store.read_table(f) for f in files], ignore_index=True)
     pixels = np.stack([np.frombuffer(p, np.uint8).reshape(side, side, 3) for p in table["pixels"]])
@@ -116,12 +114,12 @@ def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folde
     import torch
     from safetensors.torch import save
 
-    torch.manual_seed(entropy(w.pool.seed, "judge", which) % 2**31)
+    seed = entropy(w.pool.seed, "judge", which)
+    torch.manual_seed(seed % 2**31)
     net = network(which).to(gpu.device(), memory_format=torch.channels_last)
     pixels = np.load(folder / "judge.npy", mmap_mode="r")
     steps = max(1, w.upstream.judge_epochs * len(pixels) // BATCH)
     schedule = Schedule(steps, min(BATCH, len(pixels)), LR, int(WARMUP * steps))
-    seed = entropy(w.pool.seed, "judge", which)
     order = loop.batches(len(pixels), schedule.batch, seed, worker)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -170,8 +168,8 @@ def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
     answers = _applied(_load(folder, "details"), images).split(GROUPS["details"], 1)
     is_aircraft, *parts = (part.numpy() for part in answers)
     columns: dict[str, Any] = {}
-    for (name, values), part in zip(DETAILS.items(), parts, strict=True):
-        columns[name] = np.array(values, dtype=object)[part.argmax(1)]
+    for name, part in zip(DETAILS, parts, strict=True):
+        columns[name] = np.array(DETAILS[name], dtype=object)[part.argmax(1)]
     variant = _applied(_load(folder, "variant"), images).numpy().argmax(1)
     columns["variant"] = [CLASSES[i][1] for i in variant]
     columns["is_aircraft"] = 1 / (1 + np.exp(is_aircraft[:, 0] - is_aircraft[:, 1]))

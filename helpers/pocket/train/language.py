@@ -13,7 +13,9 @@ from helpers.models import sampling
 from helpers.models.train import Schedule, fit
 from helpers.worlds import CaptionSettings
 
-NEWLINE, START, PAD = "\n", "<s>", "<pad>"
+PAD = "<pad>"
+START = "<s>"
+NEWLINE = "\n"
 VOCABULARY = 1_536
 LENGTH = 128  # tokens per training row
 BATCH = 16  # rows per step
@@ -43,21 +45,16 @@ def line(subject: str, extra: str | None, caption: str = "") -> str:
 def train(corpus: Sequence[Row], steps: int, seed: int, folder: Path) -> None:
     """Train tokenizer and model on ``(class, background or relation, caption)``, and save both.
 
-    What the model learns is the *form*: lines that name a subject, an arrow, a caption. As [C] asks
-    LLaMA for "A320 aircraft", aircraft and cars should come with their noun in the class
-    (``captions.class_with_noun``). ``folder`` gets a ``transformers`` model in float16 safetensors, about
-    2 MB, and its fast tokenizer.
+    What the model learns is the *form*: lines that name a subject, an arrow, a caption. ``folder``
+    gets a ``transformers`` model in float16 safetensors, about 2 MB, and its fast tokenizer.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     rng = np.random.default_rng(seed)
     tokenizer = _train_tokenizer([line(*row) for row in corpus])
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in names}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **CONFIG, **ids))
@@ -85,10 +82,8 @@ def _train_tokenizer(lines: Sequence[str]):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    special = [
-        tokenizers.AddedToken(token, special=True, normalized=False)
-        for token in (PAD, START, NEWLINE)
-    ]
+    names = (PAD, START, NEWLINE)
+    special = [tokenizers.AddedToken(name, special=True, normalized=False) for name in names]
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=special,

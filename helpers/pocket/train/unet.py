@@ -10,11 +10,12 @@ import numpy as np
 
 from helpers.engine import gpu, store
 from helpers.engine.randomness import entropy
+from helpers.models.clip import WEIGHTS
 from helpers.models.train import Schedule, save_state
 from helpers.pocket.train import autoencoder, loop
 from helpers.pocket.train.generator import BUDGETS, scheduler
 from helpers.pocket.train.vocabulary import tokens
-from helpers.worlds import UpstreamSettings
+from helpers.worlds import UpstreamSettings, World
 
 if TYPE_CHECKING:
     import torch
@@ -28,54 +29,52 @@ DROP_CAPTION = 0.1  # share of captions left empty in training, for classifier-f
 SAVE_EVERY = 250  # steps
 
 
-def train(
-    images: Path,
-    captions: Sequence[str],
-    tokenizer: Any,
-    clip: Path,
-    u: UpstreamSettings,
-    seed: int,
-    folder: Path,
-) -> None:
+def train(w: World, images: Path, captions: Sequence[str], models: Path, folder: Path) -> None:
     """Train text encoder and UNet on images (``.npy``, n x side x side x 3 uint8) and captions.
 
-    ``folder`` has the autoencoder in ``vae/``; ``clip`` is the file of CLIP weights whose text
-    tower the text encoder starts from. Leaves ``tokenizer/`` and, per training budget,
-    ``text_encoder-*/`` and ``unet-*/`` in ``folder``. A killed training goes on where it was.
+    ``models`` has the ``tokenizer/`` and the ``clip/`` whose text tower the text encoder starts
+    from; ``folder`` has the autoencoder in ``vae/`` and gets ``tokenizer/`` and, per training
+    budget, ``text_encoder-*/`` and ``unet-*/``. A killed training goes on where it was.
     """
+    from transformers import CLIPTokenizerFast
+
+    tokenizer = CLIPTokenizerFast.from_pretrained(models / "tokenizer")
     tokenizer.save_pretrained(folder / "tokenizer")
     if not (folder / "latents.npy").exists():
         store.write(folder / "latents.npy", autoencoder.encode(folder / "vae", images))
     if not (folder / "unet-long").exists():
         ids = tokens(tokenizer, ["", *captions])
-        passes = u.generator_steps * u.generator_batch
-        loop.distribute(_train, clip, ids, u, seed, folder, passes=passes)
+        passes = w.upstream.generator_steps * w.upstream.generator_batch
+        loop.distribute(_train, w, ids, models / "clip" / WEIGHTS, folder, passes=passes)
     for leftover in ("latents.npy", "state.pt"):
         (folder / leftover).unlink(missing_ok=True)
 
 
-def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: Path) -> None:
+def _train(worker: loop.Worker, w: World, tokens: np.ndarray, clip: Path, folder: Path) -> None:
     import torch
 
+    u = w.upstream
+    seed = w.pool.seed
     torch.manual_seed(entropy(seed, "unet") % 2**31)
     latents = np.load(folder / "latents.npy")
     ids = torch.from_numpy(tokens).long().to(gpu.device())
     parts = {"text": text_encoder_of(clip), "unet": build_unet(u, latents.shape[-1])}
     model = torch.nn.ModuleDict(parts).to(gpu.device(), memory_format=torch.channels_last)
     average = loop.Average(model, 0.9995 if u.generator_steps > 2_000 else 0.98)
-    steps, batch = u.generator_steps, u.generator_batch
+    steps = u.generator_steps
+    batch = u.generator_batch
     schedule = Schedule(steps, batch, LR, int(WARMUP * steps), COOLDOWN * steps)
     order = loop.batches(len(latents), batch, entropy(seed, "unet"), worker)
     noise_schedule = scheduler()
 
     # go on where a killed training was
-    first, optimiser_state = 0, None
+    resumed: dict[str, Any] = {"first": 0}
     if (folder / "state.pt").exists():
         state = torch.load(folder / "state.pt", map_location=gpu.device(), weights_only=True)
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
-        first, optimiser_state = state["step"], state["optimiser"]
-    for _ in range(first):
+        resumed = {"first": state["step"], "state": state["optimiser"]}
+    for _ in range(resumed["first"]):
         next(order)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -100,7 +99,6 @@ def _train(worker, clip: Path, tokens, u: UpstreamSettings, seed: int, folder: P
             }
             save_state(folder / "state.pt", state)
 
-    resumed = {"first": first, "state": optimiser_state}
     loop.train(model, loss_of, schedule, "generator", worker, after=after, **resumed)
 
 
@@ -128,8 +126,7 @@ def _diffusion_loss(model, z, ids, rows: np.ndarray, noise_schedule, generator):
 def _save_budget(model, budget: str, folder: Path) -> None:
     """Write text encoder and UNet; the UNet of the shortest training with 8-bit kernels.
 
-    That keeps the shipped weights small; loaders widen them again. It moves a prediction by 3 %,
-    little for a network that has barely been trained.
+    That keeps the shipped weights small (loaders widen them again) and moves a prediction by 3 %.
     """
     import torch
     from safetensors.torch import load_file, save

@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from helpers.engine import store
 from helpers.engine.randomness import entropy
 from helpers.errors import StudyError
-from helpers.models.clip import WEIGHTS as CLIP_WEIGHTS
 from helpers.pocket.train import autoencoder, clip, judges, language, unet, vocabulary
 from helpers.pocket.world.pool import open_pool
 from helpers.worlds import World
@@ -36,10 +35,9 @@ def folder(w: World) -> Path:
     if w.pool.upstream == "committed":
         check_card(pool_hash(w), w.name)
         return WEIGHTS
-    path = store.folder("upstream", w)
-    if not (path / "manifest.json").exists():
+    if not store.finished("upstream", w):
         store.make("upstream", w, lambda path: train(w, path))
-    return path
+    return store.folder("upstream", w)
 
 
 @functools.cache
@@ -78,46 +76,27 @@ def train(w: World, path: Path) -> None:
     """Train every upstream model of a world into ``path``, skipping what is there."""
     pool = open_pool(w)
     texts = list(pool.captions()["TEXT"])
-    if not (path / "images.npy").exists():
-        store.write(path / "images.npy", pool.fetch(np.arange(len(pool))))
+    images = path / "images.npy"
+    if not images.exists():
+        store.write(images, pool.fetch(np.arange(len(pool))))
     if not (path / "tokenizer").exists():
         vocabulary.train(texts, path / "tokenizer")
     clip.train(w, texts, path)
-    train_language(w, path)
+    if not (path / "language").exists():
+        seed = entropy(w.pool.seed, "language") % 2**31
+        steps = w.upstream.language_steps
+        language.train(corpus(pool.truth()), steps, seed, path / "language.tmp")
+        (path / "language.tmp").rename(path / "language")
     for which in judges.JUDGES:
         judges.train(w, which, path)
-    train_generator(w, texts, path)
-    (path / "images.npy").unlink()
+    autoencoder.train(w, images, path / "generator" / "vae")
+    unet.train(w, images, texts, path, path / "generator")
+    images.unlink()
 
 
-def train_language(w: World, path: Path) -> None:
-    """Train the caption model on the pool's captions, as lines ``class, background => caption``."""
-    if (path / "language").exists():
-        return
-    truth = open_pool(w).truth()
+def corpus(truth: pd.DataFrame) -> list[language.Row]:
+    """What the language model reads of the pairs: class, background or relation, caption."""
     named = truth[truth["said"] != ""]
     subjects = named["said"] + named["kind"].map(NOUN).fillna("")
     extras = named["extra"].where(named["extra"] != "", None)
-    corpus = list(zip(subjects, extras, named["caption"], strict=True))
-    seed = entropy(w.pool.seed, "language") % 2**31
-    language.train(corpus, w.upstream.language_steps, seed, path / "language.tmp")
-    (path / "language.tmp").rename(path / "language")
-
-
-def train_generator(w: World, texts: Sequence[str], path: Path) -> None:
-    """Train autoencoder, text encoder (from CLIP's, as Stable Diffusion's) and UNet on the pool."""
-    from transformers import CLIPTokenizerFast
-
-    images = path / "images.npy"
-    generator = path / "generator"
-    tokenizer = CLIPTokenizerFast.from_pretrained(path / "tokenizer")
-    autoencoder.train(images, w.upstream, w.pool.seed, generator / "vae")
-    unet.train(
-        images,
-        texts,
-        tokenizer,
-        path / "clip" / CLIP_WEIGHTS,
-        w.upstream,
-        w.pool.seed,
-        generator,
-    )
+    return list(zip(subjects, extras, named["caption"], strict=True))

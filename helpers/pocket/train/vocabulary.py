@@ -24,43 +24,40 @@ def train(texts: Sequence[str], folder: Path) -> None:
     import tokenizers
     from tokenizers import models, pre_tokenizers
     from transformers import CLIPTokenizerFast
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-    # learn which pairs to merge
     words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "removed", invert=True)
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     cut = pre_tokenizers.Sequence([words, bytes_of])
+    # learn which pairs to merge; ties go to the symbols that come first, and those of word ends
+    # would come in another order in every run if they were not listed
+    ends = {word[-1] for text in texts for word, _ in cut.pre_tokenize_str(text.lower())}
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    symbols += [f"{end}</w>" for end in sorted(ends, reverse=True)]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=symbols,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
     learner = tokenizers.Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = tokenizers.normalizers.Lowercase()
     learner.pre_tokenizer = cut
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
     learner.train_from_iterator(texts, trainer)
-    # the same merges with the vocabulary that CLIP's tokenizer expects
-    vocabulary, merges = _with_word_ends(json.loads(learner.to_str())["model"])
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
-    )
+    # the same merges with CLIP's vocabulary: bytes with and without a word end, specials last
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    letters = list(bytes_to_unicode().values())
+    ends = [letter + "</w>" for letter in letters]
+    names = dict.fromkeys([*letters, *ends, *("".join(m) for m in merges), START, END])
+    vocabulary = {name: i for i, name in enumerate(names)}
+    model = models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>")
+    tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = tokenizers.normalizers.Lowercase()
     tokenizer.pre_tokenizer = cut
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(
         (END, vocabulary[END]), (START, vocabulary[START]), False, False
     )
     CLIPTokenizerFast(tokenizer_object=tokenizer, model_max_length=CONTEXT).save_pretrained(folder)
-
-
-def _with_word_ends(model: dict) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges as CLIP has them: bytes with and without a word end, specials last."""
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
-
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    letters = list(bytes_to_unicode().values())
-    ends = [letter + "</w>" for letter in letters]
-    names = dict.fromkeys([*letters, *ends, *("".join(m) for m in merges), START, END])
-    return {name: i for i, name in enumerate(names)}, merges
 
 
 def tokens(tokenizer: Any, texts: Sequence[str]) -> np.ndarray:

@@ -1,21 +1,33 @@
-"""The three tasks of the miniature: renderings with other seeds than the pool's, and cleaner."""
+"""The three tasks of the miniature: renderings with other seeds than the pool's, and cleaner.
+
+Classes take turns, and every picture has its own seed. A set, a split or a shifted test set
+(shifts.py), is kept as files of ``SHARD`` images and one table with the facts.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.data.tables import Benchmark
+from helpers.data.tables import Benchmark, Split
 from helpers.engine import store
+from helpers.engine.randomness import entropy
+from helpers.errors import unknown
 from helpers.pocket.chance import stream
 from helpers.pocket.render import blueprints
 from helpers.pocket.render.blueprints import Blueprint
 from helpers.pocket.render.flowers import Flower
-from helpers.pocket.render.pictures import TASKS, Subject, render, subject
-from helpers.pocket.render.scenes import BACKGROUNDS
-from helpers.pocket.world import splits, wording
+from helpers.pocket.render.pictures import TASKS, Subject, factors, render, subject
+from helpers.pocket.render.scenes import BACKGROUNDS, Scene, sample_scene
+from helpers.pocket.world import wording
 from helpers.worlds import World
 
+SPLITS = ("train", "val", "test")
+SHIFTS = ("sketch", "unseen")
+SHARD = 200  # images per file
 NOUNS = {"aircraft": "aircraft", "flowers": "flower", "cars": "car"}
 DETAILS = {  # what can be counted or named in a picture, per task
     "aircraft": blueprints.DETAILS,
@@ -24,19 +36,28 @@ DETAILS = {  # what can be counted or named in a picture, per task
 }
 
 
+def check_task(w: World, task: str) -> None:
+    """Raise ``StudyError`` on a task that the world does not have."""
+    if task not in w.tasks:
+        raise unknown(f"task in world {w.name!r}", task, w.tasks)
+
+
 def benchmark(w: World, task: str) -> Benchmark:
     """Images, labels, class names and templates of a task, rendered on first use.
 
     Raises ``StudyError`` on a task that the world does not have.
     """
-    splits.check_task(w, task)
-    sets = {f"{t}_{split}": (t, split) for t in TASKS for split in splits.SPLITS}
-    per_class = w.pool.benchmark_per_class
-    artifact = store.get(
-        "benchmarks", w, lambda path: splits.write(path, w, sets, per_class, picture)
-    )
-    train, val, test = (splits.read(artifact, f"{task}_{name}", task) for name in splits.SPLITS)
-    train.facts["caption"] = [_caption(w, task, i) for i in range(len(train))]
+    check_task(w, task)
+    sets = {f"{t}_{split}": (t, split) for t in TASKS for split in SPLITS}
+    n = w.pool.benchmark_per_class
+    artifact = store.get("benchmarks", w, lambda path: write(path, w, sets, n, picture))
+    train, val, test = (read(artifact, f"{task}_{name}", task) for name in SPLITS)
+    captions = []  # of the train images, as the pool's writers would caption them
+    for i in range(len(train)):
+        name, scene, seed = scene_of(w, task, "train", i)
+        rng = stream(seed, "caption")
+        captions.append(wording.caption(task, name, scene, rng, "background")[0])
+    train.facts["caption"] = captions
     noun = NOUNS[task]
     return Benchmark(
         task,
@@ -53,10 +74,52 @@ def benchmark(w: World, task: str) -> Benchmark:
     )
 
 
+def scene_of(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:
+    """Class name, scene and seed of the i-th image: everything that is needed to render it."""
+    kind = "shifted" if split in SHIFTS else "benchmark"
+    seed = entropy(w.pool.seed, kind, task, split, i)
+    names = tuple(TASKS[task])
+    return names[i % len(names)], sample_scene(np.random.default_rng(seed), "benchmark"), seed
+
+
 def picture(w: World, task: str, split: str, i: int) -> np.ndarray:
     """The i-th image of a split: (size, size, 3) uint8."""
-    name, scene, seed = splits.scene_of(w, task, split, i)
+    name, scene, seed = scene_of(w, task, split, i)
     return render(subject(task, name), scene, seed, w.image_size).pixels
+
+
+def write(
+    path: Path, w: World, sets: Mapping[str, tuple[str, str]], per_class: int, draw: Callable
+) -> None:
+    """Write ``sets``, file name -> (task, split), with ``per_class`` images of every class.
+
+    ``draw(w, task, split, i)``, an importable function, gives one image (size, size, 3) uint8.
+    """
+    jobs = {}
+    for name, (task, split) in sets.items():
+        n = per_class * len(TASKS[task])
+        rows = []
+        for i in range(n):
+            cls, scene, seed = scene_of(w, task, split, i)
+            rows.append({"class": cls, "seed": str(seed), **factors(scene)})
+        store.write(path / f"{name}.parquet", pd.DataFrame(rows))
+        for start in range(0, n, SHARD):
+            part = range(start, min(start + SHARD, n))
+            jobs[f"{name}_{start:06d}.npy"] = (draw, w, task, split, part)
+    store.fill(path, jobs, images, "shards of splits rendered")
+
+
+def images(draw: Callable, w: World, task: str, split: str, rows: Sequence[int]) -> np.ndarray:
+    """Render some images of a set by ``draw``: (len(rows), size, size, 3) uint8."""
+    return np.stack([draw(w, task, split, i) for i in rows])
+
+
+def read(artifact: store.Artifact, name: str, task: str) -> Split:
+    """A set that ``write`` has written."""
+    pixels = np.concatenate([np.load(file) for file in artifact.files(f"{name}_*.npy")])
+    facts = store.read_table(artifact.path / f"{name}.parquet")
+    names = list(TASKS[task])
+    return Split(pixels, facts["class"].map(names.index).to_numpy(np.int64), facts)
 
 
 def details(task: str) -> pd.DataFrame:
@@ -75,9 +138,3 @@ def described(thing: Subject) -> str:
     if isinstance(thing, Flower):
         return f"{thing.petals} {thing.shape} petals, {thing.centre} centre"
     return f"{thing.body}, {thing.doors} doors, {thing.lights} lights"
-
-
-def _caption(w: World, task: str, i: int) -> str:
-    """The i-th train image as the pool's writers would caption it."""
-    name, scene, seed = splits.scene_of(w, task, "train", i)
-    return wording.caption(task, name, scene, stream(seed, "caption"), "background")[0]

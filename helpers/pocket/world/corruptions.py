@@ -6,6 +6,9 @@ Constants of the first five are those of Tiny-ImageNet-C, made for 64 pixels
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -99,16 +102,8 @@ def _fog(x: np.ndarray, depth: np.ndarray, level: int) -> np.ndarray:
     return fog(x, depth, haze, (0.5, 1.0, 1.5, 2.2, 3.0)[level])
 
 
-def _near_focus(x: np.ndarray, depth: np.ndarray, level: int) -> np.ndarray:
-    return _focused(x, depth, depth.min((1, 2), keepdims=True), level)
-
-
-def _far_focus(x: np.ndarray, depth: np.ndarray, level: int) -> np.ndarray:
-    return _focused(x, depth, depth.max((1, 2), keepdims=True), level)
-
-
-def _focused(x: np.ndarray, depth: np.ndarray, plane: np.ndarray, level: int) -> np.ndarray:
-    """Blur by the distance from the depth ``plane`` (n, 1, 1) on which the lens is focused."""
+def _focused(x: np.ndarray, depth: np.ndarray, level: int, end: Callable) -> np.ndarray:
+    """Blur by the distance from where the lens is focused, the nearest or farthest depth."""
     from scipy.ndimage import gaussian_filter
 
     # five copies, sharp to blurred as one depth unit out of focus; sigmas in pixels
@@ -116,7 +111,7 @@ def _focused(x: np.ndarray, depth: np.ndarray, plane: np.ndarray, level: int) ->
     blurred = [gaussian_filter(x, (0, s, s, 0)) for s in np.linspace(0, widest, 5)[1:]]
     stack = np.stack([x, *blurred])
     # every pixel between the two copies that are nearest to its blur
-    blur = np.abs(depth - plane)[..., None] * 4
+    blur = np.abs(depth - end(depth, (1, 2), keepdims=True))[..., None] * 4
     low = np.minimum(blur.astype(int), 3)
     sharp = np.take_along_axis(stack, low[None], 0)[0]
     soft = np.take_along_axis(stack, (low + 1)[None], 0)[0]
@@ -130,4 +125,8 @@ _IN_IMAGE = {
     "pixelate": _pixelate,
     "jpeg": _jpeg,
 }
-_BY_DEPTH = {"fog_3d": _fog, "near_focus": _near_focus, "far_focus": _far_focus}
+_BY_DEPTH = {
+    "fog_3d": _fog,
+    "near_focus": functools.partial(_focused, end=np.min),
+    "far_focus": functools.partial(_focused, end=np.max),
+}

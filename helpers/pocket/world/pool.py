@@ -17,7 +17,6 @@ from helpers.pocket.render.camera import jpeg
 from helpers.pocket.render.pictures import TASKS, factors, render, subject
 from helpers.pocket.render.scenes import Scene, sample_scene
 from helpers.pocket.world import benchmarks, wording
-from helpers.pocket.world.splits import scene_of
 from helpers.worlds import World
 
 SUBJECTS = {"aircraft": 0.40, "cars": 0.22, "flowers": 0.22, "other": 0.16}  # share of each
@@ -30,14 +29,9 @@ COPY_SHARE = 0.04  # duplicates within the pool
 LEAK_SHARE = 0.012  # near-duplicates of test images
 NSFW = {"UNLIKELY": 0.94, "UNSURE": 0.04, "NSFW": 0.02}  # LAION's tags
 LICENSES = ("?", "Creative Commons", "All rights reserved", None)
-USUAL = {  # what the plan says of a pair that is no copy and names no class
-    "said": "",
-    "caption_kind": "other",
-    "extra": "",
-    "copy_of": -1,
-    "near": False,
-    "test_copy_of": -1,
-}
+# what the plan says of a pair that is no copy and names no class
+USUAL = {"said": "", "caption_kind": "other", "extra": ""}
+USUAL |= {"copy_of": -1, "near": False, "test_copy_of": -1}
 SCENE = tuple(Scene.__dataclass_fields__)
 
 
@@ -51,10 +45,7 @@ def open_pool(w: World) -> Pool:
 
 
 def class_shares(w: World, task: str) -> pd.Series:
-    """How frequent each class of a task is in the pool, summing to 1.
-
-    An exponential fall over a random order of the classes.
-    """
+    """Shares of a task's classes in the pool: an exponential fall over a random order of them."""
     names = np.array(list(TASKS[task]))
     order = stream(w.pool.seed, "frequency", task).permutation(len(names))
     shares = np.empty(len(names))
@@ -74,7 +65,10 @@ def plan(w: World) -> pd.DataFrame:
     for i in range(w.pool.rows):
         row = _pair(w, i, rng, shares)
         if len(rows) > 50 and rng.random() < COPY_SHARE:
-            row = _copy(rows, rng)
+            # one of the rows again, the same picture or a near copy of it
+            j = int(rng.integers(len(rows)))
+            origin = rows[j]["copy_of"] if rows[j]["copy_of"] >= 0 else j
+            row = {**rows[origin], "copy_of": origin, "near": bool(rng.random() < 0.5)}
         elif rng.random() < LEAK_SHARE:
             row = _leak(w, i, rng)
         rows.append(row)
@@ -120,18 +114,11 @@ def _other(w: World, i: int, rng: np.random.Generator, scene: Scene) -> dict:
     return _row(w, i, thing, "", scene, text, said=thing, extra=extra)
 
 
-def _copy(rows: list[dict], rng: np.random.Generator) -> dict:
-    """One of the rows again, the same picture or a near copy of it."""
-    j = int(rng.integers(len(rows)))
-    origin = rows[j]["copy_of"] if rows[j]["copy_of"] >= 0 else j
-    return {**rows[origin], "copy_of": origin, "near": bool(rng.random() < 0.5)}
-
-
 def _leak(w: World, i: int, rng: np.random.Generator) -> dict:
     """A test image of some task that has found its way into the pool."""
     task = str(rng.choice(list(TASKS)))
     j = int(rng.integers(w.pool.benchmark_per_class * len(TASKS[task])))
-    cls, scene, _ = scene_of(w, task, "test", j)
+    cls, scene, _ = benchmarks.scene_of(w, task, "test", j)
     text, extra = wording.caption(task, cls, scene, rng, "background")
     facts = {"said": cls, "caption_kind": "background", "extra": extra, "test_copy_of": j}
     return _row(w, i, task, cls, scene, text, **facts)
@@ -188,10 +175,7 @@ def _picture(w: World, row: dict, i: int) -> np.ndarray:
 
 
 def near_copy(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same picture as another site shows it: cropped, recoloured, and encoded as JPEG again.
-
-    uint8 (side, side, 3) in and out; up to 6 % of the side are cut off.
-    """
+    """A picture (side, side, 3) uint8 as another site shows it: cropped, recoloured, a new JPEG."""
     side = len(pixels)
     left, top = rng.integers(0, max(2, side // 16), 2)
     width = side - int(rng.integers(0, max(2, side // 16)))

@@ -26,8 +26,8 @@ from helpers.pocket.render.flowers import Flower
 from helpers.pocket.render.pictures import TASKS, Subject, factors, render, subject
 from helpers.pocket.render.scenes import STYLE_SHARES, WEATHER_SHARES, Scene
 from helpers.pocket.world import wording
+from helpers.pocket.world.benchmarks import check_task, scene_of
 from helpers.pocket.world.corruptions import corrupt
-from helpers.pocket.world.splits import check_task, scene_of
 from helpers.worlds import World
 
 CORRUPTED = tuple(f"{kind}-{s}" for kind in (*IMAGE_SPACE, *DEPTH_AWARE) for s in SEVERITIES)
@@ -39,8 +39,6 @@ PARTS = {  # what a thing of no class is put together from, each part from anoth
 PAINT = {"flowers": ("hue", "saturation", "centre_colour")}  # where paint tells of the class
 WHITE = 0.1  # saturation of petals below which they are called white
 HUES = (("red", 0.05), ("yellow", 0.2), ("purple", 0.82), ("pink", 0.945), ("red", 1))  # up to
-
-
 Generator = np.random.Generator
 
 
@@ -54,10 +52,7 @@ class Probe(NamedTuple):
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """Every probe set of a task, rendered on first use.
-
-    Raises ``StudyError`` on a task that the world does not have.
-    """
+    """Every probe set of a task, rendered on first use; ``StudyError`` if the world has no such."""
     check_task(w, task)
     artifact = store.get("probes", w, lambda path: _build(path, w, task), task=task)
     sets = {}
@@ -194,8 +189,8 @@ def _conflict(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
 def unseen(task: str, rng: Generator) -> Subject:
     """A thing of the task's kind that is of no class.
 
-    An aircraft differs from every class in a detail. A flower or car has parts of different classes
-    and differs from every class in two looks.
+    It differs from every class, an aircraft in a detail, a flower or car (of mixed parts) in two
+    looks.
     """
     while True:
         if task == "aircraft":

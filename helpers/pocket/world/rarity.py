@@ -22,7 +22,6 @@ from helpers.engine.randomness import entropy, rng
 from helpers.models import clip, heads
 from helpers.pocket.train import generator, judges, unet, upstream
 from helpers.pocket.world.pool import open_pool
-from helpers.pocket.world.splits import check_task
 from helpers.worlds import World, replace
 
 TASK = "flowers"  # few and simple classes, which a short training learns to draw
@@ -40,9 +39,9 @@ def lots(w: World) -> dict[str, tuple[str, ...]]:
 
     Raises ``StudyError`` when the world does not have the task.
     """
-    check_task(w, TASK)
+    classes = tables.benchmark(w, TASK).classes
     counts = open_pool(w).truth()["cls"].value_counts()
-    counts = counts.reindex(tables.benchmark(w, TASK).classes, fill_value=0)
+    counts = counts.reindex(classes, fill_value=0)
     frequent = sorted(counts.index[counts >= counts.median()])
     order = rng(w, "rarity", "lots").permutation(frequent).tolist()
     return {lot: tuple(order[i * THINNED :][:THINNED]) for i, lot in enumerate(LOTS)}
@@ -82,8 +81,8 @@ def _build(path: Path, w: World) -> None:
     jobs = {}
     for lot in LOTS:
         for start in range(0, n, SHARD):
-            job = (w, path, lot, start, min(start + SHARD, n))
-            jobs[f"drawn/{lot}-{start:05d}.npy"] = job
+            stop = min(start + SHARD, n)
+            jobs[f"drawn/{lot}-{start:05d}.npy"] = (w, path, lot, start, stop)
     store.fill(path, jobs, draw_shard, "shards drawn by two generators")
     classes = pd.concat([judged(w, path, lot) for lot in LOTS], ignore_index=True)
     store.write(path / "classes.parquet", classes)
@@ -104,15 +103,8 @@ def train(path: Path, w: World, lot: str) -> None:
     shorter = replace(w, upstream={"generator_steps": steps, "unet_channels": CHANNELS})
     rows = rows_of(w, lot)
     images = store.write(folder / "images.npy", open_pool(w).fetch(rows))
-    unet.train(
-        images,
-        list(open_pool(w).captions()["TEXT"].iloc[rows]),
-        generator.load(shipped / "generator").tokenizer,
-        shipped / "clip" / clip.WEIGHTS,
-        shorter.upstream,
-        w.pool.seed,
-        folder,
-    )
+    captions = list(open_pool(w).captions()["TEXT"].iloc[rows])
+    unet.train(shorter, images, captions, shipped, folder)
     images.unlink()
     for part in ("unet", "text_encoder"):
         shutil.rmtree(folder / f"{part}-short")
@@ -146,6 +138,7 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
     images = drawn(path, lot)
     wanted = np.resize(np.array(classes, object), len(images))
     seen = judges.judge(upstream.folder(w), images)["variant"].to_numpy()
+    f1 = f1_score(wanted, seen, labels=classes, average=None, zero_division=0)
     return pd.DataFrame(
         {
             "pool": lot,
@@ -153,9 +146,7 @@ def judged(w: World, path: Path, lot: str) -> pd.DataFrame:
             "thinned": [name in lots(w)[lot] for name in classes],
             "pairs": pairs.reindex(classes, fill_value=0).to_numpy(),
             "retrieved": retrieved.reindex(classes, fill_value=0).to_numpy(),
-            "recognizability": f1_score(
-                wanted, seen, labels=classes, average=None, zero_division=0
-            ),
+            "recognizability": f1,
             "hit": [float((seen[wanted == name] == name).mean()) for name in classes],
         }
     )

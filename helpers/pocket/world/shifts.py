@@ -11,7 +11,7 @@ from helpers.engine import store
 from helpers.errors import unknown
 from helpers.pocket.chance import stream
 from helpers.pocket.render.pictures import Picture, render, subject
-from helpers.pocket.world import splits
+from helpers.pocket.world.benchmarks import SHIFTS, check_task, read, scene_of, write
 from helpers.worlds import World
 
 PATTERNS = ("stripes", "checks", "dots", "marble")
@@ -23,18 +23,16 @@ def shifted(w: World, task: str) -> dict[str, Split]:
     Classes are balanced, scenes are others than those of the test set. Raises ``StudyError`` on a
     task that the world does not have.
     """
-    splits.check_task(w, task)
-    sets = {shift: (task, shift) for shift in splits.SHIFTS}
-    per_class = w.scaling.shifted_per_class
-    artifact = store.get(
-        "shifted", w, lambda path: splits.write(path, w, sets, per_class, picture), task=task
-    )
-    return {shift: splits.read(artifact, shift, task) for shift in splits.SHIFTS}
+    check_task(w, task)
+    sets = {shift: (task, shift) for shift in SHIFTS}
+    n = w.scaling.shifted_per_class
+    artifact = store.get("shifted", w, lambda path: write(path, w, sets, n, picture), task=task)
+    return {shift: read(artifact, shift, task) for shift in SHIFTS}
 
 
 def picture(w: World, task: str, shift: str, i: int) -> np.ndarray:
     """The i-th image of the set "sketch" or "unseen": (size, size, 3) uint8."""
-    name, scene, seed = splits.scene_of(w, task, shift, i)
+    name, scene, seed = scene_of(w, task, shift, i)
     thing = subject(task, name)
     if shift == "sketch":
         scene = dataclasses.replace(scene, style="sketch")

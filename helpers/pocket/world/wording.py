@@ -138,17 +138,14 @@ def dress(phrase: str, scene: Scene, rng: np.random.Generator, kind: str) -> tup
     elif kind == "background":
         extra = scene.background
         phrase = f"{phrase} {pick(PLACES[extra], rng)}"
-    phrase = f"{phrase}{circumstances(scene, rng)}"
+    # weather or time of day, when the writer thought it worth a word
+    if scene.weather in WEATHERS and rng.random() < 0.25:
+        phrase = f"{phrase} {WEATHERS[scene.weather]}"
+    elif rng.random() < 0.2:
+        phrase = f"{phrase} {TIMES[scene.time]}"
     told = scene.style != "photo" and rng.random() < 0.75
     ways = STYLES[scene.style if told else "photo"]
     return pick(ways, rng).format(phrase), extra
-
-
-def circumstances(scene: Scene, rng: np.random.Generator) -> str:
-    """Time of day or weather, when the writer thought it worth a word."""
-    if scene.weather in WEATHERS and rng.random() < 0.25:
-        return f" {WEATHERS[scene.weather]}"
-    return f" {TIMES[scene.time]}" if rng.random() < 0.2 else ""
 
 
 def trap(thing: str, scene: Scene, rng: np.random.Generator) -> str:

@@ -51,16 +51,6 @@ def test_every_arm_and_evaluation_set_has_a_law_of_its_own():
     assert laws.loc[("guidance-1", "test"), "guidance"] == 1.0
 
 
-def test_published_points_stand_below_in_the_same_columns():
-    points = pd.DataFrame(
-        {"family": ["supervised", "other"], "training": ["real"] * 2, "n": [10, 20], "top1": 0.5}
-    )
-    table = pd.DataFrame({"source": ["train"], "n": [1], "seed": [3], "eval_set": ["test"]})
-    both = exponents.with_published(table, points, "supervised")
-    assert list(both) == list(table) and both["source"].tolist() == ["train", "published real"]
-    assert exponents.with_published(table, points, "nobody") is table
-
-
 def test_thinning_is_paired_by_class(tmp_path):
     plan = [(p, c, (p, c) in {("a", "x"), ("b", "y")}) for p in "ab" for c in "xyz"]
     classes = pd.DataFrame(

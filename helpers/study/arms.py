@@ -1,4 +1,4 @@
-"""Training sets of the first task that are compared: other prompts, guidance, generators."""
+"""Training sets of the world's first task that are compared: how they are drawn and embedded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from helpers.study import synthesis
 from helpers.worlds import World
 
 DEFAULT = "language model"  # the captions of notebook 01
-LEAKS = ("alt text", "training captions")  # of retrieved and of train images: they tell of those
+LEAKS = ("alt text", "training captions")  # written for real images, so they tell what those show
 KINDS = ("class names", "class and parent", "templates", *LEAKS, "class and description")
 EMBEDDED = 200  # images per embedding job
 
@@ -85,7 +85,7 @@ class Arm:
 
 
 def arms(w: World) -> dict[str, Arm]:
-    """The compared arms by name: those of earlier notebooks, and what differs in one factor."""
+    """Arms by name; those that are drawn here differ from ``synthetic`` in one factor each."""
     s = w.synthesis
     base = Arm("synthetic", "synthetic", DEFAULT, s.guidance, s.generator)
     varied = functools.partial(replace, base)
@@ -94,8 +94,8 @@ def arms(w: World) -> dict[str, Arm]:
     guidances = [g for g in w.scaling.guidances if g != s.guidance]
     every += [varied(name=f"guidance-{g:g}", guidance=g) for g in guidances]
     every += [varied(name=f"prompt-{k.replace(' ', '-')}", prompt=k) for k in w.scaling.prompts]
-    names = [g for g in w.scaling.generators if g != s.generator]
-    every += [varied(name=f"generator-{g}", source=f"synthetic-{g}", generator=g) for g in names]
+    others = [g for g in w.scaling.generators if g != s.generator]
+    every += [varied(name=f"generator-{g}", source=f"synthetic-{g}", generator=g) for g in others]
     return {arm.name: arm for arm in every}
 
 
@@ -164,7 +164,7 @@ def captions_for(w: World, arm: Arm) -> pd.DataFrame:
 
 @functools.lru_cache(maxsize=32)
 def images_of(w: World, path: Path, name: str) -> Split:
-    """The images of a set; what is drawn is unfiltered, as the paper's. ``path``: the artifact."""
+    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered."""
     task = w.tasks[0]
     if name == "train":
         return tables.benchmark(w, task).train

@@ -45,8 +45,8 @@ def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
 def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) -> Box:
     """A box of ``width`` around the main gear in a side view of an aircraft, for ``with_inset``.
 
-    ``gear``: first and last wheel, as shares of the side from the middle, nose to the left. Of the
-    stretches near its place, for either way that it may face, the darkest is in the middle.
+    ``gear``: first and last wheel, as shares of the side from the middle, nose to the left. Of all
+    stretches that may hold it, whichever way the aircraft faces, the darkest is in the middle.
     """
     side = len(image)
     first, last = gear
@@ -119,7 +119,7 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
 def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
     """One panel per column (name -> title), with a line per ``class`` between two pools.
 
-    It goes to the pool where the class was ``thinned``; grey: from the first ``pool`` to the other.
+    It ends at the pool where the class was ``thinned``. Classes that no pool thins are grey.
     """
     fig, axes = panels(len(columns), 3.3, 4)
     ordered = table.sort_values(["thinned", "pool"])
@@ -130,11 +130,13 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
                 style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
             ax.plot([0, 1], part[column], marker="o", **style)
         # Labels of thinned classes stand in a column, so far apart that they can be read.
-        labelled = table[table["thinned"]].sort_values(column)
-        places = readings.stacked(labelled[column], np.ptp(table[column]) / 24)
+        above = -np.inf
+        gap = np.ptp(table[column]) / 24
         arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
-        for name, y, at in zip(labelled["class"], labelled[column], places, strict=True):
-            ax.annotate(name, (1.04, y), (1.15, at), va="center", fontsize=7, arrowprops=arrow)
+        for row in table[table["thinned"]].sort_values(column).to_dict("records"):
+            above = max(row[column], above + gap)
+            ends = ((1.04, row[column]), (1.15, above))
+            ax.annotate(row["class"], *ends, va="center", fontsize=7, arrowprops=arrow)
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig

@@ -110,7 +110,7 @@ def _build(path: Path, w: World) -> None:
     store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
 
 
-def finished(w: World) -> list[tuple]:
+def finished(w: World) -> list[tuple[str, str, str, int]]:
     """Family, source, name of the probed checkpoints, and in place of a seed their number.
 
     It pairs them: the first clone of a family is compared with its first real model.
@@ -120,7 +120,7 @@ def finished(w: World) -> list[tuple]:
     return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(listed)]
 
 
-def plan(w: World) -> list[tuple]:
+def plan(w: World) -> list[tuple[str, str, int, int]]:
     """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
@@ -188,7 +188,7 @@ def calibration(sets: ProbeSets, logits: Mapping[str, np.ndarray]) -> dict[str, 
 
 def out_of_distribution(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
-    values = {}
+    values: dict[str, float] = {}
     known = metrics.ood_scores(logits["original"])
     for kind in ("near", "far"):
         if f"ood_{kind}" in logits:

@@ -38,8 +38,7 @@ def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
     """
     named = pd.MultiIndex.from_frame(results[["probe", "setting"]]).isin(ONE_NUMBER)
     averaged = results["probe"].isin(AVERAGED) & (results["setting"] != "0")
-    kept = results[named | averaged]
-    table = kept.groupby([*MODEL, "probe"], as_index=False)["value"].mean()
+    table = results[named | averaged].groupby([*MODEL, "probe"], as_index=False)["value"].mean()
     if not relative:
         return table
     clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")

@@ -36,7 +36,7 @@ BUDGETS = {  # rooms -> lines in all
 LONGEST = 300  # lines of a module
 STUDY_IN_ORDER = [
     "captions", "synthesis", "embeddings", "retrieval", "finetune", "analysis",
-    "prompts", "arms", "pairs", "scaling", "robustness",
+    "arms", "pairs", "scaling", "robustness",
 ]  # fmt: skip
 
 

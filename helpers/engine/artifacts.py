@@ -88,9 +88,7 @@ ARTIFACTS = {
         "probe_sets",
         "image_size pool.seed pool.benchmark_per_class robustness.probe_images",
     ),
-    "prompted": Spec(
-        "07", "half a minute", "study.prompts", f"seed synthesis {PROMPTS}", "finetuned"
-    ),
+    "prompted": Spec("07", "half a minute", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
     "robust": Spec(
         "07", "five minutes", "study.robustness", "seed robustness", "finetuned probes prompted"
     ),

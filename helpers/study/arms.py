@@ -1,4 +1,4 @@
-"""The training sets whose scaling is compared, and what the frozen CLIP tower makes of them."""
+"""Training sets of the world's first task that are compared: how they are drawn and embedded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,63 @@ from helpers.data import tables
 from helpers.data.subsets import repeated
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
-from helpers.errors import StudyError
+from helpers.errors import StudyError, unknown
 from helpers.models import clip
-from helpers.study import prompts, synthesis
+from helpers.study import synthesis
 from helpers.worlds import World
 
-REAL = "no prompt"
+DEFAULT = "language model"  # the captions of notebook 01
+LEAKS = ("alt text", "training captions")  # written for real images, so they tell what those show
+KINDS = ("class names", "class and parent", "templates", *LEAKS, "class and description")
 EMBEDDED = 200  # images per embedding job
+
+
+def prompts(w: World, task: str, kind: str) -> pd.DataFrame:
+    """Prompts of one of ``KINDS``: ``caption, class, label``; ``StudyError`` where none exist."""
+    if kind not in KINDS:
+        raise unknown("kind of prompt", kind, KINDS)
+    bench = tables.benchmark(w, task)
+    missing = {"class and description": not bench.descriptions}
+    missing["training captions"] = "caption" not in bench.train.facts
+    if missing.get(kind):
+        raise StudyError(f"{bench.task} lacks what {kind!r} needs; take it out of scaling prompts.")
+    if kind in LEAKS:
+        real = tables.source_set(w, task, "retrieved") if kind == "alt text" else bench.train
+        return real.facts[["caption", "class"]].assign(label=real.labels)
+    names = pd.DataFrame({"class": bench.classes, "label": range(len(bench.classes))})
+    if kind == "class and description":
+        return names.assign(caption=names["class"] + ", " + list(bench.descriptions))
+    patterns = {"class names": ["{}"], "class and parent": [f"{{}} {bench.noun}"]}
+    texts = patterns.get(kind, bench.templates)
+    filled = [names.assign(caption=names["class"].map(text.format)) for text in texts]
+    return pd.concat(filled, ignore_index=True)
+
+
+def unfiltered(w: World, task: str) -> Split:
+    """All images that notebook 02 drew for a task, with those that its filter drops."""
+    synthetic = store.load("synthetic", w)
+    table = synthetic.table(f"{task}.parquet")
+    return Split(synthetic.array(f"{task}.npy"), table["label"].to_numpy(np.int64), table)
+
+
+def prompted(w: World) -> store.Artifact:
+    """Draw the prompt ablation of notebook 07, ``{kind}-*.tar``."""
+
+    def build(path: Path) -> None:
+        for kind in w.robustness.prompts:
+            rng = randomness.rng(w, "prompted", kind)
+            table = prompts(w, w.robustness.task, kind)
+            synthesis.draw_table(path, w, repeated(table, max(w.robustness.prompted), rng), kind)
+
+    return store.make("prompted", w, build)
+
+
+@functools.lru_cache(maxsize=4)
+def drawn_from(w: World, kind: str) -> Split:
+    """The ablation's images of one kind of prompt, or of notebook 01's captions; unfiltered."""
+    if kind == DEFAULT:
+        return unfiltered(w, w.robustness.task)
+    return tables.read_tars(store.load("prompted", w).files(f"{kind}-*.tar"))
 
 
 @dataclass(frozen=True)
@@ -29,39 +79,24 @@ class Arm:
 
     name: str
     source: str
-    prompt: str = REAL
+    prompt: str = "no prompt"
     guidance: float = 0.0
     generator: str = ""
 
 
-def scaled_task(w: World) -> str:
-    """The task whose scaling is studied: the first of the world."""
-    return w.tasks[0]
-
-
 def arms(w: World) -> dict[str, Arm]:
-    """All arms by name.
-
-    ``train``, ``retrieved``, ``mixed`` and ``synthetic`` come from earlier notebooks. The others
-    are drawn for this one; each differs from ``synthetic`` in one factor.
-    """
+    """Arms by name; those that are drawn here differ from ``synthetic`` in one factor each."""
     s = w.synthesis
-    scaling = w.scaling
-    base = Arm("synthetic", "synthetic", prompts.DEFAULT, s.guidance, s.generator)
-    mixed = replace(base, name="mixed", source="mixed")
-    listed = [Arm("train", "train"), Arm("retrieved", "retrieved"), mixed, base]
-    guidances = [g for g in scaling.guidances if g != s.guidance]
-    generators = [g for g in scaling.generators if g != s.generator]
-    listed += [replace(base, name=f"guidance-{g:g}", guidance=g) for g in guidances]
-    listed += [
-        replace(base, name=f"prompt-{kind.replace(' ', '-')}", prompt=kind)
-        for kind in scaling.prompts
-    ]
-    listed += [
-        replace(base, name=f"generator-{g}", source=f"synthetic-{g}", generator=g)
-        for g in generators
-    ]
-    return {arm.name: arm for arm in listed}
+    base = Arm("synthetic", "synthetic", DEFAULT, s.guidance, s.generator)
+    varied = functools.partial(replace, base)
+    every = [Arm("train", "train"), Arm("retrieved", "retrieved")]
+    every += [varied(name="mixed", source="mixed"), base]
+    guidances = [g for g in w.scaling.guidances if g != s.guidance]
+    every += [varied(name=f"guidance-{g:g}", guidance=g) for g in guidances]
+    every += [varied(name=f"prompt-{k.replace(' ', '-')}", prompt=k) for k in w.scaling.prompts]
+    others = [g for g in w.scaling.generators if g != s.generator]
+    every += [varied(name=f"generator-{g}", source=f"synthetic-{g}", generator=g) for g in others]
+    return {arm.name: arm for arm in every}
 
 
 def drawn(w: World) -> dict[str, Arm]:
@@ -80,19 +115,16 @@ def make(w: World) -> store.Artifact:
 
 
 def _build(path: Path, w: World) -> None:
-    worlds.backend(w).shifted(w, scaled_task(w))  # rendered before workers start
-    shards = {}
-    for arm in drawn(w).values():
-        factors = {"guidance": arm.guidance, "generator": arm.generator}
-        changed = worlds.replace(w, synthesis=factors)
-        rows = captions_for(w, arm).to_dict("records")
-        for start in range(0, len(rows), w.synthesis.shard):
-            part = rows[start : start + w.synthesis.shard]
-            shards[f"drawn/{arm.name}-{start:07d}.tar"] = (changed, part)
-    store.check_disk(path, 4 * len(shards) * w.synthesis.shard * w.image_size**2 * 3)
+    worlds.backend(w).shifted(w, w.tasks[0])  # rendered before workers start
+    shard = w.synthesis.shard
+    jobs = {}
     # Without guidance an image costs half the work, so these shards come last.
-    costly_first = sorted(shards, key=lambda file: shards[file][0].synthesis.guidance <= 1)
-    jobs = {file: shards[file] for file in costly_first}
+    for arm in sorted(drawn(w).values(), key=lambda arm: arm.guidance <= 1):
+        world = worlds.replace(w, synthesis={"guidance": arm.guidance, "generator": arm.generator})
+        rows = captions_for(w, arm).to_dict("records")
+        for start in range(0, len(rows), shard):
+            jobs[f"drawn/{arm.name}-{start:07d}.tar"] = (world, rows[start : start + shard])
+    store.check_disk(path, 4 * len(jobs) * shard * w.image_size**2 * 3)
     store.fill(path, jobs, synthesis.draw_shard, "shards of arms drawn")
     parts = {
         f"embedded/{name}-{start:07d}.npy": (w, path, name, start, start + EMBEDDED)
@@ -105,25 +137,23 @@ def _build(path: Path, w: World) -> None:
 @functools.lru_cache(maxsize=2)
 def evaluation_sets(w: World) -> dict[str, Split]:
     """The held-out sets by name: ``test``, and those that are shifted away from the train split."""
-    task = scaled_task(w)
+    task = w.tasks[0]
     return {"test": tables.benchmark(w, task).test, **worlds.backend(w).shifted(w, task)}
 
 
 def captions_for(w: World, arm: Arm) -> pd.DataFrame:
     """What to draw for an arm: ``caption, label, class, seed``, as many as the largest size.
 
-    Classes come in turns. Arms that differ in guidance or generator take captions *and* seeds from
-    notebook 02, so that images can be compared one by one. Raises ``StudyError`` on an unknown kind
-    of prompt, or where there is nothing to draw from.
+    Arms that differ in guidance or generator take captions *and* seeds from notebook 02, so that
+    images can be compared one by one. Raises ``StudyError`` where that drew fewer.
     """
     n = w.scaling.sizes[-1]
-    task = scaled_task(w)
+    task = w.tasks[0]
     rng = randomness.rng(w, "scaling", "wanted", arm.prompt)
-    if arm.prompt != prompts.DEFAULT:
-        rows = repeated(prompts.prompts(w, task, arm.prompt), n, rng)
+    if arm.prompt != DEFAULT:
         seeds = [str(randomness.entropy(w.seed, "scaling", arm.prompt, i)) for i in range(n)]
-        return rows.assign(seed=seeds)
-    table = prompts.unfiltered(w, task).facts[["caption", "label", "class", "seed"]]
+        return repeated(prompts(w, task, arm.prompt), n, rng).assign(seed=seeds)
+    table = unfiltered(w, task).facts[["caption", "label", "class", "seed"]]
     if n > len(table):
         raise StudyError(
             f"{n} images per arm were asked for, but notebook 02 drew only {len(table)} of {task}. "
@@ -134,17 +164,14 @@ def captions_for(w: World, arm: Arm) -> pd.DataFrame:
 
 @functools.lru_cache(maxsize=32)
 def images_of(w: World, path: Path, name: str) -> Split:
-    """The images of a set by name, in the order in which they are embedded.
-
-    ``path`` is the folder of the artifact. Drawn images are not filtered: neither are the paper's.
-    """
-    task = scaled_task(w)
+    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered."""
+    task = w.tasks[0]
     if name == "train":
         return tables.benchmark(w, task).train
     if name == "retrieved":
         return tables.source_set(w, task, "retrieved")
     if name == "synthetic":
-        return prompts.unfiltered(w, task)
+        return unfiltered(w, task)
     if name in drawn(w):
         return tables.read_tars(sorted((path / "drawn").glob(f"{name}-???????.tar")))
     return evaluation_sets(w)[name]
@@ -154,12 +181,11 @@ def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.nd
     """Unit CLIP embeddings of images of a set and of their mirror images: (2, n, d) float32."""
     images = np.array(images_of(w, path, name).images[start:stop])
     tower = clip.load(w)
-    views = (images, images[:, :, ::-1])
-    return np.stack([clip.embed_images(tower, view) for view in views])
+    return np.stack([clip.embed_images(tower, view) for view in (images, images[:, :, ::-1])])
 
 
 @functools.lru_cache(maxsize=32)
 def embedding(path: Path, name: str) -> np.ndarray:
-    """The embeddings of a set and of its mirror images, (2, n, d) float32."""
+    """All embeddings of a set, as ``embed_shard`` makes them."""
     files = sorted((path / "embedded").glob(f"{name}-???????.npy"))
     return np.concatenate([np.load(file) for file in files], axis=1)

@@ -1,13 +1,13 @@
 """Language supervision: a CLIP trained from scratch on real pairs, on drawn ones, or on both.
 
-As in *Scaling Laws of Synthetic Images* (arXiv 2312.04567) the captions are those of the real
-pairs, whoever made the image: at one size and seed all sources have the same captions, the same
-numbers of pairs and of updates, and the same start.
+As in *Scaling Laws of Synthetic Images* (arXiv 2312.04567), at one size and seed all sources have
+the same captions, those of the real pairs, the same numbers of pairs and updates, and one start.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -35,74 +35,63 @@ def paired_task(w: World) -> str:
 def make(w: World) -> store.Artifact:
     """Draw the captions of retrieved images and train on growing sets of pairs.
 
-    ``results.parquet`` has the columns ``source, n, seed``; ``loss`` (nats, by the model's own
-    logit scale) and ``top1`` (0..1), zero-shot on test images; and ``shifted``, the mean of
-    ``top1`` over the sets that are shifted away from every training set, NaN where there are none.
+    ``results.parquet`` has ``source, n, seed``; zero-shot on test images ``loss`` (nats, by the
+    model's own logit scale) and ``top1``; and ``shifted``, mean ``top1`` on shifted sets or NaN.
     """
     store.load("finetuned", w)
     return store.make("paired", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
+    chosen = real_pairs(w)
+    synthesis.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
+    # Made or rendered before workers start.
+    worlds.backend(w).clip_folder(w)
+    worlds.backend(w).shifted(w, paired_task(w))
+    sizes = [n for n in w.scaling.pairs if n <= len(chosen)]
+    jobs = {
+        f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed)
+        for n, source, seed in itertools.product(sizes, SOURCES, range(w.robustness.seeds))
+    }
+    files = store.fill(path, jobs, run, "CLIPs trained on pairs")
+    results = pd.concat(map(store.read_table, files), ignore_index=True)
+    store.write(path / "results.parquet", results)
+
+
+def real_pairs(w: World) -> Split:
+    """Retrieved images, as many as the largest size that they fill; ``StudyError`` if none."""
     task = paired_task(w)
     real = tables.source_set(w, task, "retrieved")
-    sizes = [n for n in w.scaling.pairs if n <= len(real)]
-    if not sizes:
+    n = max((n for n in w.scaling.pairs if n <= len(real)), default=0)
+    if not n:
         raise StudyError(
             f"{w.scaling.pairs[0]} pairs of {task} were asked for, but {len(real)} were retrieved; "
             "lower scaling pairs, or widen retrieval."
         )
-    chosen = real.take(nested_subset(real.labels, sizes[-1], randomness.rng(w, "pairs", "drawn")))
-    store.write(path / "rows.parquet", chosen.facts[["row", "caption", "label", "class"]])
-    synthesis.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
-    # Made or rendered before workers start.
-    worlds.backend(w).clip_folder(w)
-    worlds.backend(w).shifted(w, task)
-    jobs = {
-        f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed)
-        for n in sizes
-        for source in SOURCES
-        for seed in range(w.robustness.seeds)
-    }
-    files = store.fill(path, jobs, run, "CLIPs trained on pairs")
-    results = pd.concat([store.read_table(file) for file in files], ignore_index=True)
-    store.write(path / "results.parquet", results)
+    return real.take(nested_subset(real.labels, n, randomness.rng(w, "pairs", "drawn")))
 
 
 @functools.lru_cache(maxsize=2)
 def both(w: World, path: Path) -> tuple[Split, Split]:
-    """The real pairs that were chosen, and the pairs drawn from their captions, in one order."""
-    facts = store.read_table(path / "rows.parquet")
-    real = tables.source_set(w, paired_task(w), "retrieved")
-    position = pd.Series(range(len(real)), pd.MultiIndex.from_frame(real.facts[["row", "label"]]))
-    chosen = position[pd.MultiIndex.from_frame(facts[["row", "label"]])].to_numpy()
-    return real.take(chosen), tables.read_tars(sorted(path.glob("pairs-*.tar")))
+    """The real pairs, and the pairs drawn from their captions, in one order."""
+    return real_pairs(w), tables.read_tars(sorted(path.glob("pairs-*.tar")))
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one CLIP on ``n`` pairs and ask it zero-shot: one row of ``results.parquet``.
-
-    ``mixed`` has the real image for every other caption.
-    """
+    """Train one CLIP on ``n`` pairs, every other one real where ``mixed``: one row of results."""
     task = paired_task(w)
-    benchmark = tables.benchmark(w, task)
+    bench = tables.benchmark(w, task)
     real, drawn = both(w, path)
-    even = real if source in ("retrieved", "mixed") else drawn
+    even = drawn if source == "synthetic" else real
     odd = real if source == "retrieved" else drawn
     rows = nested_subset(real.labels, n, randomness.rng(w, "pairs", seed))
     train = even.take(rows[::2]).plus(odd.take(rows[1::2]))
-    model = families.train(w, "language-supervised", train, train, benchmark, seed)
-    logits = evaluation.logits(model, benchmark.test.images)
-    shifted = [
-        metrics.accuracy(evaluation.logits(model, split.images), split.labels)
-        for split in worlds.backend(w).shifted(w, task).values()
-    ]
-    row = {
-        "source": source,
-        "n": n,
-        "seed": seed,
-        "loss": metrics.nll(logits, benchmark.test.labels),
-        "top1": metrics.accuracy(logits, benchmark.test.labels),
-        "shifted": np.mean(shifted) if shifted else np.nan,
-    }
+    model = families.train(w, "language-supervised", train, train, bench, seed)
+    logits = evaluation.logits(model, bench.test.images)
+    far = worlds.backend(w).shifted(w, task).values()
+    shifted = [metrics.accuracy(evaluation.logits(model, s.images), s.labels) for s in far]
+    row = {"source": source, "n": n, "seed": seed}
+    row["loss"] = metrics.nll(logits, bench.test.labels)
+    row["top1"] = metrics.accuracy(logits, bench.test.labels)
+    row["shifted"] = np.mean(shifted) if shifted else np.nan
     return pd.DataFrame([row])

@@ -13,18 +13,16 @@ from matplotlib.figure import Figure
 
 from helpers.engine.figures import COLOURS
 from helpers.measure.inference import interval
+from helpers.study import readings
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
+Bounds = tuple[float | None, float | None]
 
 
-def panels(
-    count: int, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
+def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure with ``count`` panels in a row, ``width`` x ``height`` inches each, and its axes."""
     size = (max(width * count, 6), height)
-    fig, axes = plt.subplots(
-        1, count, figsize=size, layout="constrained", sharey=sharey, squeeze=False
-    )
+    fig, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False, **options)
     return fig, axes[0]
 
 
@@ -47,10 +45,8 @@ def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
 def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) -> Box:
     """A box of ``width`` around the main gear in a side view of an aircraft, for ``with_inset``.
 
-    ``gear``: from the first to the last wheel, as shares of the side from the middle, with the nose
-    to the left. Aircraft face either way and stand a little aside; so, of the stretches as long as
-    the gear that are near its place in one of the two directions, the one in which the line of the
-    wheels is darkest is put into the middle of the box.
+    ``gear``: first and last wheel, as shares of the side from the middle, nose to the left. Of all
+    stretches that may hold it, whichever way the aircraft faces, the darkest is in the middle.
     """
     side = len(image)
     first, last = gear
@@ -59,8 +55,8 @@ def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) 
     span = max(1, round((last - first) * side))
     of_stretch = np.convolve(darkness, np.ones(span), "valid")
     middle = (np.arange(len(of_stretch)) + span / 2) / side - 0.5
-    aside = np.abs(np.abs(middle) - abs(first + last) / 2)
-    near = aside <= 0.07  # as far aside as the renderer puts them
+    # As far aside as the renderer puts them.
+    near = np.abs(np.abs(middle) - abs(first + last) / 2) <= 0.07
     gear_middle = 0.5 + middle[near][of_stretch[near].argmax()]
     pixels = round(width * side)  # whole pixels, so that all boxes are of one size
     left = int(np.clip(round(gear_middle * side - pixels / 2), 0, side - pixels))
@@ -82,61 +78,36 @@ def with_inset(image: np.ndarray, box: Box, side: int = 448) -> np.ndarray:
 
 
 def band(
-    ax: Axes,
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    colour: str,
-    label: str | None = None,
-    within: tuple[float | None, float | None] = (0, 1),
+    ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, within: Bounds = (0, 1)
 ) -> None:
-    """Mean over seeds of ``y`` against ``x``, with its 95 % interval as a band.
-
-    ``within`` bounds the band; the bounds of an accuracy are 0 and 1.
-    """
-    rows = pd.DataFrame(
-        [(value, *interval(part[y])) for value, part in table.groupby(x)],
-        columns=[x, "mean", "low", "high"],
-    )
+    """Mean over seeds of ``y`` against ``x``, its 95 % interval as a band inside ``within``."""
+    rows = readings.over_seeds(table, [x], y)
     rows[["low", "high"]] = rows[["low", "high"]].clip(*within)
     ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label)
     ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
 
 
-def power_law(
-    ax: Axes,
-    table: pd.DataFrame,
-    low: int,
-    high: int,
-    k: float,
-    b: float,
-    colour: str,
-    label: str | None = None,
-) -> None:
-    """Loss against n on two logarithmic axes, and the law exp(b) n^-k where it was fitted.
+def power_law(ax: Axes, table: pd.DataFrame, law: Mapping, colour: str, label: str) -> None:
+    """Loss against n on logarithmic axes: means over seeds, 95 % intervals, and a fitted law.
 
-    ``table`` has ``n`` and ``loss``, one row per run; means over seeds are drawn with their 95 %
-    intervals. Sizes outside ``low`` to ``high`` did not take part: their points are hollow.
+    ``law`` has ``k, b, n_min, n_max``: exp(b) n^-k in that range. Sizes out of it are hollow.
     """
     means = [(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")]
     rows = np.array(means)
-    inside = (rows[:, 0] >= low) & (rows[:, 0] <= high)
+    inside = (rows[:, 0] >= law["n_min"]) & (rows[:, 0] <= law["n_max"])
     style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
     for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
         n, mean, below, above = rows[chosen].T
         ax.errorbar(n, mean, [mean - below, above - mean], mfc=face, label=text, **style)
-    ends = np.array([max(low, rows[inside, 0].min()), rows[inside, 0].max()])
-    ax.plot(ends, np.exp(b) * ends**-k, color=colour, lw=1.3)
+    ends = np.array([law["n_min"], law["n_max"]], float)
+    ax.plot(ends, np.exp(law["b"]) * ends ** -law["k"], color=colour, lw=1.3)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.yaxis.set_minor_formatter("{x:.3g}")
 
 
 def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "") -> None:
-    """Published points, ``n`` against ``y``: one grey dotted line per value of ``group``.
-
-    The x axis gets ticks at their ends. Nothing is drawn where ``table`` has no rows.
-    """
+    """Published points, if any: ``n`` against ``y``, one grey dotted line per ``group``."""
     style: dict[str, Any] = {"color": "0.5", "mfc": "white", "ms": 8, "lw": 1}
     for marker, (name, part) in zip("*PXv", table.groupby(group), strict=False):
         label = f"PUBLISHED, ImageNet: {what}{name}"
@@ -148,8 +119,7 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
 def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
     """One panel per column (name -> title), with a line per ``class`` between two pools.
 
-    A line goes from the pool where the class was not ``thinned`` to the one where it was. Classes
-    that no pool thins are grey, from the first ``pool`` to the second.
+    It ends at the pool where the class was ``thinned``. Classes that no pool thins are grey.
     """
     fig, axes = panels(len(columns), 3.3, 4)
     ordered = table.sort_values(["thinned", "pool"])
@@ -160,13 +130,13 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
                 style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
             ax.plot([0, 1], part[column], marker="o", **style)
         # Labels of thinned classes stand in a column, so far apart that they can be read.
-        gap = np.ptp(table[column]) / 24
         above = -np.inf
-        labelled = table[table["thinned"]].sort_values(column)
-        for name, y in zip(labelled["class"], labelled[column], strict=True):
-            above = max(y, above + gap)
-            arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
-            ax.annotate(name, (1.04, y), (1.15, above), va="center", fontsize=7, arrowprops=arrow)
+        gap = np.ptp(table[column]) / 24
+        arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
+        for row in table[table["thinned"]].sort_values(column).to_dict("records"):
+            above = max(row[column], above + gap)
+            ends = ((1.04, row[column]), (1.15, above))
+            ax.annotate(row["class"], *ends, va="center", fontsize=7, arrowprops=arrow)
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig

@@ -1,21 +1,17 @@
-"""What notebook 07 reads off its measured models: one number per probe, ablations, [R]'s claims.
-
-Nothing that is built imports this module, so a change here rebuilds nothing.
-"""
+"""What notebook 07 reads off its results: summaries, [R]'s claims. No builder imports this."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from helpers.data import tables
+from helpers.engine import report
 from helpers.errors import NotKnown
 from helpers.measure import inference
-from helpers.study import prompts, robustness
-from helpers.study.robustness import ABLATED, FAMILIES, MODEL, PROMPTED, SOURCES
+from helpers.study import arms, robustness
+from helpers.study.robustness import ABLATED, FAMILIES, MODEL, PROMPTED
 from helpers.worlds import World
 
 # The one number of a probe is the mean over those of its settings that are listed here, ...
@@ -42,7 +38,7 @@ def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
     """
     named = pd.MultiIndex.from_frame(results[["probe", "setting"]]).isin(ONE_NUMBER)
     averaged = results["probe"].isin(AVERAGED) & (results["setting"] != "0")
-    table = results[named | averaged].groupby([*MODEL, "probe"])["value"].mean().reset_index()
+    table = results[named | averaged].groupby([*MODEL, "probe"], as_index=False)["value"].mean()
     if not relative:
         return table
     clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")
@@ -94,22 +90,19 @@ def listed() -> Iterator[Claim]:
         yield Claim(f"{fragile} PGD (relative)", family, "pgd", 1, -1)
         yield Claim(f"{fragile} corruptions (relative)", family, "corruption", 1, -1)
     yield Claim(f"mixing improves calibration ({ABLATED})", ABLATED, "calibration", -1, 1, "mixed")
-    helped = {
-        "accuracy": "test accuracy",
-        "corruption": "corruptions",
-        "context": "uncommon attributes",
-    }
+    helped = {"accuracy": "test accuracy", "corruption": "corruptions"}
+    helped["context"] = "uncommon attributes"
     for probe, name in helped.items():
         text = f"captions help more than class names on {name} ({PROMPTED})"
-        yield Claim(text, PROMPTED, probe, 1, 1, prompts.DEFAULT, "class names")
+        yield Claim(text, PROMPTED, probe, 1, 1, arms.DEFAULT, "class names")
 
 
 def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
     """[R]'s claims against these models: ``claim, difference, low, high, holds``.
 
-    ``by_prompt`` is the summary of the prompt ablation. The difference is source minus reference,
-    seed by seed, turned so that positive is better for the source, with its 95 % interval over
-    seeds. A claim holds ("yes") or fails ("no") only where the interval excludes zero.
+    ``by_prompt`` is the summary of the prompt ablation. Differences are source minus reference, by
+    seed, positive where the source is better. A claim holds ("yes") or fails ("no") only where the
+    95 % interval over seeds excludes zero.
     """
     absolute = summary(results)
     relative = summary(results, relative=True)
@@ -117,50 +110,19 @@ def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.D
     for claim in listed():
         table = relative if claim.probe in RELATIVE else absolute
         if claim.reference == "class names":
-            table = by_prompt if by_prompt is not None else absolute[:0]
-        change = changes(table, claim)
-        if len(change):
-            mean, low, high = inference.interval(change)
-            rows.append((claim.text, mean, low, high, verdict(change, claim.expected)))
+            table = absolute[:0] if by_prompt is None else by_prompt
+        # By seed, at the largest number of images; empty where one side is missing.
+        part = table[(table["family"] == claim.family) & (table["probe"] == claim.probe)]
+        largest = part[part["n"] == part["n"].max()]
+        wide = largest.pivot(index="seed", columns="source", values="value")
+        wide = wide.reindex(columns=[claim.source, claim.reference])
+        change = claim.sign * (wide[claim.source] - wide[claim.reference]).dropna()
+        if not len(change):
+            continue
+        mean, low, high = inference.interval(change)
+        above, below = ("yes", "no")[:: claim.expected]
+        holds = report.verdict(low, high, above, below, "no difference found")
+        if len(change) < 2:
+            holds = "one pair decides nothing"
+        rows.append((claim.text, mean, low, high, holds))
     return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
-
-
-def changes(table: pd.DataFrame, claim: Claim) -> pd.Series:
-    """What a claim speaks of, by seed, at the largest n; empty where one side is missing."""
-    part = table[(table["family"] == claim.family) & (table["probe"] == claim.probe)]
-    largest = part[part["n"] == part["n"].max()]
-    by_seed = largest.pivot(index="seed", columns="source", values="value")
-    if not {claim.source, claim.reference} <= set(by_seed):
-        return pd.Series(dtype=float)
-    return claim.sign * (by_seed[claim.source] - by_seed[claim.reference]).dropna()
-
-
-def verdict(change: pd.Series, expected: int) -> str:
-    """Whether a claim holds, given the change by seed and the direction that it expects."""
-    if len(change) < 2:
-        return "one pair decides nothing"
-    mean, low, high = inference.interval(change)
-    if low <= 0 <= high:
-        return "no difference found"
-    return "yes" if np.sign(mean) == expected else "no"
-
-
-def source_labels(w: World) -> dict[str, str]:
-    """What figures call the sources: a finished checkpoint's real images were not retrieved."""
-    labels = {source: source for source in SOURCES}
-    return {**labels, "retrieved": "real"} if w.robustness.checkpoints else labels
-
-
-def what_was_probed(w: World, results: pd.DataFrame) -> str:
-    """The number of models, the task and what the models learned from, in a sentence."""
-    benchmark = tables.benchmark(w, robustness.probed_task(w))
-    n = len(results.drop_duplicates(MODEL))
-    task = f"{benchmark.task} ({len(benchmark.classes)} classes)"
-    if not w.robustness.checkpoints:
-        return (
-            f"{n} models of {task}, each trained on {results['n'].max()} images for "
-            f"{w.robustness.steps} updates, and smaller ones for two ablations."
-        )
-    labels = source_labels(w)
-    named = [f"{family}, {labels[s]}: {name}" for family, s, name in w.robustness.checkpoints]
-    return f"{n} finished checkpoints, probed on {task}. {'; '.join(named)}."

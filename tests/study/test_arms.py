@@ -7,7 +7,7 @@ import pytest
 from helpers import worlds
 from helpers.data import tables
 from helpers.errors import StudyError
-from helpers.study import arms, prompts
+from helpers.study import arms
 
 W = worlds.get("smoke")
 
@@ -33,7 +33,7 @@ def test_drawn_arms_differ_from_the_default_in_one_factor():
     guidances = {
         arm.guidance
         for arm in every.values()
-        if arm.source == "synthetic" and arm.prompt == prompts.DEFAULT
+        if arm.source == "synthetic" and arm.prompt == arms.DEFAULT
     }
     assert {1.0, 7.5} <= guidances and len(guidances) >= 5
     keys = [(arm.source, arm.prompt, arm.guidance) for arm in every.values()]
@@ -49,37 +49,37 @@ def drawn_in_02(n):
 
 def test_arms_of_other_guidance_take_the_captions_and_seeds_of_the_default(monkeypatch):
     split = drawn_in_02(200)
-    monkeypatch.setattr(prompts, "unfiltered", lambda w, task: split)
+    monkeypatch.setattr(arms, "unfiltered", lambda w, task: split)
     every = arms.arms(W)
     default, other = (arms.captions_for(W, every[n]) for n in ("synthetic", "guidance-1"))
     pd.testing.assert_frame_equal(default, other)
     assert len(default) == W.scaling.sizes[-1] and set(default["seed"]) <= set(split.facts["seed"])
-    monkeypatch.setattr(prompts, "unfiltered", lambda w, task: drawn_in_02(20))
+    monkeypatch.setattr(arms, "unfiltered", lambda w, task: drawn_in_02(20))
     with pytest.raises(StudyError, match="drew only 20 of aircraft"):
         arms.captions_for(W, every["synthetic"])
 
 
 def test_an_arm_of_another_prompt_has_seeds_of_its_own(monkeypatch):
     table = drawn_in_02(6).facts.drop(columns="seed")
-    monkeypatch.setattr(prompts, "prompts", lambda w, task, kind: table)
+    monkeypatch.setattr(arms, "prompts", lambda w, task, kind: table)
     rows = arms.captions_for(W, arms.Arm("prompt-x", "synthetic", "x"))
     assert len(rows) == rows["seed"].nunique() == W.scaling.sizes[-1]
     assert rows["caption"].value_counts().eq(W.scaling.sizes[-1] // 6).all()
 
 
 def test_prompts_with_descriptions_and_train_captions(small_world):
-    table = prompts.prompts(small_world, "aircraft", "class and description")
+    table = arms.prompts(small_world, "aircraft", "class and description")
     table = table.set_index("class")["caption"]
     assert table["A380"].startswith("A380, 5 axles") and len(table) == 24
-    captions = prompts.prompts(small_world, "flowers", "training captions")
+    captions = arms.prompts(small_world, "flowers", "training captions")
     assert len(captions) == 28 and all(
         c.lower() in t.lower() for c, t in zip(captions["class"], captions["caption"], strict=True)
     )
-    assert set(prompts.LEAKS) == {"alt text", "training captions"}
+    assert set(arms.LEAKS) == {"alt text", "training captions"}
     with pytest.raises(
         StudyError, match=r"unknown kind of prompt 'template'. Did you mean 'templates'"
     ):
-        prompts.prompts(small_world, "aircraft", "template")
+        arms.prompts(small_world, "aircraft", "template")
 
 
 def test_prompts_nobody_wrote_are_refused(monkeypatch):
@@ -96,7 +96,7 @@ def test_prompts_nobody_wrote_are_refused(monkeypatch):
     monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
     for kind in ("class and description", "training captions"):
         with pytest.raises(StudyError, match="take it out of scaling prompts"):
-            prompts.prompts(W, "cars", kind)
+            arms.prompts(W, "cars", kind)
     assert not {"class and description", "training captions"} & set(
         worlds.get("paper").scaling.prompts
     )

@@ -6,6 +6,7 @@ import pytest
 from helpers import worlds
 from helpers.engine import store
 from helpers.study import exponents
+from tests.study import cells
 
 W = worlds.get("smoke")
 
@@ -56,9 +57,10 @@ def test_published_points_stand_below_in_the_same_columns():
         {"family": ["supervised", "other"], "training": ["real"] * 2, "n": [10, 20], "top1": 0.5}
     )
     table = pd.DataFrame({"source": ["train"], "n": [1], "seed": [3], "eval_set": ["test"]})
-    both = exponents.with_published(table, points, "supervised")
+    with_published = cells.run("06", "def with_published(", others=points, pd=pd)["with_published"]
+    both = with_published(table, "supervised")
     assert list(both) == list(table) and both["source"].tolist() == ["train", "published real"]
-    assert exponents.with_published(table, points, "nobody") is table
+    assert with_published(table, "nobody") is table
 
 
 def test_thinning_is_paired_by_class(tmp_path):

@@ -31,12 +31,13 @@ def test_a_band_stays_within_its_bounds(axes):
 
 
 def test_sizes_outside_the_fit_are_hollow(axes):
-    plots.power_law(axes[0], RUNS, 24, 48, 0.3, np.log(3), "red", "law")
-    fitted, hollow, law = (axes[0].lines[i] for i in (0, 1, -1))
+    law = {"k": 0.3, "b": np.log(3), "n_min": 24, "n_max": 48}
+    plots.power_law(axes[0], RUNS, law, "red", "law")
+    fitted, hollow, line = (axes[0].lines[i] for i in (0, 1, -1))
     assert fitted.get_xdata().tolist() == [24, 48] and fitted.get_markerfacecolor() == "red"
     assert hollow.get_xdata().tolist() == [12, 96] and hollow.get_markerfacecolor() == "white"
-    assert law.get_xdata().tolist() == [24, 48]
-    assert law.get_ydata() == pytest.approx(3 * np.array([24, 48]) ** -0.3)
+    assert line.get_xdata().tolist() == [24, 48]
+    assert line.get_ydata() == pytest.approx(3 * np.array([24, 48]) ** -0.3)
 
 
 def test_a_legend_names_each_label_once_and_sizes_are_ticks(axes):

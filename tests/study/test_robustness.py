@@ -11,7 +11,7 @@ from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.measure.metrics import ProbeSets
 from helpers.models import families
-from helpers.study import prompts, robustness
+from helpers.study import arms, robustness
 
 W = worlds.get("smoke", robustness={"steps": 25, "batch": 12, "validation": 20})
 SHIPPED = Path(pocket.__file__).parent / "weights" / "clip"
@@ -62,8 +62,14 @@ def probed(toy, monkeypatch):
     robustness.small_sets.cache_clear()
 
 
+def values_of(table):
+    """(probe, setting) -> value, in the order of the table."""
+    return table.set_index(["probe", "setting"])["value"].to_dict()
+
+
 def test_measure_asks_the_probes_whose_sets_are_there(toy, model, probed):
-    values = robustness.measure(W, model, 0)
+    table = robustness.measured(W, model, ("supervised", "mixed", 24, 0))
+    values = values_of(table)
     assert {probe for probe, _ in values} == {
         "accuracy",
         "calibration",
@@ -73,7 +79,6 @@ def test_measure_asks_the_probes_whose_sets_are_there(toy, model, probed):
     }
     assert list(values) == sorted(values)
     assert values["accuracy", "clean"] == values["accuracy", "test"] == values["fgsm", "0"] > 0.8
-    table = robustness.measured(W, model, ("supervised", "mixed", 24, 0))
     assert list(table) == [*robustness.MODEL, "probe", "setting", "value"]
     assert table["value"].dtype == float and len(table) == len(values)
 
@@ -93,7 +98,7 @@ def test_measure_on_every_kind_of_set(toy, model, probed):
         "ood_near": nothing,
         "cue_conflict": Split(toy.test.images[:4], np.zeros(4, int), facts),
     }
-    values = robustness.measure(W, model, 0)
+    values = values_of(robustness.measured(W, model, ("supervised", "mixed", 24, 0)))
     right = values["accuracy", "clean"]
     assert right > 0.8
     for key in (("corruption", "jpeg-3"), ("renditions", "accuracy"), ("context", "P0")):
@@ -135,7 +140,7 @@ def test_a_kind_of_prompt_is_a_source(monkeypatch):
             pd.DataFrame({"caption": [kind] * 8}),
         )
 
-    monkeypatch.setattr(prompts, "drawn_from", drawn_from)
+    monkeypatch.setattr(arms, "drawn_from", drawn_from)
     assert len(robustness.training_images(W, "templates", 4, 0)) == 4 and asked == ["templates"]
     assert {"class names", "templates", "language model"} == set(robustness.kinds(W))
 

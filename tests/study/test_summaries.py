@@ -1,14 +1,23 @@
 """One number per probe by hand, and claims that hold only where the interval says so."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import worlds
+from helpers.data import tables
+from helpers.engine import report, store
 from helpers.errors import NotKnown
 from helpers.study import robustness, summaries
+from tests.study import cells
 
 W = worlds.get("smoke")
+FINISHED = worlds.get(
+    "smoke", robustness={"checkpoints": (("supervised", "retrieved", "timm/any"),)}
+)
 
 
 def results_with(shift):
@@ -116,10 +125,19 @@ def test_there_are_nineteen_claims_in_other_words_each():
     assert len(texts) == len(set(texts)) == 19
 
 
-def test_finished_checkpoints_have_no_ablations_and_real_images():
-    name = ("supervised", "retrieved", "timm/any")
-    w = worlds.get("smoke", robustness={"checkpoints": (name,)})
+def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
+    bench = SimpleNamespace(task="toy", classes="ab")
+    monkeypatch.setattr(robustness, "make", lambda w: store.Artifact("robust", Path()))
+    monkeypatch.setattr(robustness, "probe_sets", lambda w: SimpleNamespace(sets={}))
+    monkeypatch.setattr(store, "read_table", lambda path: results_with(0))
+    monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
+    modules = {"report": report, "robustness": robustness, "store": store, "tables": tables}
+    found = [cells.run("07", "source_label =", w=w, **modules) for w in (W, FINISHED)]
+    assert [names["source_label"]["retrieved"] for names in found] == ["retrieved", "real"]
+    assert found[0]["probed"].startswith("27 models of toy (2 classes), each trained on 10 images")
+    assert found[1]["probed"].endswith("(2 classes). supervised, real: timm/any.")
+
+
+def test_finished_checkpoints_have_no_ablations():
     with pytest.raises(NotKnown, match="nothing is trained for an ablation"):
-        summaries.ablations(w, results_with(0))
-    assert summaries.source_labels(w)["retrieved"] == "real"
-    assert summaries.source_labels(W)["retrieved"] == "retrieved"
+        summaries.ablations(FINISHED, results_with(0))

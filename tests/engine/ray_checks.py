@@ -40,7 +40,7 @@ def local_ray():
                 pytest.skip(f"this machine is too busy for Ray: {e}")
             raise
         yield connected
-        ray.shutdown()
+        connected.shutdown()
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def published(start: clip.Clip, bench: Benchmark, steps: int, batch: int) -> Non
 
 
 def main(rows: int | None, rounds: int) -> None:
-    """Compare the published loop with ours, as it runs and in float32; ``rows`` images per round."""
+    """Compare the published loop with ours, in float32 and as it runs; ``rows`` images a round."""
     fast = gpu.device() == "cuda"
     with tempfile.TemporaryDirectory() as folder:
         model = clip.build(VIT_B_16 if fast else tiny.CLIP, tiny.clip_tokenizer(Path(folder)))

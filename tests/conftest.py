@@ -2,20 +2,24 @@
 
 import os
 
+import pytest
+
 from helpers import run
 
 os.environ.setdefault("STUDY_HEADLESS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import pytest
-
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Folder with ``runs/`` and ``figures/`` of all notebooks executed on the smoke world, and the times they took."""
+    """All notebooks executed on the smoke world: a folder with ``runs/`` and ``figures/``.
+
+    Beside it the seconds that each notebook took.
+    """
     top = tmp_path_factory.mktemp("smoke")
-    os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"] = str(top / "runs"), str(top / "figures")
-    times = run.execute("smoke", parameters={"intervention": True})
-    yield top, dict(times)
-    del os.environ["STUDY_RUNS"], os.environ["STUDY_FIGURES"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_RUNS", str(top / "runs"))
+        patch.setenv("STUDY_FIGURES", str(top / "figures"))
+        times = run.execute("smoke", parameters={"intervention": True})
+        yield top, dict(times)

@@ -1,6 +1,7 @@
-"""The house: which room may use which, that nothing goes round in circles, and how large each is."""
+"""The package's rooms: which may use which, without circles, and how large each may be."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -159,8 +160,6 @@ def test_every_module_is_on_the_map():
 
 
 def test_both_worlds_offer_the_same():
-    import inspect
-
     assert list(pocket.SEAM) == list(paper.SEAM)
     for name in pocket.SEAM:
         signatures = [

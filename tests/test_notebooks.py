@@ -1,4 +1,4 @@
-"""All notebooks on the smoke world, through the runner: figures, tables, a cached second run, a killed run that goes on."""
+"""All notebooks on the smoke world, through the runner: figures, tables, cached and killed runs."""
 
 import hashlib
 import json
@@ -15,28 +15,23 @@ from PIL import Image
 from helpers import run
 from helpers.engine import catalogue
 
+ARM = ["source", "prompt", "guidance"]
 COLUMNS = {
     "04_accuracy_vs_size": ["task", "source", "n", "seed", "metric", "accuracy"],
     "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
     "05_sdedit": ["strength", "seed", "metric", "accuracy"],
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
-    "06_loss_vs_size": ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set"],
-    "06_fits": [
-        "source",
-        "prompt",
-        "guidance",
-        "eval_set",
-        "k",
-        "k_low",
-        "k_high",
-        "n_min",
-        "n_max",
-    ],
+    "06_loss_vs_size": [*ARM, "n", "seed", "loss", "top1", "eval_set"],
+    "06_fits": [*ARM, "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
     "06_language_supervision": ["source", "n", "seed", "loss", "top1", "shifted"],
     "07_prompts": ["family", "source", "n", "seed", "probe", "value"],
     "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],
 }
+PROBES = {
+    "accuracy", "background", "calibration", "context", "corruption", "corruption_3d", "fgsm",
+    "ood", "pgd", "renditions",
+}  # fmt: skip
 
 
 def declared(path):
@@ -51,7 +46,8 @@ def table(top, name):
 
 
 def test_all_notebooks_ran(smoke):
-    assert list(smoke[1]) == [p.stem for p in catalogue.notebooks().values()] and len(smoke[1]) >= 6
+    assert list(smoke[1]) == [p.stem for p in catalogue.notebooks().values()]
+    assert len(smoke[1]) >= 6
     for name in smoke[1]:
         assert (smoke[0] / "runs" / "smoke" / f"{name}.html").stat().st_size > 10_000
 
@@ -67,130 +63,94 @@ def test_declared_figures_exist_with_alt_text(smoke, number):
 @pytest.mark.parametrize("name", COLUMNS)
 def test_contract_columns(smoke, name):
     made = table(smoke[0], name)
-    assert list(made) == COLUMNS[name] and len(made) and not made.isna().any().any()
+    assert list(made) == COLUMNS[name]
+    assert len(made)
+    assert not made.isna().any().any()
 
 
 def test_funnel_never_grows(smoke):
     funnel = table(smoke[0], "03_funnel")
     assert {"step", "rows"} <= set(funnel)
-    after = funnel[
-        funnel["step"] != "pool"
-    ]  # a pair that matches several classes counts once for each
+    # after the pool: a pair that matches several classes counts once for each
+    after = funnel[funnel["step"] != "pool"]
     for _, part in after.groupby(["task", "variant"]):
         assert part["rows"].is_monotonic_decreasing
 
 
 def test_accuracies_are_complete(smoke):
     made = table(smoke[0], "04_accuracy_vs_size")
-    assert set(made["source"]) == {"clip", "retrieved", "synthetic"} and set(made["metric"]) == {
-        "zero_shot",
-        "linear_probe",
-    }
-    assert (
-        made["accuracy"].between(0, 1).all()
-        and (made.loc[made["source"] == "clip", "n"] == 0).all()
-    )
+    assert set(made["source"]) == {"clip", "retrieved", "synthetic"}
+    assert set(made["metric"]) == {"zero_shot", "linear_probe"}
+    assert made["accuracy"].between(0, 1).all()
+    assert (made.loc[made["source"] == "clip", "n"] == 0).all()
     sizes = made[made["source"] == "retrieved"].groupby("task")["n"].nunique()
-    assert (sizes >= 3).all() and set(sizes.index) == {"aircraft", "flowers", "cars"}
-    assert (
-        made[made["n"] > 0].groupby(["task", "source", "n", "metric"])["seed"].nunique() == 2
-    ).all()
+    assert (sizes >= 3).all()
+    assert set(sizes.index) == {"aircraft", "flowers", "cars"}
+    trained = made[made["n"] > 0].groupby(["task", "source", "n", "metric"])
+    assert (trained["seed"].nunique() == 2).all()
 
 
 def test_details_are_counted_for_all_sources(smoke):
     made = table(smoke[0], "05_detail_fidelity")
-    assert set(made["source"]) == {"ground_truth", "retrieved", "synthetic"} and "axles" in set(
-        made["attribute"]
-    )
-    assert (made["correct"] <= made["images"]).all() and made["images"].min() > 0
+    assert set(made["source"]) == {"ground_truth", "retrieved", "synthetic"}
+    assert "axles" in set(made["attribute"])
+    assert (made["correct"] <= made["images"]).all()
+    assert made["images"].min() > 0
 
 
 def test_scaling_is_complete_and_fitted_on_one_range(smoke):
-    made, laws = table(smoke[0], "06_loss_vs_size"), table(smoke[0], "06_fits")
-    keys = ["source", "prompt", "guidance", "eval_set"]
-    assert {"train", "retrieved", "mixed", "synthetic"} <= set(made["source"]) and len(
-        set(made["eval_set"])
-    ) == 3
-    assert (
-        (made["loss"] > 0).all()
-        and made["top1"].between(0, 1).all()
-        and not made.duplicated([*keys, "n", "seed"]).any()
-    )
-    assert (made.groupby([*keys, "n"])["seed"].nunique() == 3).all() and {1.0, 7.5} <= set(
-        made["guidance"]
-    )
-    assert (
-        len(laws) == len(made[keys].drop_duplicates())
-        and laws[["n_min", "n_max"]].drop_duplicates().shape[0] == 1
-    )
-    assert (laws["k_low"] <= laws["k"]).all() and (laws["k"] <= laws["k_high"]).all()
+    made = table(smoke[0], "06_loss_vs_size")
+    keys = [*ARM, "eval_set"]
+    assert {"train", "retrieved", "mixed", "synthetic"} <= set(made["source"])
+    assert len(set(made["eval_set"])) == 3
+    assert {1.0, 7.5} <= set(made["guidance"])
+    assert (made["loss"] > 0).all()
+    assert made["top1"].between(0, 1).all()
+    assert not made.duplicated([*keys, "n", "seed"]).any()
+    assert (made.groupby([*keys, "n"])["seed"].nunique() == 3).all()
+    laws = table(smoke[0], "06_fits")
+    assert len(laws) == len(made[keys].drop_duplicates())
+    assert len(laws[["n_min", "n_max"]].drop_duplicates()) == 1
+    assert (laws["k_low"] <= laws["k"]).all()
+    assert (laws["k"] <= laws["k_high"]).all()
 
 
 def test_every_family_meets_every_source_under_every_probe(smoke):
     made = table(smoke[0], "07_probes")
+    model = ["family", "source", "seed"]
     assert made.groupby(["family", "source"])["seed"].nunique().tolist() == [2] * 9
-    probed = {
-        "accuracy",
-        "renditions",
-        "calibration",
-        "ood",
-        "fgsm",
-        "pgd",
-        "corruption",
-        "corruption_3d",
-        "background",
-        "context",
-    }
-    assert (
-        made[made["probe"].isin(probed)].groupby(["family", "source", "seed"])["probe"].nunique()
-        == len(probed)
-    ).all()
-    assert (
-        made[made["probe"] == "corruption"]
-        .groupby(["family", "source", "seed"])["setting"]
-        .nunique()
-        == 25
-    ).all()
-    assert (
-        made.loc[made["probe"].isin(["fgsm", "pgd", "context", "corruption_3d"]), "value"]
-        .between(0, 1)
-        .all()
-    )
+    probes = made[made["probe"].isin(PROBES)].groupby(model)["probe"].nunique()
+    assert (probes == len(PROBES)).all()
+    corruptions = made[made["probe"] == "corruption"].groupby(model)["setting"].nunique()
+    assert (corruptions == 25).all()
+    shares = made["probe"].isin(["fgsm", "pgd", "context", "corruption_3d"])
+    assert made.loc[shares, "value"].between(0, 1).all()
 
 
 def test_prompts_and_pairs_are_compared_at_equal_sizes(smoke):
-    asked, paired = table(smoke[0], "07_prompts"), table(smoke[0], "06_language_supervision")
-    assert (
-        set(asked["source"]) == {"class names", "templates", "language model"}
-        and asked["n"].nunique() == 2
-    )
-    assert (asked.groupby(["source", "n", "probe"])["seed"].nunique() == 2).all() and {
-        "shape",
-        "pgd",
-        "corruption",
-    } <= set(asked["probe"])
-    assert (paired.groupby(["source", "n"])["seed"].nunique() == 2).all() and len(
-        paired.groupby(["source", "n"])
-    ) == 6
+    prompts = table(smoke[0], "07_prompts")
+    assert set(prompts["source"]) == {"class names", "templates", "language model"}
+    assert prompts["n"].nunique() == 2
+    assert (prompts.groupby(["source", "n", "probe"])["seed"].nunique() == 2).all()
+    assert {"shape", "pgd", "corruption"} <= set(prompts["probe"])
+    seeds = table(smoke[0], "06_language_supervision").groupby(["source", "n"])["seed"].nunique()
+    assert (seeds == 2).all()
+    assert len(seeds) == 6
 
 
 def test_the_intervention_is_made_on_request(smoke):
     made = table(smoke[0], "06_intervention")
-    assert (
-        made.groupby("pool")["thinned"].sum().tolist() == [3, 3]
-        and (made.groupby("class")["thinned"].sum() <= 1).all()
-    )
-    thinned = made[made.groupby("class")["thinned"].transform("any")].pivot(
-        index="class", columns="thinned", values="pairs"
-    )
-    assert (
-        (thinned[True] <= 8).all()
-        and (thinned[False] > thinned[True]).all()
-        and made["recognizability"].between(0, 1).all()
-    )
+    assert made.groupby("pool")["thinned"].sum().tolist() == [3, 3]
+    assert (made.groupby("class")["thinned"].sum() <= 1).all()
+    rare = made[made.groupby("class")["thinned"].transform("any")]
+    pairs = rare.pivot(index="class", columns="thinned", values="pairs")
+    assert (pairs[True] <= 8).all()
+    assert (pairs[False] > pairs[True]).all()
+    assert made["recognizability"].between(0, 1).all()
 
 
-def digest(folder):
+def digests(folder):
+    """The hashes of all arrays, tars and tables below a folder, by their places."""
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
@@ -202,14 +162,24 @@ def test_a_second_run_is_cached_and_equal(smoke, capfd):
     before = {p: p.read_bytes() for p in (smoke[0] / "figures" / "smoke").glob("0[1-5]_*.csv")}
     run.execute("smoke", ["01", "03"])
     printed = capfd.readouterr().out
-    assert (
-        "captions: found" in printed and "retrieved: found" in printed and ": made" not in printed
-    )
+    assert "captions: found" in printed
+    assert "retrieved: found" in printed
+    assert ": made" not in printed
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+RETRIEVE = """
+from helpers import worlds
+from helpers.study import embeddings, retrieval
+
+w = worlds.get("smoke")
+embeddings.make(w)
+retrieval.make(w)
+"""
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path):
-    """Retrieval from scratch beside the finished upstream models, killed on the way, then finished: same bytes."""
+    """Retrieval from scratch beside the finished upstream models, killed on the way and resumed."""
     store = smoke[0] / "runs" / "smoke" / "store"
     again = tmp_path / "smoke" / "store"
     again.mkdir(parents=True)
@@ -221,8 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path):
         "STUDY_RUNS": str(tmp_path),
         "STUDY_FIGURES": str(tmp_path / "figures"),
     }
-    code = "from helpers import worlds; from helpers.study import embeddings, retrieval; w = worlds.get('smoke'); embeddings.make(w); retrieval.make(w)"
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", RETRIEVE]
     process = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
     )
@@ -233,5 +202,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path):
     process.wait()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     for name in ("embeddings", "retrieved"):
-        first, second = (digest(next(s.glob(f"{name}-*"))) for s in (store, again))
-        assert first and first == second
+        first, second = (digests(next(s.glob(f"{name}-*"))) for s in (store, again))
+        assert first
+        assert first == second

@@ -1,8 +1,11 @@
-"""The runner and its errors: unknown world, notebook, parameter, task, class; listing; gallery; one line with the way out."""
+"""The runner: what it lists, checks and says; errors are one line with the way out."""
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 
 from helpers import run, worlds
 from helpers.engine import catalogue, figures, notebooks, places, randomness, store
@@ -37,13 +40,16 @@ def status(capsys, *arguments):
 )
 def test_bad_input_is_one_line_with_the_way_out(capsys, arguments, words):
     code, message = status(capsys, *arguments)
-    assert code == 2 and words in message and len(message.splitlines()) == 1
+    assert code == 2
+    assert words in message
+    assert len(message.splitlines()) == 1
 
 
 def test_list_names_every_notebook(capsys):
     assert run.main(["pocket", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(catalogue.notebooks()) and all(line.endswith("?") for line in lines)
+    assert len(lines) == len(catalogue.notebooks())
+    assert all(line.endswith("?") for line in lines)
     assert run.main(["--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "world pocket; for another: python -m helpers.run WORLD --list",
@@ -51,10 +57,8 @@ def test_list_names_every_notebook(capsys):
     ]
     for arguments in (["pocket", "--list", "03", "05"], ["--list", "03", "05"]):
         assert run.main(arguments) == 0
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == [
-            "03_retrieval",
-            "05_analysis",
-        ]
+        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert names[-2:] == ["03_retrieval", "05_analysis"]
 
 
 def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
@@ -64,10 +68,10 @@ def test_list_estimates_what_nobody_measured(tmp_path, monkeypatch):
     )
     shipped = catalogue.times("pocket", places.TOP / "figures")
     lines = catalogue.listing("smoke").splitlines()
-    assert " 12 s  Image" in lines[2] and "est." not in lines[2]
-    assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[
-        3
-    ] and "not measured" not in "".join(lines)
+    assert " 12 s  Image" in lines[2]
+    assert "est." not in lines[2]
+    assert f"est. {shipped['03_retrieval']:.0f} s in pocket" in lines[3]
+    assert "not measured" not in "".join(lines)
     assert "est. GPU-days for a million images" in catalogue.listing("paper", ["02"])
     assert "est. GPU-hours  Robustness" in catalogue.listing("paper", ["07"])
     (tmp_path / "smoke" / "00_timing.csv").write_text("something else")
@@ -89,21 +93,22 @@ def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
     code, message = status(capsys, "smoke", "05")  # says so before anything is rendered
-    assert (
-        code == 1
-        and "finetuned" in message
-        and "python -m helpers.run smoke 04" in message
-        and len(message.splitlines()) == 1
-    )
+    assert code == 1
+    assert "finetuned" in message
+    assert "python -m helpers.run smoke 04" in message
+    assert len(message.splitlines()) == 1
     assert not (tmp_path / "runs" / "smoke" / "store").exists()
-    monkeypatch.setattr(
-        notebooks, "execute", lambda path, *_: pytest.fail(f"started with {path.stem}")
-    )
+
+    def started(path, *_):
+        pytest.fail(f"started with {path.stem}")
+
+    monkeypatch.setattr(notebooks, "execute", started)
     code, message = status(capsys, "smoke", "02", "04")
-    assert code == 1 and "python -m helpers.run smoke 01" in message
-    run._check_reads(
-        "smoke", {catalogue.notebooks()[n]: {} for n in ("01", "02", "03", "04", "05", "07")}
-    )  # each finds what one before makes
+    assert code == 1
+    assert "python -m helpers.run smoke 01" in message
+    # each finds what one before makes
+    paths = [catalogue.notebooks()[n] for n in ("01", "02", "03", "04", "05", "07")]
+    run._check_reads("smoke", {path: {} for path in paths})
 
 
 ERRORS = "from helpers.errors import NotKnown, StudyError"
@@ -111,7 +116,10 @@ ERRORS = "from helpers.errors import NotKnown, StudyError"
 
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
-    """Makes 00_tiny the only notebook, with some code in its last cell; runs and figures in a temporary folder."""
+    """Makes 00_tiny the only notebook, with some code in its last cell.
+
+    Its runs and figures are in a temporary folder.
+    """
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
     monkeypatch.setattr(places, "NOTEBOOKS", tmp_path)
@@ -152,8 +160,6 @@ def test_a_notebooks_error_is_one_line(notebook, capsys, tmp_path, code, words):
 
 
 def test_an_unexpected_error_keeps_its_traceback(notebook):
-    from papermill.exceptions import PapermillExecutionError
-
     notebook("def inner():\n    return [][1]\ninner()")
     with pytest.raises(PapermillExecutionError, match=r"inner\(\)(.|\n)*IndexError"):
         run.main(["smoke"])
@@ -166,14 +172,11 @@ def test_folders_that_cannot_be(notebook, capsys, tmp_path, monkeypatch, variabl
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv(variable, str(folder))
         code, message = status(capsys, "smoke")
-        assert (
-            code == 2
-            and f"{tmp_path / 'file'} is a file, not a folder" in message
-            and "Set STUDY_RUNS" in message
-        )
-    with pytest.raises(
-        StudyError, match="cannot write .*not a folder"
-    ):  # as when a disk turns read-only on the way
+        assert code == 2
+        assert f"{tmp_path / 'file'} is a file, not a folder" in message
+        assert "Set STUDY_RUNS" in message
+    # as when a disk turns read-only on the way
+    with pytest.raises(StudyError, match=r"cannot write .*not a folder"):
         run.execute("smoke")
 
 
@@ -181,12 +184,11 @@ def test_check_starts_nothing_and_says_nothing_of_starting(capsys, monkeypatch):
     monkeypatch.delenv("STUDY_PAPER", raising=False)
     assert run.main(["paper", "--check", "00"]) == 2
     printed = capsys.readouterr()
-    assert (
-        "MISSING" in printed.out
-        and "start" not in printed.err
-        and len(printed.err.splitlines()) == 1
-    )
-    assert run.main(["smoke", "--check", "00"]) == 0 and not capsys.readouterr().err
+    assert "MISSING" in printed.out
+    assert "start" not in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert run.main(["smoke", "--check", "00"]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_a_broken_figure_is_named(tmp_path, monkeypatch):
@@ -237,19 +239,18 @@ def test_settings_take_all_that_fits():
         finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
         analysis={"mix_synthetic": (0, 7), "strengths": ()},
     )
-    assert (
-        w.seed,
-        w.synthesis.guidance,
-        w.finetune.synthetic_beyond,
-        w.analysis.strengths,
-    ) == (3, 3, 0, ())
-    for name in ("smoke", "paper"):  # what the worlds themselves say passes
-        w = worlds.WORLDS[name]
-        parts = {
-            part: vars(getattr(w, part))
-            for part in ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")
-        }
-        assert worlds.replace(worlds.POCKET, **parts).finetune == w.finetune
+    assert w.seed == 3
+    assert w.synthesis.guidance == 3
+    assert w.finetune.synthetic_beyond == 0
+    assert w.analysis.strengths == ()
+
+
+@pytest.mark.parametrize("world", ["smoke", "paper"])
+def test_what_the_worlds_say_fits(world):
+    w = worlds.WORLDS[world]
+    names = ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")
+    parts = {name: vars(getattr(w, name)) for name in names}
+    assert worlds.replace(worlds.POCKET, **parts).finetune == w.finetune
 
 
 @pytest.mark.parametrize("world", ["smoke", "paper"])
@@ -262,7 +263,6 @@ def test_captions_and_seeds_go_together(world):
 
 
 def test_unknown_class_and_task():
-
     with pytest.raises(StudyError, match="Did you mean 'A32"):
         subject("aircraft", "A32O")
     with pytest.raises(StudyError, match="unknown task"):
@@ -280,30 +280,21 @@ def test_paper_world_says_what_it_needs(monkeypatch):
 
 def test_randomness_depends_on_names_only():
     w = worlds.get("smoke")
-    assert (
-        randomness.rng(w, "a", 1).random()
-        == randomness.rng(w, "a", 1).random()
-        != randomness.rng(w, "a", 2).random()
-    )
+    first = randomness.rng(w, "a", 1).random()
+    assert randomness.rng(w, "a", 1).random() == first
+    assert randomness.rng(w, "a", 2).random() != first
     assert randomness.entropy("ab", "c") != randomness.entropy("a", "bc")
 
 
 def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
-    w, alt = (
-        worlds.get("smoke"),
-        "A line from zero to one, rising evenly, drawn for a test of how alt text is kept.",
-    )
+    w = worlds.get("smoke")
+    alt = "A line from zero to one, rising evenly, drawn for a test of how alt text is kept."
     with pytest.raises(StudyError, match="60 to 300"):
         figures.save(plt.figure(), "00_x", None, "short", w)
     fig, ax = plt.subplots()
     ax.plot([0, 1])
     shown = figures.save(fig, "00_x", None, alt, w)._repr_mimebundle_()
-    assert (
-        alt in shown["text/html"]
-        and Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
-    )
+    assert alt in shown["text/html"]
+    assert Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
     assert alt in notebooks.write_gallery().read_text()

@@ -1,4 +1,7 @@
-"""Tiny models and folders of images in the formats that the published ones come in; each takes seconds to make."""
+"""Tiny models and folders of images in the formats that the published ones come in.
+
+Each takes seconds to make.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,14 @@ def seeded(seed: int = 0):
 
 
 def language_model(folder: Path, steps: int = 160) -> Path:
-    """A two-layer LLaMA and its tokenizer (BPE with byte fallback, as LLaMA-2's), which has learned that captions end in a newline."""
+    """A two-layer LLaMA, which has learned that captions end in a newline, and its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = llama_tokenizer()
     sizes = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 1024,
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
@@ -47,15 +52,7 @@ def language_model(folder: Path, steps: int = 160) -> Path:
     }
     rng = random.Random(0)
     with seeded():
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                max_position_embeddings=1024,
-                bos_token_id=1,
-                eos_token_id=2,
-                **sizes,
-            )
-        )
+        model = LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=1, eos_token_id=2))
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
         for _ in range(steps):
             text = "\n".join(rng.sample(LINES, 16)) + "\n"
@@ -69,7 +66,10 @@ def language_model(folder: Path, steps: int = 160) -> Path:
 
 
 def llama_tokenizer():
-    """BPE over words with a space mark in front and single bytes for what it does not know, newline among them, as LLaMA-2's."""
+    """BPE as LLaMA-2's: words with a space mark in front, and bytes for what it does not know.
+
+    A newline is one of these bytes.
+    """
     from tokenizers import (
         Tokenizer,
         decoders,
@@ -93,24 +93,20 @@ def llama_tokenizer():
             decoders.Strip(" ", 1, 0),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(
-        "▁", "merged_with_next"
-    )  # no token reaches into the next word
+    # no token reaches into the next word
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     special = ["<unk>", "<s>", "</s>"]
-    tokenizer.train_from_iterator(
-        LINES,
-        trainers.BpeTrainer(
-            vocab_size=420,
-            special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))],
-            show_progress=False,
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))],
+        show_progress=False,
     )
-    made = json.loads(tokenizer.to_str())
-    made["pre_tokenizer"] = None
-    made["added_tokens"] = [
-        t for t in made["added_tokens"] if t["content"] in special
-    ]  # bytes are tokens like others
-    tokenizer = Tokenizer.from_str(json.dumps(made))
+    tokenizer.train_from_iterator(LINES, trainer)
+    parts = json.loads(tokenizer.to_str())
+    parts["pre_tokenizer"] = None
+    # bytes are tokens like others
+    parts["added_tokens"] = [t for t in parts["added_tokens"] if t["content"] in special]
+    tokenizer = Tokenizer.from_str(json.dumps(parts))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
@@ -120,7 +116,10 @@ def llama_tokenizer():
 
 
 def clip_tokenizer(folder: Path) -> Path:
-    """``vocab.json`` and ``merges.txt`` as CLIP has them: letters, letters that end a word, no merges, 77 tokens at most."""
+    """``vocab.json`` and ``merges.txt`` as CLIP has them, for 77 tokens at most.
+
+    Tokens are letters, and letters that end a word; there are no merges.
+    """
     from transformers import CLIPTokenizer
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
@@ -168,7 +167,10 @@ PUBLISHED = (
 
 
 def _parts(folder: Path, text: dict, vae: dict, unet: dict):
-    """Autoencoder (8 x smaller), text configuration, tokenizer, U-Net and scheduler, the latter as Stable Diffusion 1.5 has it."""
+    """Autoencoder, text configuration, tokenizer, U-Net and scheduler.
+
+    The autoencoder halves images three times, and the scheduler is as Stable Diffusion 1.5 has it.
+    """
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTokenizer
 
@@ -196,7 +198,7 @@ def _parts(folder: Path, text: dict, vae: dict, unet: dict):
 
 
 def generator(folder: Path, sizes: tuple[dict, dict, dict] = TINY) -> Path:
-    """A Stable Diffusion 1.x in diffusers' layout, safetensors; tiny, or of the sizes ``PUBLISHED``."""
+    """A Stable Diffusion 1.x in diffusers' layout; tiny, or of the sizes ``PUBLISHED``."""
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPTextModel
 
@@ -221,19 +223,14 @@ def sdxl(folder: Path) -> Path:
     from diffusers import StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+    conditions = {
+        "cross_attention_dim": 64,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 32,
+    }
     with seeded():
-        vae, text, tokenizer, unet, scheduler = _parts(
-            folder,
-            TEXT,
-            VAE,
-            {
-                **UNET,
-                "cross_attention_dim": 64,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 8,
-                "projection_class_embeddings_input_dim": 6 * 8 + 32,
-            },
-        )
+        vae, text, tokenizer, unet, scheduler = _parts(folder, TEXT, VAE, UNET | conditions)
         pipe = StableDiffusionXLPipeline(
             vae,
             CLIPTextModel(text),
@@ -256,27 +253,27 @@ CLIP = {
 
 
 def clip(folder: Path, seed: int = 0) -> Path:
-    """A tiny open_clip model as ``helpers.models.clip.save`` leaves it: ``config.json``, tokenizer, safetensors."""
+    """A tiny open_clip model as ``helpers.models.clip.save`` leaves it.
 
+    That is ``config.json``, tokenizer and safetensors.
+    """
     with seeded(seed):
         clips.save(clips.build(CLIP, clip_tokenizer(folder)), folder, CLIP)
     return folder
 
 
 def judge(folder: Path) -> Path:
-    """Another tiny open_clip model as a repository on the hub has it: ``open_clip_config.json``, tokenizer, safetensors."""
+    """Another tiny open_clip model as a repository on the hub has it.
+
+    That is ``open_clip_config.json``, tokenizer and safetensors.
+    """
     import torch
     from open_clip.push_to_hf_hub import save_for_hf
 
     with seeded(1):
-        made = clips.build(CLIP, clip_tokenizer(folder))
-    save_for_hf(
-        made.model.to(memory_format=torch.contiguous_format),
-        made.tokenizer,
-        CLIP,
-        str(folder),
-        safe_serialization=True,
-    )
+        model = clips.build(CLIP, clip_tokenizer(folder))
+    network = model.model.to(memory_format=torch.contiguous_format)
+    save_for_hf(network, model.tokenizer, CLIP, str(folder), safe_serialization=True)
     return folder
 
 
@@ -285,10 +282,10 @@ def classifier(folder: Path, classes: int = 3, seed: int = 0) -> Path:
     import timm
 
     with seeded(seed):
-        made = timm.create_model(
+        model = timm.create_model(
             "test_resnet", num_classes=classes, pretrained_cfg_overlay={"input_size": (3, 32, 32)}
         )
-    timm.models.save_for_hf(made, folder, safe_serialization=True)
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
     return folder
 
 
@@ -298,26 +295,22 @@ WNIDS = {
     "n03": ("truck", "car"),
 }  # folder -> class, category
 KINDS = (
-    "shot_noise",
-    "motion_blur",
-    "snow",
-    "pixelate",
-    "jpeg_compression",
-    "near_focus",
-    "fog_3d",
-)
+    "shot_noise", "motion_blur", "snow", "pixelate", "jpeg_compression", "near_focus", "fog_3d",
+)  # fmt: skip
 
 
 def probe_folders(base: Path, side: int = 32) -> Path:
-    """ImageNet of three classes and the published probe sets in their layouts, without ``sun`` and one of 3DCC's corruptions."""
+    """ImageNet of three classes and the published probe sets in their layouts.
+
+    ``sun`` and one of 3DCC's corruptions are missing.
+    """
     rng = np.random.default_rng(0)
 
     def put(place: str, *names: str) -> None:
         (base / place).mkdir(parents=True, exist_ok=True)
         for name in names:
-            Image.fromarray(rng.integers(0, 255, (side, side + 8, 3), dtype=np.uint8)).save(
-                base / place / name
-            )
+            pixels = rng.integers(0, 255, (side, side + 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(base / place / name)
 
     for k, wnid in enumerate(WNIDS):
         put(f"imagenet/train/{wnid}", *(f"{wnid}_{i}.JPEG" for i in range(8)))
@@ -326,30 +319,21 @@ def probe_folders(base: Path, side: int = 32) -> Path:
             for severity in range(1, 6):
                 put(f"imagenet-c/{kind}/{severity}/{wnid}", f"ILSVRC2012_val_{k}{0:07d}.JPEG")
     for wnid in ("n01", "n03"):
-        (
-            put(f"imagenet-r/{wnid}", "art_0.jpg", "tattoo_1.jpg"),
-            put(f"imagenet-a/{wnid}", "0.001_fox_0.9.jpg"),
-        )
+        put(f"imagenet-r/{wnid}", "art_0.jpg", "tattoo_1.jpg")
+        put(f"imagenet-a/{wnid}", "0.001_fox_0.9.jpg")
     for kind in ("original", "mixed_same", "mixed_rand"):
-        (
-            put(f"imagenet-9/{kind}/val/00_dog", "fg_n01_a.JPEG", "fg_n02_b.JPEG"),
-            put(f"imagenet-9/{kind}/val/01_vehicle", "fg_n03_a.JPEG"),
-        )
+        put(f"imagenet-9/{kind}/val/00_dog", "fg_n01_a.JPEG", "fg_n02_b.JPEG")
+        put(f"imagenet-9/{kind}/val/01_vehicle", "fg_n03_a.JPEG")
     (base / "imagenet-9" / "in_to_in9.json").write_text(json.dumps({"0": 0, "1": 0, "2": 1}))
     for uncommon in range(3):
-        put(f"focus/{uncommon}/animal", "a.jpg"), put(f"focus/{uncommon}/car", "b.jpg")
-    (
-        put("cue-conflict/animal", *(f"animal{i}-car{i}.png" for i in range(3))),
-        put("cue-conflict/car", "car1-animal2.png", "car1-car3.png"),
-    )
+        put(f"focus/{uncommon}/animal", "a.jpg")
+        put(f"focus/{uncommon}/car", "b.jpg")
+    put("cue-conflict/animal", *(f"animal{i}-car{i}.png" for i in range(3)))
+    put("cue-conflict/car", "car1-animal2.png", "car1-car3.png")
     put("inaturalist/images", *(f"{i}.jpg" for i in range(4)))
-    categories = pd.DataFrame(
-        [(wnid, category) for wnid, (_, category) in WNIDS.items()], columns=["wnid", "category"]
-    )
+    table = pd.DataFrame([(wnid, *words) for wnid, words in WNIDS.items()])
+    table.columns = ["wnid", "name", "category"]
     for place in ("focus", "cue-conflict"):
-        categories.to_csv(base / place / "categories.csv", index=False)
-    names = pd.DataFrame(
-        [(wnid, name) for wnid, (name, _) in WNIDS.items()], columns=["wnid", "name"]
-    )
-    names.to_csv(base / "imagenet" / "classes.csv", index=False)
+        table[["wnid", "category"]].to_csv(base / place / "categories.csv", index=False)
+    table[["wnid", "name"]].to_csv(base / "imagenet" / "classes.csv", index=False)
     return base

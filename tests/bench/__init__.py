@@ -1,1 +1,4 @@
-"""Benchmarks, run by hand: ``python -m tests.bench NAME``. Each compares with a named baseline measured in the same run."""
+"""Benchmarks, run by hand: ``python -m tests.bench NAME``.
+
+Each compares with a named baseline that is measured in the same run.
+"""

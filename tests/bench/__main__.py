@@ -12,21 +12,22 @@ from tests import bench
 
 
 def benchmarks() -> dict[str, str]:
-    """The benchmarks there are: modules of this package with a ``main``, and what their docstrings say first."""
-    modules = {
-        m.name: importlib.import_module(f"tests.bench.{m.name}")
-        for m in pkgutil.iter_modules(bench.__path__)
-        if not m.name.startswith("_")
-    }
-    return {name: m.__doc__.splitlines()[0] for name, m in modules.items() if hasattr(m, "main")}
+    """Modules of this package with a ``main``, each with the first line of its docstring."""
+    found = {}
+    for name in sorted(m.name for m in pkgutil.iter_modules(bench.__path__)):
+        if name.startswith("_"):
+            continue
+        module = importlib.import_module(f"tests.bench.{name}")
+        if hasattr(module, "main"):
+            found[name] = module.__doc__.splitlines()[0]
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark that the command line names; 2 when there is none of that name."""
     valid = benchmarks()
-    parser = argparse.ArgumentParser(
-        "python -m tests.bench", description="; ".join(f"{k}: {v}" for k, v in valid.items())
-    )
+    description = "; ".join(f"{name}: {line}" for name, line in valid.items())
+    parser = argparse.ArgumentParser("python -m tests.bench", description=description)
     parser.add_argument("name", help=", ".join(valid))
     parser.add_argument(
         "--rows", type=int, help="size of the generated data (default: the benchmark's own)"
@@ -41,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.name not in valid:
             raise unknown("benchmark", given.name, valid)
-        if (given.rows is not None and given.rows < 1_000) or given.rounds < 1:
+        too_few = given.rows is not None and given.rows < 1_000
+        if too_few or given.rounds < 1:
             raise StudyError(
                 f"--rows {given.rows} --rounds {given.rounds}: give at least 1000 rows and 1 round."
             )

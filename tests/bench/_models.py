@@ -1,7 +1,8 @@
-"""What the benchmarks of models share: methods taking turns, the device's matrix-multiply ceiling, and the table of both.
+"""What the benchmarks of models share: methods that take turns, and the table of their rates.
 
-With a GPU the models have their published sizes, and random weights, which compute as fast as trained ones. On a CPU they are
-tiny: the code is the same, but the rates say nothing about the published setting.
+Rates are held against the device's ceiling, the rate of a large matrix product. With a GPU the
+models have their published sizes, and random weights, which compute as fast as trained ones. On a
+CPU they are tiny: the code is the same, but the rates say nothing about the published setting.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from helpers.paper import doctor
 
 @dataclass(frozen=True)
 class Method:
-    """``run(n)`` handles n items and fetches the result; ``counted`` of them are enough to count the arithmetic."""
+    """``run(n)`` handles n items and fetches the result.
+
+    It is timed on ``items`` of them; ``counted`` are enough to count the arithmetic.
+    """
 
     run: Callable[[int], object]
     items: int
@@ -33,10 +37,15 @@ def seconds(fn: Callable) -> float:
 
 
 def ceiling(rounds: int, kind: str = "") -> float:
-    """FLOP per second of a large matrix product, in the type that published models are loaded in or ``kind``; the best round."""
+    """FLOP per second of a large matrix product, in the best round.
+
+    It is computed in the type ``kind``; without, in the one that published models are loaded in.
+    """
     import torch
 
-    side, repeats = (8_192, 50) if gpu.device() == "cuda" else (1_024, 10)
+    fast = gpu.device() == "cuda"
+    side = 8_192 if fast else 1_024
+    repeats = 50 if fast else 10
     dtype = getattr(torch, kind) if kind else gpu.precision()
     a, b = (torch.randn(side, side, device=gpu.device(), dtype=dtype) for _ in range(2))
 
@@ -55,7 +64,10 @@ def flops(method: Method) -> float:
 
 
 def counted(run: Callable) -> int:
-    """Floating-point operations of ``run()``; the fused attention of inference, which hides its own, is taken apart for it."""
+    """Floating-point operations of ``run()``.
+
+    The fused attention of inference, which hides its own, is taken apart for it.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -72,7 +84,8 @@ def counted(run: Callable) -> int:
 def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> None:
     """Run each method once to warm up, then ``rounds`` times in turn, and print medians.
 
-    The first method is the plain way, the first called "the study's" is the one whose rate on a GPU is kept (``keep``).
+    The first method is the plain way; the first called "the study's" is the one whose rate on a GPU
+    is kept (``keep``).
     """
     for method in methods.values():
         method.run(method.items)
@@ -82,40 +95,42 @@ def compare(name: str, methods: dict[str, Method], rounds: int, unit: str) -> No
         tops.append(ceiling(1))
         for label, method in methods.items():
             spent[label].append(seconds(lambda method=method: method.run(method.items)))
-    top, rates = (
-        statistics.median(tops),
-        {label: [method.items / s for s in spent[label]] for label, method in methods.items()},
-    )
-    base = statistics.median(next(iter(rates.values())))
+    top = statistics.median(tops)
+    rates = {label: [method.items / s for s in spent[label]] for label, method in methods.items()}
+    report(methods, rates, top, rounds, unit)
+    if gpu.device() == "cuda":
+        ours = next(label for label in rates if label.startswith("the study's"))
+        keep(name, statistics.median(rates[ours]))
+
+
+def report(
+    methods: dict[str, Method], rates: dict[str, list[float]], top: float, rounds: int, unit: str
+) -> None:
+    """Print the table: items per second of every method in every round, ``top`` in FLOP/s."""
     kind = str(gpu.precision()).removeprefix("torch.")
     print(
-        f"\n{gpu.describe()}, {rounds} rounds; ceiling: {top / 1e12:.3g} TFLOP/s of {kind} matrix products"
+        f"\n{gpu.describe()}, {rounds} rounds; "
+        f"ceiling: {top / 1e12:.3g} TFLOP/s of {kind} matrix products"
     )
-    print(
-        f"{'method':44s}"
-        + "".join(
-            f"{h:>12s}"
-            for h in (unit, "per s", "min", "max", "/ plain", "GFLOP each", "of ceiling")
-        )
-    )
+    columns = (unit, "per s", "min", "max", "/ plain", "GFLOP each", "of ceiling")
+    print(f"{'method':44s}" + "".join(f"{column:>12s}" for column in columns))
+    base = statistics.median(next(iter(rates.values())))
     for label, method in methods.items():
-        rate, work = statistics.median(rates[label]), flops(method)
+        each = rates[label]
+        rate = statistics.median(each)
+        work = flops(method)
         print(
-            f"{label:44s}{method.items:12,d}{rate:12.4g}{min(rates[label]):12.4g}{max(rates[label]):12.4g}{rate / base:12.2f}"
-            f"{work / 1e9:12.4g}{rate * work / top:12.1%}",
+            f"{label:44s}{method.items:12,d}{rate:12.4g}{min(each):12.4g}{max(each):12.4g}"
+            f"{rate / base:12.2f}{work / 1e9:12.4g}{rate * work / top:12.1%}",
             flush=True,
-        )
-    if gpu.device() == "cuda":
-        keep(
-            name,
-            statistics.median(
-                next(each for label, each in rates.items() if label.startswith("the study's"))
-            ),
         )
 
 
 def keep(name: str, rate: float) -> None:
-    """Put the rate into ``00_throughput.csv`` of the paper world, from which ``--check`` reckons what a run will cost."""
+    """Put the rate into the paper world's ``00_throughput.csv``.
+
+    From it ``--check`` reckons what a run will cost.
+    """
     w = worlds.get("paper")
     table = doctor.measured(w)
     table.loc[name, ["per_second", "device"]] = [round(rate, 4), gpu.describe()]

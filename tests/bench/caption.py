@@ -1,9 +1,8 @@
-"""Captions per second of the paper world's language model, against one prompt at a time and against
-[C]'s batches of 64.
+"""Captions per second of the paper world's language model, against the published way.
 
-The model has LLaMA-2 7B's shape (on a CPU: a tiny one) and random weights, which never end a line.
-So the newline is given a chance of 1 in 20 per token, before top-p: captions then have about 18
-tokens, and seldom more than 100.
+The baselines write one prompt at a time, and 64 as [C] does. The model has LLaMA-2 7B's shape (on a
+CPU: a tiny one) and random weights, which never end a line. So the newline is given a chance of 1
+in 20 per token, before top-p: captions then have about 18 tokens, and seldom more than 100.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ SMALL = {
     "num_attention_heads": 4,
     "vocab_size": 1_000,
 }
-NEWLINE, CHANCE = 13, 0.05
+NEWLINE = 13  # the token
+CHANCE = 0.05  # of a newline at every token
 S = worlds.get("paper").captions
 
 
@@ -38,13 +38,13 @@ def models():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = tiny.llama_tokenizer()
-    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.eos_token
+    sizes = {} if gpu.device() == "cuda" else SMALL
     with tiny.seeded(), torch.device(gpu.device()):
         before = torch.get_default_dtype()
         torch.set_default_dtype(gpu.precision())
-        model = LlamaForCausalLM(
-            LlamaConfig(**({} if gpu.device() == "cuda" else SMALL), bos_token_id=1, eos_token_id=2)
-        ).eval()
+        model = LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=1, eos_token_id=2)).eval()
         torch.set_default_dtype(before)
 
     def ends(module, args, logits):
@@ -58,25 +58,22 @@ def models():
 
 
 def prompts(n: int) -> list[str]:
-    """A part of the few-shot prompts that the study asks for one class, in the order in which it
-    takes them.
-    """
+    """Some of the few-shot prompts that the study asks for one class, in alphabetical order."""
     bench = Benchmark(
-        "aircraft",
-        ("A320",),
-        "aircraft",
-        "",
-        (),
-        tuple(f"place {i}" for i in range(80)),
-        pd.DataFrame(),
-        None,
-        None,
-        None,
+        task="aircraft",
+        classes=("A320",),
+        noun="aircraft",
+        domain="",
+        templates=(),
+        backgrounds=tuple(f"place {i}" for i in range(80)),
+        details=pd.DataFrame(),
+        train=None,
+        val=None,
+        test=None,
     )
     w = worlds.get("paper")
-    return sorted(
-        prompt_row(w, bench, 0, i)["prompt"] for i in range(max(n, S.per_class * 4 // 3))
-    )[:n]
+    count = max(n, S.per_class * 4 // 3)
+    return sorted(prompt_row(w, bench, 0, i)["prompt"] for i in range(count))[:n]
 
 
 def main(rows: int | None, rounds: int) -> None:
@@ -85,15 +82,16 @@ def main(rows: int | None, rounds: int) -> None:
 
     model, tokenizer = models()
     fast = gpu.device() == "cuda"
-    n, few = rows or (2_048 if fast else 128), 8 if fast else 4  # the plain ways are slow
-    asked, settings = prompts(n), S if fast else replace(S, batch=64)
+    n = rows or (2_048 if fast else 128)
+    few = 8 if fast else 4  # the plain ways are slow
+    asked = prompts(n)
+    settings = S if fast else replace(S, batch=64)
 
     def generate(n: int, batch: int, end: list[int]):
         texts = []
         for i in range(0, n, batch):
-            given = tokenizer(asked[i : min(i + batch, n)], padding=True, return_tensors="pt").to(
-                model.device
-            )
+            part = asked[i : min(i + batch, n)]
+            given = tokenizer(part, padding=True, return_tensors="pt").to(model.device)
             with torch.inference_mode(), tiny.seeded(i):
                 ids = model.generate(
                     **given,
@@ -105,24 +103,21 @@ def main(rows: int | None, rounds: int) -> None:
                     max_new_tokens=S.max_new_tokens,
                     pad_token_id=2,
                 )
-            texts += tokenizer.batch_decode(
-                ids[:, given["input_ids"].shape[1] :], skip_special_tokens=True
-            )
+            new = ids[:, given["input_ids"].shape[1] :]
+            texts += tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts
 
     def study(n: int):
         return language.continued(model, tokenizer, asked[:n], range(n), settings)
 
-    compare(
-        "caption",
-        {
-            "one prompt at a time, to the newline": Method(
-                lambda n: generate(n, 1, [NEWLINE, 2]), 3 * few, 3 * few
-            ),
-            "one prompt at a time, 100 tokens": Method(lambda n: generate(n, 1, [2]), few),
-            "64 at a time, 100 tokens [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
-            f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
-        },
-        rounds,
-        "captions",
-    )
+    def to_the_newline(n: int):
+        return generate(n, 1, [NEWLINE, 2])
+
+    length = f"{S.max_new_tokens} tokens"
+    methods = {
+        "one prompt at a time, to the newline": Method(to_the_newline, 3 * few, 3 * few),
+        f"one prompt at a time, {length}": Method(lambda n: generate(n, 1, [2]), few),
+        f"64 at a time, {length} [C]": Method(lambda n: generate(n, 64, [2]), 64, 64),
+        f"the study's, {settings.batch} at a time": Method(study, n, min(n, settings.batch)),
+    }
+    compare("caption", methods, rounds, "captions")

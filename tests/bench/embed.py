@@ -29,32 +29,32 @@ VIT_B_16 = {
 
 
 def main(rows: int | None, rounds: int) -> None:
-    """Compare a plain loop with ``clip.embed_images`` on ``rows`` images, and with the same after torch.compile."""
+    """Compare a plain loop with ``clip.embed_images`` on ``rows`` images, compiled and not."""
     import torch
 
     fast = gpu.device() == "cuda"
     with tempfile.TemporaryDirectory() as folder:
-        made = clip.build(VIT_B_16 if fast else tiny.CLIP, tiny.clip_tokenizer(Path(folder)))
-    n, side = rows or (8_192 if fast else 2_048), 256 if fast else 40
+        model = clip.build(VIT_B_16 if fast else tiny.CLIP, tiny.clip_tokenizer(Path(folder)))
+    n = rows or (8_192 if fast else 2_048)
+    side = 256 if fast else 40
     images = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
     def plain(n: int):
+        parts = []
         with torch.inference_mode():
-            return [
-                made.model.encode_image(clip.pixels(made, images[i : i + 64]), normalize=True)
-                .cpu()
-                .numpy()
-                for i in range(0, n, 64)
-            ]
+            for i in range(0, n, 64):
+                x = clip.pixels(model, images[i : i + 64])
+                parts.append(model.model.encode_image(x, normalize=True).cpu().numpy())
+        return parts
 
     methods = {
         "float32, 64 at a time": Method(plain, n, 64),
-        "the study's": Method(lambda n: clip.embed_images(made, images[:n]), n, 64),
+        "the study's": Method(lambda n: clip.embed_images(model, images[:n]), n, 64),
     }
     if fast:
-        quick = clip.copy(made)
+        quick = clip.copy(model)
         quick.model.visual = torch.compile(quick.model.visual)
         methods["the study's, compiled"] = Method(
-            lambda n: clip.embed_images(quick if n > 64 else made, images[:n]), n, 64
+            lambda n: clip.embed_images(quick if n > 64 else model, images[:n]), n, 64
         )
     compare("embed", methods, rounds, "images")

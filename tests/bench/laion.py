@@ -122,14 +122,18 @@ FOREIGN = (
     "写真",
     "꽃",
     "🌹",
-    "–",
+    "\N{EN DASH}",
     "№",
     "½",
 )
+NSFW = np.array(["UNLIKELY", "UNSURE", "NSFW"])
 
 
 def vocabulary() -> list[str]:
-    """The whole words of CLIP's byte-pair vocabulary, most frequent merges first (the file ships with open_clip)."""
+    """The whole words of CLIP's byte-pair vocabulary, most frequent merges first.
+
+    The file ships with open_clip.
+    """
     folder = Path(importlib.util.find_spec("open_clip").origin).parent
     with gzip.open(folder / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as f:
         merges = f.read().split("\n")[1:48_895]
@@ -148,9 +152,10 @@ def class_names(n: int) -> list[str]:
 
 
 def captions(rows: int, classes: list[str], rng: np.random.Generator, planted: float = 1e-4):
-    """Arrow array of ``rows`` captions: Zipf words, mean 65 bytes, 2 in 1,000 null, 1.5 % of the words not ASCII.
+    """Arrow array of ``rows`` captions: words by Zipf's law, 65 bytes on average.
 
-    Each class stands in a share ``planted`` of the rows (all classes together in at most a tenth), in mixed case.
+    Of 1,000 captions 2 are null, and of the words 1.5 % are not ASCII. Each class stands in a share
+    ``planted`` of the rows (all classes together in at most a tenth), in mixed case.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -169,48 +174,42 @@ def captions(rows: int, classes: list[str], rng: np.random.Generator, planted: f
     index[(ends - length)[hit] + rng.integers(length[hit])] = (
         len(words) + len(FOREIGN) + rng.integers(len(names), size=len(hit))
     )
-    lists = pa.ListArray.from_arrays(
-        pa.array(np.concatenate([[0], ends]), pa.int32()), values.take(pa.array(index))
-    )
-    return pc.if_else(
-        pa.array(rng.random(rows) < 0.002), pa.scalar(None, pa.string()), pc.binary_join(lists, " ")
-    )
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, values.take(pa.array(index)))
+    null = pa.array(rng.random(rows) < 0.002)
+    return pc.if_else(null, pa.scalar(None, pa.string()), pc.binary_join(lists, " "))
 
 
 def write(
     folder: Path, rows: int, classes: list[str], shards: int = 4, seed: int = 0
 ) -> list[Path]:
-    """Parquet shards with LAION's columns (snappy, row groups of at most 250,000), ``rows`` in all; a shard at a time."""
+    """``rows`` in parquet shards with LAION's columns (snappy, row groups of at most 250,000).
+
+    One shard is in memory at a time.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"part-{i:05d}.snappy.parquet" for i in range(shards)]
-    for i, (path, part) in enumerate(
-        zip(paths, np.array_split(np.arange(rows), shards), strict=True)
-    ):
+    parts = np.array_split(np.arange(rows), shards)
+    for i, (path, part) in enumerate(zip(paths, parts, strict=True)):
         rng = np.random.default_rng((seed, i))
-        n, ids = len(part), rng.integers(2**60, size=len(part))
+        n = len(part)
+        ids = rng.integers(2**60, size=n)
         urls = [
             f"https://cdn{a % 97}.example.com/media/{a:015x}/picture-{a % 9_973:09d}.jpg"
             for a in ids.tolist()
         ]
-        pq.write_table(
-            pa.table(
-                {
-                    "SAMPLE_ID": ids,
-                    "URL": urls,
-                    "TEXT": captions(n, classes, rng),
-                    "HEIGHT": rng.integers(200, 2_000, n, np.int32),
-                    "WIDTH": rng.integers(200, 2_000, n, np.int32),
-                    "LICENSE": pa.array(["?"] * n),
-                    "NSFW": np.array(["UNLIKELY", "UNSURE", "NSFW"])[
-                        rng.choice(3, n, p=(0.95, 0.03, 0.02))
-                    ],
-                    "similarity": rng.uniform(0.28, 0.5, n),
-                }
-            ),
-            path,
-            row_group_size=250_000,
-        )
+        columns = {
+            "SAMPLE_ID": ids,
+            "URL": urls,
+            "TEXT": captions(n, classes, rng),
+            "HEIGHT": rng.integers(200, 2_000, n, np.int32),
+            "WIDTH": rng.integers(200, 2_000, n, np.int32),
+            "LICENSE": pa.array(["?"] * n),
+            "NSFW": NSFW[rng.choice(3, n, p=(0.95, 0.03, 0.02))],
+            "similarity": rng.uniform(0.28, 0.5, n),
+        }
+        pq.write_table(pa.table(columns), path, row_group_size=250_000)
     return paths

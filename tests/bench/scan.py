@@ -35,7 +35,7 @@ from helpers.engine import gpu
 from tests.bench import laion
 
 ROWS = 2_000_000
-SHARD = 500_000  # rows; real shards are larger still, so that what is paid once per shard counts for less
+SHARD = 500_000  # rows; real ones have more, and what is paid once per shard counts for less
 BASELINES = {"decode": "decode TEXT", "build": "FTS5, build and query", "query": "FTS5, prebuilt"}
 
 
@@ -58,9 +58,8 @@ def methods(rows: int) -> dict[str, tuple]:
 
 
 def _now() -> np.ndarray:
-    return np.array(
-        [time.perf_counter(), time.process_time()]
-    )  # the second counts on a machine that others use, too
+    """Seconds on the clock, and of processor time, which counts on a machine that others use."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def decode(shards, classes, columns, folder):
@@ -79,22 +78,18 @@ def run_scan(shards, classes, rule, folder):
     import polars  # noqa: F401
     import pyarrow.parquet as pq
 
+    threads = int(os.environ["POLARS_MAX_THREADS"])
     start = _now()
-    files = scan.write(
-        shards,
-        rules.plan(classes, rule),
-        folder / "out",
-        threads=int(os.environ["POLARS_MAX_THREADS"]),
-    )
+    plan = rules.plan(classes, rule)
+    files = scan.write(shards, plan, folder / "out", threads=threads)
     return _now() - start, sum(pq.ParquetFile(f).metadata.num_rows for f in files)
 
 
-def _fts_match(name: str) -> str:  # as [C]: a phrase with "-" or "/", otherwise all of its tokens
-    return (
-        f'"{name}"'
-        if "-" in name or "/" in name
-        else " ".join(f'"{word}"' for word in name.split())
-    )
+def _fts_match(name: str) -> str:
+    """What is asked for a class, as in [C]: a phrase with "-" or "/", otherwise all its tokens."""
+    if "-" in name or "/" in name:
+        return f'"{name}"'
+    return " ".join(f'"{word}"' for word in name.split())
 
 
 def _fts_tables(shards, path):
@@ -103,29 +98,25 @@ def _fts_tables(shards, path):
     tables = [pl.read_parquet(s) for s in shards]
     names = tables[0].columns
     base = sqlite3.connect(path)
+    columns = ", ".join(name if name == "TEXT" else f"{name} UNINDEXED" for name in names)
+    values = ", ".join("?" * len(names))
     start = _now()
-    base.execute(
-        f"CREATE VIRTUAL TABLE laion USING fts5({', '.join(n if n == 'TEXT' else n + ' UNINDEXED' for n in names)})"
-    )
+    base.execute(f"CREATE VIRTUAL TABLE laion USING fts5({columns})")
     for table in tables:
-        base.executemany(
-            f"INSERT INTO laion VALUES ({', '.join('?' * len(names))})", table.iter_rows()
-        )
+        base.executemany(f"INSERT INTO laion VALUES ({values})", table.iter_rows())
     base.commit()
     return base, _now() - start
 
 
 def _fts_select(base, classes):
+    query = "SELECT * FROM laion WHERE TEXT MATCH ?"
     start = _now()
-    found = sum(
-        len(base.execute("SELECT * FROM laion WHERE TEXT MATCH ?", (_fts_match(c),)).fetchall())
-        for c in classes
-    )
+    found = sum(len(base.execute(query, (_fts_match(c),)).fetchall()) for c in classes)
     return _now() - start, found
 
 
 def fts_build(shards, classes, _, folder):
-    """SQLite FTS5, the published code's way: build the index, then one MATCH per class, all columns."""
+    """SQLite FTS5, as [C] does it: build the index, then one MATCH per class, all columns."""
     base, built = _fts_tables(shards, folder / "fts.db")
     seconds, found = _fts_select(base, classes)
     return built + seconds, found
@@ -139,20 +130,19 @@ def fts_query(shards, classes, _, folder):
 
 
 def run_pandas(shards, classes, _, folder):
-    """pandas: one regular expression of all names to find the rows, then one test per class on those."""
+    """pandas: a regular expression of all names finds rows, which are then tested per class."""
     import re
 
     import pandas as pd
 
-    start, found = _now(), 0
+    start = _now()
+    pattern = "|".join(map(re.escape, classes))
+    found = 0
     for shard in shards:
         table = pd.read_parquet(shard)
-        hits = table[
-            table["TEXT"].str.contains("|".join(map(re.escape, classes)), case=False, na=False)
-        ]
-        found += sum(
-            int(hits["TEXT"].str.contains(c, case=False, regex=False).sum()) for c in classes
-        )
+        hits = table[table["TEXT"].str.contains(pattern, case=False, na=False)]
+        for name in classes:
+            found += int(hits["TEXT"].str.contains(name, case=False, regex=False).sum())
     return _now() - start, found
 
 
@@ -165,9 +155,8 @@ def _child(label: str, rows: int, data: str) -> None:
         for shard in shards:
             shard.read_bytes()  # into the page cache
         seconds, found = fn(shards, laion.class_names(n), argument, Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1e6 if sys.platform == "darwin" else 1e3
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak /= 1e6 if sys.platform == "darwin" else 1e3
     print(json.dumps({"seconds": seconds[0], "cpu": seconds[1], "pairs": found, "peak": peak}))
 
 
@@ -189,18 +178,15 @@ def _measure(label: str, rows: int, data: str, threads: int) -> dict:
 
 
 def main(rows: int | None, rounds: int) -> None:
-    """Generate the shards, measure every method ``rounds`` times, print a table with medians and ratios."""
+    """Generate the shards, measure every method ``rounds`` times, print medians and ratios."""
     rows = rows or ROWS
     todo = methods(rows)
     with tempfile.TemporaryDirectory() as data:
         for n, limit in sorted({(n, limit) for _, n, limit, _, _ in todo.values()}):
-            paths = laion.write(
-                Path(data) / f"{n}-{limit}", limit, laion.class_names(n), max(1, limit // SHARD)
-            )
-            print(
-                f"{n:,} classes: {limit:,} rows, {sum(p.stat().st_size for p in paths) / limit:.0f} bytes per row",
-                flush=True,
-            )
+            folder = Path(data) / f"{n}-{limit}"
+            paths = laion.write(folder, limit, laion.class_names(n), max(1, limit // SHARD))
+            size = sum(p.stat().st_size for p in paths) / limit
+            print(f"{n:,} classes: {limit:,} rows, {size:.0f} bytes per row", flush=True)
         runs: dict[str, list[dict]] = {label: [] for label in todo}
         for _ in range(rounds):
             for label, (_, _, _, threads, _) in todo.items():
@@ -210,12 +196,14 @@ def main(rows: int | None, rounds: int) -> None:
 
 def _report(todo: dict[str, tuple], runs: dict[str, list[dict]]) -> None:
     rate = {
-        label: statistics.median(todo[label][2] / r["seconds"] for r in made)
-        for label, made in runs.items()
+        label: statistics.median(todo[label][2] / r["seconds"] for r in results)
+        for label, results in runs.items()
     }
     decoded, built, queried = (rate[BASELINES[b]] for b in ("decode", "build", "query"))
+    rounds = len(runs[BASELINES["decode"]])
     print(
-        f"\n{gpu.cores()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, {len(runs[BASELINES['decode']])} rounds"
+        f"\n{gpu.cores()} cores ({platform.machine()}), load {os.getloadavg()[0]:.1f}, "
+        f"{rounds} rounds"
     )
     heads = (
         "classes",
@@ -231,20 +219,19 @@ def _report(todo: dict[str, tuple], runs: dict[str, list[dict]]) -> None:
         "pairs",
     )
     print(f"{'method':36s}" + "".join(f"{h:>10s}" for h in heads))
-    for label, made in runs.items():
+    for label, results in runs.items():
         _, n, rows, _, _ = todo[label]
-        each = [rows / r["seconds"] / 1e6 for r in made]
-        busy = statistics.median(rows / r["cpu"] / 1e6 for r in made)
+        each = [rows / r["seconds"] / 1e6 for r in results]
+        busy = statistics.median(rows / r["cpu"] / 1e6 for r in results)
+        peak = max(r["peak"] for r in results)
         print(
-            f"{label:36s}{n:10,d}{rows:10,d}{rate[label] / 1e6:10.3f}{min(each):10.3f}{max(each):10.3f}{busy:10.3f}"
+            f"{label:36s}{n:10,d}{rows:10,d}{rate[label] / 1e6:10.3f}"
+            f"{min(each):10.3f}{max(each):10.3f}{busy:10.3f}"
             f"{rate[label] / decoded:10.2f}{rate[label] / built:10.1f}{rate[label] / queried:10.2f}"
-            f"{max(r['peak'] for r in made):10.0f}{made[0]['pairs'] or '':>10}"
+            f"{peak:10.0f}{results[0]['pairs'] or '':>10}"
         )
-    print(
-        f"\nratios of rates: / decode = against '{BASELINES['decode']}', / build = against '{BASELINES['build']}', / query = against "
-        f"'{BASELINES['query']}' (warm); "
-        "/ CPU-s: Mrows per second of processor time"
-    )
+    against = ", ".join(f"/ {short} = against '{label}'" for short, label in BASELINES.items())
+    print(f"\nratios of rates: {against} (warm); / CPU-s: Mrows per second of processor time")
 
 
 if __name__ == "__main__":

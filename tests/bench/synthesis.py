@@ -1,7 +1,7 @@
-"""Images per second of the paper world's generator, PNG files included, against ``pipe(prompt)`` for one caption at a time.
+"""Images per second of the paper world's generator, against ``pipe(prompt)`` for each caption.
 
-Stable Diffusion 1.5's shape, DDIM, 50 steps, guidance 2, 512 to 256 pixels; on a CPU a tiny one, 64 to 32 pixels, 10 steps. Both
-ways compute in bfloat16 on a GPU.
+PNG files are included. Stable Diffusion 1.5's shape, DDIM, 50 steps, guidance 2, 512 to 256 pixels;
+on a CPU a tiny one, 64 to 32 pixels, 10 steps. Both ways compute in bfloat16 on a GPU.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from tests.bench._models import Method, compare
 
 
 def plain(folder: Path, settings, side: int):
-    """``run(n)`` for diffusers' pipeline as one would write it: a caption, an image, resize, save."""
+    """``run(n)`` by diffusers' pipeline as one would write it, an image after the other."""
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=gpu.precision()).to(
-        gpu.device()
-    )
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=gpu.precision())
+    pipe = pipe.to(gpu.device())
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
 
@@ -53,10 +52,14 @@ def caption(i: int) -> str:
 
 
 def main(rows: int | None, rounds: int) -> None:
-    """Compare both ways; ``rows`` is how many images the study's way draws per round (from 500 on it is compiled)."""
+    """Compare both ways; ``rows`` is how many images the study's way draws per round.
+
+    From 500 on it is compiled.
+    """
     fast = gpu.device() == "cuda"
     w = worlds.get("paper") if fast else worlds.get("paper", synthesis={"steps": 10, "batch": 16})
-    n, side = rows or (512 if fast else 64), 512 if fast else tiny.SIDE
+    n = rows or (512 if fast else 64)
+    side = 512 if fast else tiny.SIDE
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, STUDY_PAPER=folder):
         path = tiny.generator(Path(folder) / "generator", tiny.PUBLISHED if fast else tiny.TINY)
         (Path(folder) / "paper.toml").write_text(
@@ -64,16 +67,11 @@ def main(rows: int | None, rounds: int) -> None:
         )
 
         def study(n: int):
-            return synthesis.draw_shard(
-                w, [{"caption": caption(i), "seed": i, "label": 0} for i in range(n)]
-            )
+            table = [{"caption": caption(i), "seed": i, "label": 0} for i in range(n)]
+            return synthesis.draw_shard(w, table)
 
-        compare(
-            "synthesis",
-            {
-                "pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
-                f"the study's shards, {w.synthesis.batch} at a time": Method(study, n, 4),
-            },
-            rounds,
-            "images",
-        )
+        methods = {
+            "pipe(prompt), one at a time": Method(plain(path, w.synthesis, side), 4),
+            f"the study's shards, {w.synthesis.batch} at a time": Method(study, n, 4),
+        }
+        compare("synthesis", methods, rounds, "images")

@@ -1,4 +1,4 @@
-"""Shards on Ray: the bytes of the serial run, a killed worker costs one shard, errors as everywhere, nothing left running.
+"""Shards on Ray: the serial run's bytes, the cost of a killed worker, errors, and a clean end.
 
 Run by test_ray.py in a process of its own.
 """
@@ -30,7 +30,7 @@ TINY = worlds.get("smoke", pool={"rows": 36, "shard_rows": 12})
 
 @pytest.fixture(scope="module")
 def local_ray():
-    """A Ray with two workers on this machine, as ``--ray local`` starts it where there are two cores."""
+    """A Ray with two workers on this machine, as ``--ray local`` starts it on two cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "cores", lambda: 2)
         try:
@@ -40,7 +40,7 @@ def local_ray():
                 pytest.skip(f"this machine is too busy for Ray: {e}")
             raise
         yield connected
-        ray.shutdown()
+        connected.shutdown()
 
 
 @pytest.fixture
@@ -64,12 +64,10 @@ def test_an_address_without_a_cluster(capsys, address):
         s.bind(("127.0.0.1", 0))
         address = address.format(closed=s.getsockname()[1])
         code, message = status(capsys, "pocket", "03", "--ray", address)
-    assert (
-        code == 2
-        and repr(address) in message
-        and "Valid: local" in message
-        and len(message.splitlines()) == 1
-    )
+    assert code == 2
+    assert repr(address) in message
+    assert "Valid: local" in message
+    assert len(message.splitlines()) == 1
 
 
 def digests(folder: Path) -> dict:
@@ -97,12 +95,12 @@ def untrained_upstream(folder: Path) -> None:
 def render_embed_scan(runs: Path) -> dict:
     """Render, embed and scan the tiny pool, each shard by shard; digests of all files."""
     shutil.copytree(runs.parent / "upstream", store.folder("upstream", TINY))
-    pool, out = worlds.backend(TINY).open_pool(TINY), runs / "out"
-    jobs = {
-        f"{kind}_{start}.npy": (TINY, kind, start, start + 12)
-        for kind in ("img", "text")
-        for start in range(0, 36, 12)
-    }
+    pool = worlds.backend(TINY).open_pool(TINY)
+    out = runs / "out"
+    jobs = {}
+    for kind in ("img", "text"):
+        for start in range(0, 36, 12):
+            jobs[f"{kind}_{start}.npy"] = (TINY, kind, start, start + 12)
     store.fill(out, jobs, embeddings.embed_shard, "shards embedded")
     store.write(
         out / "found.parquet",
@@ -111,22 +109,25 @@ def render_embed_scan(runs: Path) -> dict:
     return digests(runs)
 
 
+def one_after_the_other(fn, jobs, *_, **__):
+    return ((i, fn(*job)) for i, job in enumerate(jobs))
+
+
 def test_the_same_bytes_as_the_serial_run(on_ray, tmp_path, monkeypatch):
     import torch
 
     untrained_upstream(tmp_path / "upstream")
     spread = render_embed_scan(tmp_path / "runs")
     monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "serial"))
-    monkeypatch.setattr(
-        workers, "starmap", lambda fn, jobs, *_, **__: ((i, fn(*job)) for i, job in enumerate(jobs))
-    )
+    monkeypatch.setattr(workers, "starmap", one_after_the_other)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         serial = render_embed_scan(tmp_path / "serial")
     finally:
         torch.set_num_threads(threads)
-    assert serial == spread and sum(name.startswith("out/") for name in serial) == 7
+    assert serial == spread
+    assert sum(name.startswith("out/") for name in serial) == 7
 
 
 def tried(folder: Path, i: int, deaths: int) -> np.ndarray:
@@ -141,24 +142,16 @@ def tried(folder: Path, i: int, deaths: int) -> np.ndarray:
 def test_a_killed_worker_costs_one_shard(on_ray, tmp_path):
     attempts = tmp_path / "attempts"
     attempts.mkdir()
-    files = store.fill(
-        tmp_path / "out",
-        {f"{i}.npy": (attempts, i, int(i == 3)) for i in range(8)},
-        tried,
-        "shards",
-    )
-    assert all(
-        np.array_equal(np.load(f), np.random.default_rng(i).normal(size=20))
-        for i, f in enumerate(files)
-    )
-    assert sorted(f.name for f in attempts.iterdir()) == sorted(
-        [*(f"{i}-0" for i in range(8)), "3-1"]
-    )
+    jobs = {f"{i}.npy": (attempts, i, int(i == 3)) for i in range(8)}
+    files = store.fill(tmp_path / "out", jobs, tried, "shards")
+    for i, file in enumerate(files):
+        assert np.array_equal(np.load(file), np.random.default_rng(i).normal(size=20))
+    assert {f.name for f in attempts.iterdir()} == {*(f"{i}-0" for i in range(8)), "3-1"}
 
 
 def test_a_shard_that_always_dies_is_explained(on_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "RETRIES", 1)
-    with pytest.raises(StudyError, match="lost 2 times.*run the same command again"):
+    with pytest.raises(StudyError, match=r"lost 2 times.*run the same command again"):
         list(workers.starmap(tried, [(tmp_path, 0, 99)]))
 
 
@@ -167,7 +160,7 @@ def refuse(i: int) -> None:
 
 
 def test_errors_of_a_shard_keep_their_type(on_ray):
-    with pytest.raises(StudyError, match="^shard 7 is damaged; delete it.$") as caught:
+    with pytest.raises(StudyError, match=r"^shard 7 is damaged; delete it.$") as caught:
         list(workers.starmap(refuse, [(7,)]))
     assert type(caught.value) is StudyError
 
@@ -175,23 +168,18 @@ def test_errors_of_a_shard_keep_their_type(on_ray):
 def surroundings() -> tuple:
     import torch
 
-    return torch.get_num_threads(), *(
-        os.environ.get(n) for n in ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES")
-    )
+    names = ("STUDY_RUNS", "STUDY_RAY", "CUDA_VISIBLE_DEVICES")
+    return torch.get_num_threads(), *(os.environ.get(name) for name in names)
 
 
 def test_a_task_has_one_core_and_the_store(on_ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STUDY_RUNS", "runs")
     assert dict(workers.starmap(surroundings, [()])) == {0: (1, str(tmp_path / "runs"), "", "")}
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(StudyError, match="does not see the store /nowhere"),
-    ):
-        patch.setattr(
-            ray, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"}
-        )  # as on a machine without it
-        list(workers.starmap(surroundings, [()]))
+    with monkeypatch.context() as patch:  # as on a machine without it
+        patch.setattr(ray, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"})
+        with pytest.raises(StudyError, match="does not see the store /nowhere"):
+            list(workers.starmap(surroundings, [()]))
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     with pytest.raises(StudyError, match="offers no GPU"):
         list(workers.starmap(surroundings, [()]))
@@ -217,39 +205,42 @@ def wait(folder: Path, i: int, seconds: float) -> int:
 def test_few_tasks_in_flight_and_none_after_a_stop(on_ray, tmp_path):
     jobs = Counted((tmp_path / "runs", i, 600 if i else 0) for i in range(50))
     results = workers.starmap(wait, jobs)
-    assert next(results) == (0, 0) and jobs.given == 2 * ray.AHEAD
+    assert next(results) == (0, 0)
+    assert jobs.given == 2 * ray.AHEAD
     results.close()
+    # both workers are free again
     start = time.monotonic()
-    assert dict(workers.starmap(abs, [(-1,), (-2,), (-3,)])) == {
-        0: 1,
-        1: 2,
-        2: 3,
-    }  # both workers are free again
-    assert (
-        time.monotonic() - start < 300 and len(list((tmp_path / "runs").iterdir())) <= 2 * ray.AHEAD
-    )
+    assert dict(workers.starmap(abs, [(-1,), (-2,), (-3,)])) == {0: 1, 1: 2, 2: 3}
+    assert time.monotonic() - start < 300
+    assert len(list((tmp_path / "runs").iterdir())) <= 2 * ray.AHEAD
+
+
+JOINING = """
+import os
+from helpers.engine import gpu, ray, workers
+
+ray.check(os.environ["STUDY_RAY"])
+print(dict(workers.starmap(eval, [("__import__('helpers').__file__",)]))[0])
+"""
 
 
 def test_another_process_joins_by_address_and_brings_the_package(on_ray, tmp_path):
     address = on_ray.get_runtime_context().gcs_address
-    code = (
-        f"from helpers.engine import gpu, ray, workers; ray.check({address!r}); jobs = [(\"__import__('helpers').__file__\",)]; "
-        "print(dict(workers.starmap(eval, jobs))[0])"
-    )
     environment = {
         **os.environ,
         "STUDY_RAY": address,
         "PYTHONPATH": os.pathsep.join([str(places.TOP), *sys.path]),
     }
-    environment.pop(
-        "RAY_AUTH_MODE", None
-    )  # set by the Ray of this process; another has to find the token by itself
+    # set by the Ray of this process; another has to find the token by itself
+    environment.pop("RAY_AUTH_MODE", None)
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", JOINING],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "py_modules" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr
+    assert "py_modules" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert not done.stderr

@@ -1,4 +1,7 @@
-"""The kernel that the runner's notebooks share: nothing of one is left for the next, and a killed one is told."""
+"""The kernel that the runner's notebooks share.
+
+Nothing of one notebook is left for the next, and a killed kernel is told in one line.
+"""
 
 import os
 
@@ -17,11 +20,14 @@ def manager(tmp_path_factory):
 
 def asked(manager, code):
     """What the code prints in the kernel."""
-    client, printed = manager.blocking_client(), []
+    client = manager.blocking_client()
+    printed = []
+
+    def keep(message):
+        printed.append(message["content"].get("text", ""))
+
     client.start_channels()
-    client.execute_interactive(
-        code, timeout=60, output_hook=lambda m: printed.append(m["content"].get("text", ""))
-    )
+    client.execute_interactive(code, timeout=60, output_hook=keep)
     client.stop_channels()
     return "".join(printed)
 
@@ -34,33 +40,35 @@ def alive(pid):
     return True
 
 
+FIRST = """
+import os
+import numpy
+from helpers import worlds
+from helpers.engine import gpu, workers
+
+left = 1
+worlds.WORLDS["mine"] = left
+gpu.cores = lambda: 2
+print(*{pid for _, pid in workers.starmap(os.getpid, [()] * 4)})
+"""
+NEXT = """
+import multiprocessing.spawn
+import sys
+print("numpy" in sys.modules, "helpers.worlds" in sys.modules)
+from helpers import worlds
+print("mine" in worlds.WORLDS, "name" in multiprocessing.spawn.get_preparation_data("one"))
+"""
+
+
 def test_a_notebook_finds_nothing_of_the_one_before(manager):
-    asked(
-        manager,
-        "import sys, numpy, os, subprocess; from helpers import worlds; from helpers.engine import gpu, workers; worlds.WORLDS['mine'] = left = 1",
-    )
+    workers = asked(manager, FIRST).split()
     assert "left" in asked(manager, "print(dir())")
-    asked(manager, "gpu.cores = lambda: 2")
-    workers = set(
-        asked(manager, "print(*(pid for _, pid in workers.starmap(os.getpid, [()] * 4)))").split()
-    )
-    assert workers and all(alive(pid) for pid in workers)
+    assert workers
+    assert all(alive(pid) for pid in workers)
     kernel.empty(manager)
     assert not any(alive(pid) for pid in workers)
     assert "left" not in asked(manager, "print(dir())")
-    found = asked(
-        manager,
-        "import sys; print('numpy' in sys.modules, 'helpers.worlds' in sys.modules); "
-        "from helpers import worlds; print('mine' in worlds.WORLDS)",
-    )
-    assert found.split() == ["True", "False", "False"]
-    assert (
-        asked(
-            manager,
-            "import multiprocessing.spawn as s; print('name' in s.get_preparation_data('one'))",
-        )
-        == "True\n"
-    )
+    assert asked(manager, NEXT).split() == ["True", "False", "False", "True"]
 
 
 def test_a_killed_kernel_is_told_in_one_line(manager, tmp_path):
@@ -70,7 +78,7 @@ def test_a_killed_kernel_is_told_in_one_line(manager, tmp_path):
         nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)"),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    with pytest.raises(StudyError, match="00_killed: the kernel was killed.*same command"):
+    with pytest.raises(StudyError, match=r"00_killed: the kernel was killed.*same command"):
         notebooks.execute(path, tmp_path / "copy.ipynb", {}, manager)
     with pytest.raises(StudyError, match="does not answer"):
         kernel.empty(manager)

@@ -1,4 +1,4 @@
-"""Keys follow from imports: a change in a module moves the keys of what depends on it, and no others."""
+"""Keys follow from imports: a changed module moves the keys of what depends on it and no other."""
 
 import json
 import shutil

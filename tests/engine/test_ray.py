@@ -1,4 +1,7 @@
-"""The runner's ``--ray``; what needs a Ray that runs is in ray_checks.py, in a process that Ray may take down with it."""
+"""The runner's ``--ray``.
+
+What needs a Ray that runs is in ray_checks.py, for a process that Ray may take down with it.
+"""
 
 import importlib.util
 import re
@@ -15,16 +18,11 @@ from helpers.errors import StudyError
 def test_without_ray_the_message_says_how_to_install_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     for address in ("local", "head:6379"):
-        code, message = (
-            run.main(["pocket", "03", "--ray", address]),
-            capsys.readouterr().err.strip(),
-        )
-        assert (
-            code == 2
-            and "pip install ray" in message
-            and repr(address) in message
-            and len(message.splitlines()) == 1
-        )
+        assert run.main(["pocket", "03", "--ray", address]) == 2
+        message = capsys.readouterr().err.strip()
+        assert "pip install ray" in message
+        assert repr(address) in message
+        assert len(message.splitlines()) == 1
     monkeypatch.setenv("STUDY_RAY", "local")
     with pytest.raises(StudyError, match="pip install ray"):
         list(workers.starmap(abs, [(1,)]))
@@ -41,7 +39,10 @@ def test_help_names_the_option(capsys):
     reason="Ray, an extra, is not installed: pip install ray",
 )
 def test_shards_on_a_local_ray():
-    """A process that loses its Ray is ended by Ray at once, without a word; only a finished run says anything about us."""
+    """The checks pass wherever Ray stays up until their end.
+
+    A process that loses its Ray is ended by it at once, without a word.
+    """
     words = ""
     for _ in range(2):
         try:

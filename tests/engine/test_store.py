@@ -1,4 +1,4 @@
-"""Artifacts: keys, atomic writes, kills at several points, damaged files, full and read-only disks, dead workers."""
+"""Artifacts: keys, atomic writes, kills, damaged files, full and read-only disks, dead workers."""
 
 import errno
 import hashlib
@@ -41,23 +41,21 @@ def one_file(path):
 
 def test_made_once_then_found(runs, capsys):
     made = store.make("captions", W, build)
-    assert len(made.files("*.npy")) == 12 and np.array_equal(
-        made.array("03.npy"), np.random.default_rng(3).normal(size=50)
-    )
+    assert len(made.files("*.npy")) == 12
+    assert np.array_equal(made.array("03.npy"), np.random.default_rng(3).normal(size=50))
     again = store.make("captions", W, lambda path: pytest.fail("built twice"))
-    assert again.path == made.path and "captions: found" in capsys.readouterr().out
+    assert again.path == made.path
+    assert "captions: found" in capsys.readouterr().out
 
 
 def test_missing_artifact_names_the_next_command(runs):
-    with pytest.raises(
-        store.MissingArtifact, match="python -m helpers.run smoke 02$"
-    ):  # pocket's cost is no other world's
+    # pocket's cost is no other world's
+    with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run smoke 02$"):
         store.load("synthetic", W)
-    with pytest.raises(
-        store.MissingArtifact, match=r"python -m helpers.run pocket 02   \(five minutes\)$"
-    ):
+    words = r"python -m helpers.run pocket 02   \(five minutes\)$"
+    with pytest.raises(store.MissingArtifact, match=words):
         store.load("synthetic", worlds.get("pocket"))
-    with pytest.raises(store.MissingArtifact, match="python -m helpers.run smoke 02 --seed 3$"):
+    with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run smoke 02 --seed 3$"):
         store.load("synthetic", worlds.get("smoke", seed=3))
     with pytest.raises(StudyError, match="Did you mean 'captions'"):
         store.load("caption", W)
@@ -81,17 +79,20 @@ def digests(folder):
     }
 
 
-CODE = "from tests.engine.test_store import build, W; from helpers.engine import store; store.make('captions', W, build)"
+MAKE = """
+from helpers.engine import store
+from tests.engine.test_store import W, build
+
+print("ready", flush=True)
+store.make("captions", W, build)
+"""
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.9, 1.6])
 def test_killed_anywhere_it_goes_on_byte_identical(runs, tmp_path, seconds):
     environment = {**os.environ, "STUDY_RUNS": str(tmp_path / "killed")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"print('ready', flush=True); {CODE}"],
-        env=environment,
-        stdout=subprocess.PIPE,
-    )
+    command = [sys.executable, "-c", MAKE]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     process.stdout.readline()
     folder = store.folder("captions", W).relative_to(runs)
     until = time.monotonic() + 30
@@ -101,10 +102,12 @@ def test_killed_anywhere_it_goes_on_byte_identical(runs, tmp_path, seconds):
     process.send_signal(signal.SIGKILL)
     process.wait()
     left = tmp_path / "killed" / folder
-    assert not (left / "manifest.json").exists() and len(list(left.glob("*.npy"))) < 12
-    subprocess.run([sys.executable, "-c", CODE], env=environment, check=True)
+    assert not (left / "manifest.json").exists()
+    assert len(list(left.glob("*.npy"))) < 12
+    subprocess.run(command, env=environment, check=True)
     whole = store.make("captions", W, build)
-    assert digests(left) == digests(whole.path) and not list(left.glob("*.tmp"))
+    assert digests(left) == digests(whole.path)
+    assert not list(left.glob("*.tmp"))
 
 
 def test_damaged_artifact_says_which_file(runs):
@@ -116,14 +119,13 @@ def test_damaged_artifact_says_which_file(runs):
 
 def test_other_bytes_of_the_same_size_are_noticed(runs, monkeypatch):
     made = store.make("captions", W, one_file)
-    file, clock = made.path / "05.npy", made.path / "manifest.json"
+    file = made.path / "05.npy"
+    clock = made.path / "manifest.json"
     before = file.read_bytes()
     file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     os.utime(file, ns=(0, 0))  # small files are read whatever their time
-    with pytest.raises(
-        StudyError,
-        match=r"05\.npy holds other bytes.*Delete .* and run: python -m helpers.run smoke 01",
-    ):
+    words = r"05\.npy holds other bytes.*Delete .* and run: python -m helpers.run smoke 01"
+    with pytest.raises(StudyError, match=words):
         store.load("captions", W)
     monkeypatch.setattr(manifest, "SMALL", 0)
     store.load("captions", W)  # large ones only if they are younger than the manifest
@@ -144,12 +146,14 @@ def test_other_bytes_of_the_same_size_are_noticed(runs, monkeypatch):
 def test_a_damaged_manifest_is_one_line(runs, text):
     made = store.make("captions", W, one_file)
     (made.path / "manifest.json").write_text(text, encoding="latin-1")
-    for use in (lambda: store.load("captions", W), lambda: store.make("captions", W, one_file)):
-        with pytest.raises(
-            StudyError,
-            match=r"captions is damaged: .*manifest\.json .*Delete .* and run: python -m helpers.run smoke 01",
-        ):
-            use()
+    words = (
+        r"captions is damaged: .*manifest\.json .*"
+        r"Delete .* and run: python -m helpers.run smoke 01"
+    )
+    with pytest.raises(StudyError, match=words):
+        store.load("captions", W)
+    with pytest.raises(StudyError, match=words):
+        store.make("captions", W, one_file)
 
 
 def test_a_file_where_a_folder_should_be(tmp_path, monkeypatch):
@@ -232,14 +236,13 @@ print(hashlib.sha256(x[:, :128] @ x[:128, 128:]).hexdigest())
 
 
 def test_what_a_worker_computes_does_not_depend_on_the_number_of_cores():
-    """A BLAS takes a thread per core, unless told otherwise, and rounds otherwise at the seams between them."""
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", PRODUCT, cores], check=True, capture_output=True, text=True
-        ).stdout
-        for cores in "134"
-    }
-    assert len(found) == 1
+    """A BLAS takes a thread per core unless told otherwise, and rounds where their parts meet."""
+    products = set()
+    for cores in "134":
+        command = [sys.executable, "-c", PRODUCT, cores]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        products.add(done.stdout)
+    assert len(products) == 1
 
 
 WAITING = """
@@ -279,7 +282,8 @@ def test_workers_end_with_a_killed_main_process(tmp_path):
     pids = main.stdout.readline().split()
     main.kill()
     main.wait()
-    assert pids and all(gone(pid) for pid in pids)
+    assert pids
+    assert all(gone(pid) for pid in pids)
 
 
 def test_a_dead_worker_is_explained(two_cores):
@@ -289,11 +293,12 @@ def test_a_dead_worker_is_explained(two_cores):
 
 
 def test_several_gpus_have_a_process_each(monkeypatch):
-    """Which card a process sees is settled before it asks; here there is none to ask, so the cards are only named."""
+    """Which card a process sees is settled before it asks for one; here cards are only named."""
     monkeypatch.setattr(gpu, "device", lambda: "cuda")
     monkeypatch.setattr(gpu, "gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     workers.release()
     seen = dict(workers.starmap(os.getenv, [("CUDA_VISIBLE_DEVICES",)] * 12))
-    assert sorted(seen) == list(range(12)) and set(seen.values()) <= {"4", "7"}
+    assert sorted(seen) == list(range(12))
+    assert set(seen.values()) <= {"4", "7"}
     workers.release()

@@ -19,7 +19,7 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that wrap an IPv4
 NOT_PUBLIC = "refused: address not public"
 
 
-class Refusal(Exception):  # noqa: N818 - an outcome, not always an error
+class Refusal(Exception):  # an outcome, not always an error
     """Why an address gave no image; the message is the outcome that is recorded."""
 
 

@@ -1,0 +1,114 @@
+"""Rules that keep notebooks readable: short cells, prose, questions, predictions and exercises."""
+
+import ast
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
+LONGEST = 20  # lines of a code cell
+WIDEST = 100  # columns of a line of code
+
+
+def cells(path, kind):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [c for c in content["cells"] if c["cell_type"] == kind]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+def notebook(request):
+    return request.param
+
+
+def test_all_notebooks_are_there():
+    assert {"00", "01", "02", "03", "04", "05", "06", "07"} <= {p.name[:2] for p in NOTEBOOKS}
+
+
+def test_stripped_and_portable(notebook):
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert all(c.get("id") for c in content["cells"])
+    for cell in cells(notebook, "code"):
+        assert not cell["outputs"]
+        assert cell["execution_count"] is None
+
+
+def test_title_is_a_question_and_table_follows(notebook):
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    first, second = (source(c) for c in content["cells"][:2])
+    assert first.startswith(f"# {notebook.name[:2]} - ")
+    assert first.splitlines()[0].endswith("?")
+    assert all(f"**{word}**" in second for word in ("Reads", "Writes", "Figures", "Time"))
+
+
+def test_parameters_then_imports(notebook):
+    parameters, imports, *others = cells(notebook, "code")
+    assert parameters["metadata"]["tags"] == ["parameters"]
+    lines = source(parameters).splitlines()
+    assert len(lines) <= 4
+    assert all(re.fullmatch(r"\w+ = [^=]+  # .+", line) for line in lines)
+    lines = source(imports).splitlines()
+    assert lines[0] == 'import sys; sys.path[:0] = ["..", "."]  # fmt: skip'
+    assert lines[-1] == "w = worlds.get(world, seed=seed)"
+    for cell in others:
+        assert not re.search(r"^(import|from) ", source(cell), re.M)
+
+
+def test_code_cells_are_short_and_narrow(notebook):
+    lines = [source(c).splitlines() for c in cells(notebook, "code")]
+    lengths = [len(each) for each in lines]
+    assert max(lengths) <= LONGEST
+    assert statistics.median(lengths) <= 8
+    assert not [line for each in lines for line in each if len(line) > WIDEST]
+
+
+def test_more_prose_than_code(notebook):
+    code = cells(notebook, "code")
+    prose = cells(notebook, "markdown")
+    assert len(prose) >= 0.55 * len(code)
+    assert sum(len(source(c).split()) for c in prose) >= 400
+
+
+def test_few_functions_and_no_classes(notebook):
+    nodes = [n for c in cells(notebook, "code") for n in ast.walk(ast.parse(source(c)))]
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef)]
+    assert len(functions) <= 2
+    assert all(f.end_lineno - f.lineno < 12 for f in functions)
+    assert not any(isinstance(n, ast.ClassDef) for n in nodes)
+
+
+def test_no_typed_results_in_prose(notebook):
+    for cell in cells(notebook, "markdown"):
+        for line in source(cell).splitlines():
+            cited = "[P" in line or "papers" in line
+            assert cited or not re.search(r"\d\s?(%|percent|points)", line), line
+
+
+def test_predictions_exercises_and_checkpoints(notebook):
+    text = "\n".join(source(c) for c in cells(notebook, "markdown"))
+    for part in ("**Predict first.**", "## Exercises", "## What we learned", "<details>"):
+        assert part in text
+    tags = [tag for c in cells(notebook, "code") for tag in c["metadata"].get("tags", [])]
+    assert tags.count("exercise") >= 2
+    assert "checkpoint" in tags
+    for link in re.findall(r"\]\((\w+\.ipynb)\)", text):
+        assert (TOP / "notebooks" / link).exists(), link
+
+
+def test_figures_are_named_by_their_notebook():
+    pattern = re.compile(r'figures\.save\([^"]*"([\w]+)"')
+    names = []
+    for path in NOTEBOOKS:
+        for cell in cells(path, "code"):
+            names += [(path, name) for name in pattern.findall(source(cell))]
+    assert names
+    assert all(name.startswith(path.name[:2] + "_") for path, name in names)
+    assert len({name for _, name in names}) == len(names)

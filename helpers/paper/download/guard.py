@@ -74,8 +74,6 @@ class Https(Guarded, http.client.HTTPSConnection):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer whose header and body are read through ``_Timed``."""
-
     def __init__(self, sock, *args, until: float, **settings):
         super().__init__(sock, *args, **settings)
         self.fp = io.BufferedReader(_Timed(sock, self.fp, until))

@@ -41,13 +41,18 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ROBOTS_BYTES = 512_000  # RFC 9309: at least 500 KiB have to be read
 LONGEST_DELAY = 30.0  # seconds; a site whose robots.txt asks for more is left alone
 NOT_HTTP = "refused: not http(s)"
-MALFORMED = "refused: malformed address"
-OPTED_OUT = "refused: opt-out header"
 ROBOTS = "refused: robots.txt"
 TOO_LARGE = "refused: too many bytes"
 TOO_MANY_PIXELS = "refused: too many pixels"
 NOT_AN_IMAGE = "failed: not an image"
-TIMEOUT = "failed: timeout"
+REASONS = (  # what went wrong -> the outcome that is recorded; the first that fits
+    (TimeoutError, "failed: timeout"),
+    (socket.gaierror, "failed: host not found"),
+    (ssl.SSLError, "failed: TLS"),
+    ((str, ValueError, http.client.InvalidURL), "refused: malformed address"),
+    (http.client.IncompleteRead, "failed: cut short"),
+    (object, "failed: no connection"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,59 +63,55 @@ class Limits:
     bytes: int = 20_000_000
     pixels: int = 50_000_000
     per_host: float = 5.0  # requests per second, over all processes
+    allow_private: tuple[str, ...] = ()  # addresses let through although not public: for tests only
 
 
-class Pace:
-    """Turns at a host, shared by all threads and processes through a locked file per host."""
+def take_turn(turns: Path, host: str, interval: float) -> None:
+    """Sleep until it is this caller's turn at a host; the next comes ``interval`` seconds later.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def wait(self, host: str, interval: float) -> None:
-        """Sleep until it is this caller's turn; the next comes ``interval`` seconds later."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{entropy(host):016x}").open("a+") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            f.seek(0)
-            now = time.monotonic()
-            turn = max(now, float(f.read() or 0))
-            f.truncate(0)
-            f.write(f"{turn + interval:.6f}")
-        time.sleep(turn - now)
+    All threads and processes share the turns, through a locked file per host.
+    """
+    turns.mkdir(parents=True, exist_ok=True)
+    with (turns / f"{entropy(host):016x}").open("a+") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.seek(0)
+        now = time.monotonic()
+        turn = max(now, float(f.read() or 0))
+        f.truncate(0)
+        f.write(f"{turn + interval:.6f}")
+    time.sleep(turn - now)
 
 
 class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     """Guarded connections, our name, our turn, and bodies that are read only up to the limit."""
 
     handler_order = 400  # before urllib turns an answer into a redirect or an error
+    most = ROBOTS_BYTES
 
-    def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
+    def __init__(self, limits: Limits, turns: Path):
         super().__init__()
         self.limits = limits
-        self.pace = pace
-        self.most = ROBOTS_BYTES
-        self.allow_private = allow_private
+        self.turns = turns
         self.tls = ssl.create_default_context()  # read from disk once, not per request
 
     def http_open(self, request):
-        return self.do_open(Http, request, allow_private=self.allow_private)
+        return self.do_open(Http, request, allow_private=self.limits.allow_private)
 
     def https_open(self, request):
-        return self.do_open(Https, request, allow_private=self.allow_private, context=self.tls)
+        allowed = self.limits.allow_private
+        return self.do_open(Https, request, allow_private=allowed, context=self.tls)
 
     def http_request(self, request):
         request.add_header("User-agent", AGENT)
-        self.pace.wait(request.host, self.interval(request))
+        take_turn(self.turns, request.host, self.interval(request))
         return self.do_request_(request)
 
     def http_response(self, request, response):
         location = response.headers.get("location")
         if 300 <= response.status < 400 and location:
             _check_scheme(urljoin(request.full_url, location))
-        body = self.body(response) if 200 <= response.status < 300 else b""
-        answer = urllib.response.addinfourl(
-            io.BytesIO(body), response.headers, response.url, response.status
-        )
+        body = io.BytesIO(self.body(response) if 200 <= response.status < 300 else b"")
+        answer = urllib.response.addinfourl(body, response.headers, response.url, response.status)
         answer.msg = response.msg
         response.close()
         return answer
@@ -124,45 +125,39 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def body(self, response) -> bytes:
         """The whole body. Raises ``Refusal`` when it is too large, or an error when cut short."""
-        parts = []
-        size = 0
+        body = bytearray()
         if (response.length or 0) > self.most:
             raise Refusal(TOO_LARGE)
         while part := response.read(1 << 16):
-            parts.append(part)
-            size += len(part)
-            if size > self.most:
+            body += part
+            if len(body) > self.most:
                 raise Refusal(TOO_LARGE)
         if response.length:  # bytes that were announced and did not come
             raise http.client.IncompleteRead(b"", response.length)
-        return b"".join(parts)
+        return bytes(body)
 
 
 class _Images(_Polite):
     """The same for images: obeys robots.txt and opt-out headers, and checks the image's header."""
 
-    def __init__(self, limits: Limits, pace: Pace, allow_private: tuple[str, ...]):
-        super().__init__(limits, pace, allow_private)
+    def __init__(self, limits: Limits, turns: Path):
+        super().__init__(limits, turns)
         self.most = limits.bytes
-        self.pages = Opener(_Polite(limits, pace, allow_private))  # for robots.txt
-        self.mutex = threading.Lock()  # of ``locks``, of which each host has one
-        self.locks: dict[str, threading.Lock] = {}
+        self.pages = Opener(_Polite(limits, turns))  # for robots.txt
+        self.locks: dict[str, threading.Lock] = {}  # of each host
         self.known: dict[str, RobotFileParser | str] = {}
 
     def interval(self, request) -> float:
         rules = self.rules(f"{request.type}://{request.host}")
-        if not all(rules.can_fetch(name, request.full_url) for name in NAMES):
-            raise Refusal(ROBOTS)
         asked = float(rules.crawl_delay(NAMES[0]) or 0)
-        if asked > LONGEST_DELAY:
+        allowed = all(rules.can_fetch(name, request.full_url) for name in NAMES)
+        if not allowed or asked > LONGEST_DELAY:
             raise Refusal(ROBOTS)
         return max(asked, super().interval(request))
 
     def rules(self, origin: str) -> RobotFileParser:
         """The robots.txt of a host, asked for once. Raises ``Refusal`` where it cannot be known."""
-        with self.mutex:
-            lock = self.locks.setdefault(origin, threading.Lock())
-        with lock:
+        with self.locks.setdefault(origin, threading.Lock()):
             if origin not in self.known:
                 self.known[origin] = self.ask(origin)
         if isinstance(self.known[origin], str):
@@ -185,7 +180,7 @@ class _Images(_Polite):
 
     def http_response(self, request, response):
         if opted_out(response.headers.get_all("X-Robots-Tag", [])):
-            raise Refusal(OPTED_OUT)
+            raise Refusal("refused: opt-out header")
         return super().http_response(request, response)
 
     https_response = http_response
@@ -212,13 +207,11 @@ def opted_out(values: list[str]) -> bool:
 
 
 def check_image(body: bytes, pixels: int) -> None:
-    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels; nothing is
-    decoded.
-    """
+    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # nothing is decoded
             width, height = image.size
     except Image.DecompressionBombError:
         raise Refusal(TOO_MANY_PIXELS) from None
@@ -233,13 +226,9 @@ class Opener(urllib.request.OpenerDirector):
 
     def __init__(self, handler: urllib.request.BaseHandler):
         super().__init__()
-        for part in (
-            handler,
-            urllib.request.HTTPRedirectHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPDefaultErrorHandler(),
-        ):
-            self.add_handler(part)
+        self.add_handler(handler)
+        for name in ("HTTPRedirectHandler", "HTTPErrorProcessor", "HTTPDefaultErrorHandler"):
+            self.add_handler(getattr(urllib.request, name)())
 
     def open(self, fullurl, data=None, timeout=10.0):
         """The answer to a ``Request`` or address, its body already read; so are redirects'."""
@@ -250,7 +239,8 @@ class Opener(urllib.request.OpenerDirector):
         except HTTPError as e:
             raise Refusal(f"failed: HTTP {e.code}") from None
         except (OSError, ValueError, http.client.HTTPException) as e:
-            raise Refusal(_reason(e.reason if isinstance(e, URLError) else e)) from e
+            problem = e.reason if isinstance(e, URLError) else e
+            raise Refusal(next(why for kind, why in REASONS if isinstance(problem, kind))) from e
 
 
 def _check_scheme(url: str) -> None:
@@ -258,24 +248,7 @@ def _check_scheme(url: str) -> None:
         raise Refusal(NOT_HTTP)
 
 
-def _reason(problem: Exception | str) -> str:
-    """What went wrong, as one of the few outcomes that are recorded."""
-    if isinstance(problem, TimeoutError):
-        return TIMEOUT
-    if isinstance(problem, socket.gaierror):
-        return "failed: host not found"
-    if isinstance(problem, ssl.SSLError):
-        return "failed: TLS"
-    if isinstance(problem, (str, ValueError, http.client.InvalidURL)):
-        return MALFORMED
-    if isinstance(problem, http.client.IncompleteRead):
-        return "failed: cut short"
-    return "failed: no connection"
-
-
 @functools.cache  # one per process, so that robots.txt is read once per host and process
-def opener(limits: Limits, pace_folder: Path, allow_private: tuple[str, ...]) -> Opener:
-    """The opener for images. ``allow_private`` lists addresses let through although not public; for
-    tests only.
-    """
-    return Opener(_Images(limits, Pace(pace_folder), allow_private))
+def opener(limits: Limits, turns: Path) -> Opener:
+    """The opener for images; ``turns`` is the folder in which hosts' turns are kept."""
+    return Opener(_Images(limits, turns))

@@ -1,9 +1,8 @@
 """The published setting: LLaMA, Stable Diffusion, LAION, public benchmarks.
 
 ``SEAM`` says which function of which module answers to each name; ``helpers.pocket`` has the same
-names with the same signatures. A module is imported when one of its functions is first asked for.
-What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER`` (see helpers/paper/example.toml);
-what is missing, and how to get it, says ``python -m helpers.run paper --check``.
+names with the same signatures. What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER``
+(see helpers/paper/example.toml); what is missing: ``python -m helpers.run paper --check``.
 """
 
 from __future__ import annotations

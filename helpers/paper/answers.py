@@ -1,7 +1,5 @@
-"""What the paper world says of images: by a CLIP as the judge, or that nobody knows.
-
-The judge, ``judge`` in paper.toml, is a CLIP that has no other part in the study. The rest is known
-in the rendered worlds only.
+"""What the paper world says of images: by ``judge`` in paper.toml, a CLIP that has no other part in
+the study, or that nobody knows.
 """
 
 from __future__ import annotations
@@ -23,10 +21,7 @@ RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocke
 
 
 def judge_features(w: World, images: np.ndarray) -> np.ndarray:
-    """Unit embeddings (n, d) float32 of uint8 images by the judge.
-
-    Raises ``StudyError`` when its weights are not here.
-    """
+    """Unit embeddings (n, d) of images by the judge. ``StudyError`` when its weights are missing."""
     return clip.embed_images(clip.by_name(config.settings().judge), images)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ class Public(NamedTuple):
     dataset: str
     folder: str
     source: str
+    backgrounds: tuple[str, ...] = ()
 
 
 AIRCRAFT = f"{OXFORD}/fgvc-aircraft"
@@ -49,14 +50,8 @@ PUBLIC = {
 TEMPLATES = {
     "aircraft": ("a photo of a {}, a type of aircraft.", "a photo of the {}, a type of aircraft."),
     "cars": (
-        "a photo of a {}.",
-        "a photo of the {}.",
-        "a photo of my {}.",
-        "i love my {}!",
-        "a photo of my dirty {}.",
-        "a photo of my clean {}.",
-        "a photo of my new {}.",
-        "a photo of my old {}.",
+        *("a photo of a {}.", "a photo of the {}.", "a photo of my {}.", "i love my {}!"),
+        *(f"a photo of my {kind} {{}}." for kind in ("dirty", "clean", "new", "old")),
     ),
     "flowers": ("a photo of a {}, a type of flower.",),
     "dtd": tuple(
@@ -72,7 +67,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SPLITS = ("train", "val", "test")
 SEED = 42  # of the splits that are cut from train [C]
 IMAGENET_VALIDATION = 50_000  # images [P]
-Listed = tuple[np.ndarray, np.ndarray]  # image files (n,) of str, and labels (n,) int64
+Listed = dict[str, tuple[Sequence, Sequence]]  # split -> image files and labels
 
 
 class Decoded:
@@ -83,37 +78,36 @@ class Decoded:
     Raises ``StudyError`` on an image that cannot be read.
     """
 
-    def __init__(self, files: Sequence[str | Path], side: int, reduced: bool = True):
+    def __init__(self, files: Iterable[str | Path], side: int, reduced: bool = True):
         self.files = np.array([str(f) for f in files], object)
-        self.decode = functools.partial(_decode, side=side, reduced=reduced)
         self.side = side
+        self.reduced = reduced
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, rows) -> np.ndarray:
-        images = list(_threads().map(self.decode, self.files[rows]))
+        images = list(_threads().map(self._decode, self.files[rows]))
         return np.stack(images) if images else np.zeros((0, self.side, self.side, 3), np.uint8)
+
+    def _decode(self, file: str) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        size = (self.side, self.side)
+        try:
+            with Image.open(file) as image:
+                if self.reduced:
+                    image.draft("RGB", size)
+                fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC)
+                return np.asarray(fitted)
+        except (OSError, ValueError) as e:
+            advice = "Restore it from the data set's archive."
+            raise StudyError(f"cannot read the image {file}: {e}. {advice}") from e
 
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(gpu.cores())
-
-
-def _decode(file: str, side: int, reduced: bool) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            if reduced:
-                image.draft("RGB", (side, side))
-            square = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-            return np.asarray(square)
-    except (OSError, ValueError) as e:
-        raise StudyError(
-            f"cannot read the image {file}: {e}. Restore it from the data set's archive."
-        ) from e
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
@@ -127,16 +121,22 @@ def open_pool(w: World) -> Pool:
     One row per image: that is what helpers/paper/download/laion.py leaves; img2dataset's own tables
     also list the rows that did not come. Raises ``StudyError`` where there is none.
     """
-    import pyarrow.parquet as pq
-
     folder = config.settings().laion
-    shards = tuple(sorted(folder.glob("*.parquet")))
+    shards = sorted(folder.glob("*.parquet"))
     if not shards:
         raise StudyError(
             f"no parquet shards in {folder}; fill it with helpers.paper.download.laion.download, "
             f"or name another folder as laion in {config.FILE}."
         )
-    return Pool(shards, fetch_tar, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
+    return pool_of(shards, fetch_tar)
+
+
+def pool_of(shards: Sequence[Path], fetch_rows: Callable | None) -> Pool:
+    """Parquet shards as a pool; without ``fetch_rows`` it has no images."""
+    import pyarrow.parquet as pq
+
+    sizes = (pq.ParquetFile(shard).metadata.num_rows for shard in shards)
+    return Pool(tuple(shards), fetch_rows, tuple(sizes))
 
 
 def benchmark(w: World, task: str) -> Benchmark:
@@ -154,45 +154,34 @@ def benchmark(w: World, task: str) -> Benchmark:
 def _benchmark(root: Path, task: str, side: int) -> Benchmark:
     s = config.settings()
     about = s.tasks.get(task) or PUBLIC[task]
-    backgrounds = BACKGROUNDS
+    folder = s.benchmarks / about.folder  # that of an own task is absolute
     if task in s.tasks:
         classes = _classes(about)
         templates = about.templates
-        backgrounds = about.backgrounds or BACKGROUNDS
-        names = [name.replace("/", "_") for name in classes]
-        splits = _folders(about.folder, names, {split: split for split in SPLITS})
+        listed = _folders(folder, [name.replace("/", "_") for name in classes], SPLITS)
     elif task == "imagenet":
+        wnids, classes = imagenet(folder)
         templates = clip.imagenet()[1]
-        wnids, classes = imagenet(s.benchmarks / about.folder)
-        splits = _folders(s.benchmarks / about.folder, wnids, {"train": "train", "test": "val"})
+        listed = _folders(folder, wnids, ("train", "val"))
+        listed["test"] = listed.pop("val")
     else:
         templates = TEMPLATES[task]
-        classes, splits = _published(about, s.benchmarks)
+        classes, listed = _published(about, s.benchmarks)
+    splits = {}
+    for name, (files, numbers) in listed.items():
+        labels = np.array(numbers, np.int64)
+        facts = pd.DataFrame({"class": np.array(classes, object)[labels]})
+        splits[name] = Split(Lazy(Decoded(files, side)), labels, facts)
     if "val" not in splits:
-        splits |= _cut(*splits["train"], IMAGENET_VALIDATION if task == "imagenet" else None)
+        splits |= _cut(splits["train"], IMAGENET_VALIDATION if task == "imagenet" else None)
     article = "an" if about.noun[0] in "aeiou" else "a"
-    return Benchmark(
-        task,
-        classes,
-        about.noun,
-        f"a photo of {article} {about.noun}",
-        templates,
-        backgrounds,
-        pd.DataFrame(index=list(classes)),
-        *(_split(classes, *splits[name], side) for name in SPLITS),
-    )
+    domain = f"a photo of {article} {about.noun}"
+    texts = (about.noun, domain, templates, about.backgrounds or BACKGROUNDS)
+    details = pd.DataFrame(index=list(classes))
+    return Benchmark(task, classes, *texts, details, *(splits[name] for name in SPLITS))
 
 
-def _split(classes: Sequence[str], files: np.ndarray, labels: np.ndarray, side: int) -> Split:
-    facts = pd.DataFrame({"class": np.array(classes, object)[labels]})
-    return Split(Lazy(Decoded(files, side)), labels, facts)
-
-
-def _listed(files: Iterable[str | Path], labels: Iterable[int]) -> Listed:
-    return np.array([str(f) for f in files], object), np.array(labels, np.int64)
-
-
-def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], dict[str, Listed]]:
+def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
     """Classes and splits as torchvision has them."""
     import torchvision
 
@@ -207,11 +196,11 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], dict[str, 
             f"torchvision's layout ({about.folder}/), from {about.source}, or name another folder "
             f"as benchmarks in {config.FILE}."
         ) from e
-    splits = {}
+    listed = {}
     for name, data in sets.items():
-        pairs = data._samples if cars else zip(data._image_files, data._labels, strict=True)
-        splits[name] = _listed(*zip(*pairs, strict=True))
-    return tuple(sets["train"].classes), splits
+        pairs = zip(*data._samples, strict=True) if cars else (data._image_files, data._labels)
+        listed[name] = tuple(pairs)
+    return tuple(sets["train"].classes), listed
 
 
 def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -238,28 +227,29 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _classes(own: config.Task) -> tuple[str, ...]:
     """The names in order of the labels: listed, in a text file, or those of train's folders."""
     if isinstance(own.classes, tuple):
-        folders = (own.folder / "train").glob("*")
-        return own.classes or tuple(sorted(p.name for p in folders if p.is_dir()))
+        return own.classes or tuple(_subfolders(own.folder / "train"))
     if not Path(own.classes).is_file():
-        raise StudyError(
-            f"the list of classes {own.classes!r} does not exist; write one name per line, or list "
-            f"them in {config.FILE}."
-        )
-    lines = Path(own.classes).read_text().splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+        advice = f"write one name per line, or list them in {config.FILE}"
+        raise StudyError(f"the list of classes {own.classes!r} does not exist; {advice}.")
+    lines = map(str.strip, Path(own.classes).read_text().splitlines())
+    return tuple(filter(None, lines))
 
 
-def _folders(folder: Path, names: Sequence[str], places: Mapping[str, str]) -> dict[str, Listed]:
-    """The images ``folder/PLACE/NAME/*.jpg`` of every split; ``names`` in order of the labels.
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob("*") if p.is_dir())
 
-    A missing ``val`` is left out.
+
+def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Listed:
+    """The images ``folder/SPLIT/NAME/*.jpg``; ``names`` are in order of the labels.
+
+    An own task's ``val`` that is missing is left out.
     """
-    splits = {}
-    for split, place in places.items():
-        top = folder / place
-        found = sorted(p.name for p in top.glob("*") if p.is_dir())
-        if split == "val" and not top.is_dir():
+    listed = {}
+    for split in splits:
+        top = folder / split
+        if split == "val" and "test" in splits and not top.is_dir():
             continue
+        found = _subfolders(top)
         if not found:
             example = top / "class" / "any.jpg"
             raise StudyError(f"no images in {top}: it should have a folder per class, {example}.")
@@ -271,19 +261,19 @@ def _folders(folder: Path, names: Sequence[str], places: Mapping[str, str]) -> d
         if empty and split == "train":
             wanted = "every class needs some, or leave it out"
             raise StudyError(f"{top} has no images for {', '.join(empty[:5])}; {wanted}.")
-        labels = np.repeat(np.arange(len(names)), [len(inside) for inside in files])
-        splits[split] = _listed(itertools.chain(*files), labels)
-    return splits
+        labels = np.repeat(np.arange(len(names)), list(map(len, files)))
+        listed[split] = (list(itertools.chain(*files)), labels)
+    return listed
 
 
-def _cut(files: np.ndarray, labels: np.ndarray, most: int | None) -> dict[str, Listed]:
+def _cut(train: Split, most: int | None) -> dict[str, Split]:
     """``train`` and ``val`` cut from train, 80 / 20 by a seed; ``val`` has at most ``most`` [C]."""
     import torch
 
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(SEED)).numpy()
-    cut = max(int(0.8 * len(order)), len(order) - (most or len(order)))
-    parts = {"train": order[:cut], "val": order[cut:]}
-    return {name: (files[rows], labels[rows]) for name, rows in parts.items()}
+    n = len(train)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SEED)).numpy()
+    cut = max(int(0.8 * n), n - (most or n))
+    return {"train": train.take(order[:cut]), "val": train.take(order[cut:])}
 
 
 def published(w: World) -> pd.DataFrame:

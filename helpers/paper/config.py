@@ -80,6 +80,7 @@ Inside = Annotated[Path, Field(strict=False), AfterValidator(lambda path, at: at
 Name = Annotated[str, AfterValidator(lambda name, at: here(at.context, name))]
 Model = Annotated[str, AfterValidator(lambda name, at: placed(at.context, name))]
 Names = Annotated[tuple[str, ...], Field(description="a list of names")]
+Checkpoints = tuple[tuple[str, str, str], ...]
 
 
 class _Table(BaseModel):
@@ -110,9 +111,8 @@ class Config(_Table):
     index: Name | None = Field(None, description="str")
     benchmarks: Inside = Path("benchmarks")
     judge: Model = "ViT-L-14/openai"  # neither finetuned nor a filter, and trained on other data
-    checkpoints: tuple[tuple[str, str, str], ...] = Field(
-        (), description="a tuple of tuples (family, source, name)"
-    )  # none: those of RobustnessSettings
+    # without any: those of RobustnessSettings
+    checkpoints: Checkpoints = Field((), description="a tuple of tuples (family, source, name)")
     tasks: dict[str, Task] = Field({}, description="a table")
     world: dict[str, Any] = Field({}, description="a table")  # settings to replace
 
@@ -130,10 +130,7 @@ def root() -> Path:
 
 
 def settings() -> Config:
-    """The configuration in ``$STUDY_PAPER``.
-
-    Raises ``StudyError`` on a missing folder, an unknown key or a wrong type.
-    """
+    """The configuration; ``StudyError`` on a missing folder, an unknown key or a wrong type."""
     file = root() / FILE
     return _read(file, file.stat().st_mtime_ns if file.exists() else None)
 
@@ -141,15 +138,14 @@ def settings() -> Config:
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, changed: int | None) -> Config:
     try:
-        table = tomllib.loads(file.read_text()) if changed is not None else {}
+        table = _frozen(tomllib.loads("" if changed is None else file.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise StudyError(
-            f"cannot read {file}: {e}. It wants TOML; helpers/paper/example.toml shows every key."
-        ) from e
+        advice = "It wants TOML; helpers/paper/example.toml shows every key."
+        raise StudyError(f"cannot read {file}: {e}. {advice}") from e
     if isinstance(table.get("generators"), Mapping):
-        table["generators"] = {**GENERATORS, **table["generators"]}
+        table["generators"] = GENERATORS | table["generators"]
     try:
-        return Config.model_validate(_frozen(table), context=file.parent)
+        return Config.model_validate(table, context=file.parent)
     except ValidationError as e:
         # A misspelt key explains what is missing, so it comes first.
         errors = sorted(e.errors(), key=lambda error: error["type"] != "extra_forbidden")
@@ -160,7 +156,7 @@ def _frozen(value: object) -> Any:
     """The same with every list as a tuple, as the frozen settings have them."""
     if isinstance(value, Mapping):
         return {k: _frozen(v) for k, v in value.items()}
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _complaint(file: Path, error: Mapping[str, Any]) -> StudyError:

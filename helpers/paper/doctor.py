@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -42,10 +41,10 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
+            top = str(config.root())
             for need in needs(w):
-                where = need.where.replace(str(config.root()), "$STUDY_PAPER")
-                get = need.get.replace(str(config.root()), "$STUDY_PAPER")
-                rows.append(need._replace(where=where, get=get))
+                texts = {k: getattr(need, k).replace(top, "$STUDY_PAPER") for k in ("where", "get")}
+                rows.append(need._replace(**texts))
             return rows, costs(w)
         finally:
             os.environ["STUDY_PAPER"] = path
@@ -54,36 +53,35 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
 def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
-    models = [("language model", s.language_model, "01")]
-    used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
-    for name in dict.fromkeys(used):
+    models = {"language model": ("01", s.language_model)}
+    for name in (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators):
         model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-        models.append((f"generator {name}", model, _drawing(w, name)))
-    rows = [_found(what, n, model, weights.folder, what, model) for what, model, n in models]
-    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, _clip, w, s.clip))
-    rows += [
-        _found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task) for task in w.tasks
+        models[f"generator {name}"] = (_drawing(w, name), model)
+    tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
+    wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
+        *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
+        ("CLIP", "00 02 03 04 05 06 07", s.clip, weights.clip_file, tag or s.clip),
+        *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
+        ("pool", "00 01 03", s.laion, _pool, w),
+        ("index", "03", s.index, index.located, s.index),
+        ("CLIP that judges", "06", s.judge, weights.clip_file, s.judge),
+        ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
     ]
-    rows.append(_found("pool", "00 01 03", s.laion, _pool, w, s.laion))
-    if s.index:
-        rows.append(_found("index", "03", s.index, index.located, s.index))
-    rows.append(_found("CLIP that judges", "06", s.judge, weights.clip_file, s.judge, key="judge"))
-    rows.append(_found("probed benchmark", "07", s.benchmarks, _benchmark, w, w.robustness.task))
     for family, source, name in w.robustness.checkpoints:
         place = f"{name}, {family} on {source}"
-        find = functools.partial(weights.checkpoint_file, config.checkpoint(w, name))
-        rows.append(_found("probed checkpoint", "07", place, find, key="checkpoints"))
-    names = [model for _, model, _ in models]
-    return [*rows, _probe_sets(s.benchmarks), _memory(names), _disk(w)]
+        find = (weights.checkpoint_file, config.checkpoint(w, name))
+        wanted.append(("probed checkpoint", "07", place, *find))
+    rows = [_found(*row) for row in wanted if row[2]]
+    size = max(_size(model) for _, model in models.values())
+    return [*rows, _probe_sets(s.benchmarks), _memory(size), _disk(w)]
 
 
-def _found(
-    what: str, numbers: str, place: object, find: Callable, *arguments, key: str = ""
-) -> Need:
+def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -> Need:
     """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
         return Need(what, numbers, True, str(find(*arguments)))
     except StudyError as e:
+        key = {"CLIP that judges": "judge", "probed checkpoint": "checkpoints"}.get(what)
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
         return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
 
@@ -96,33 +94,27 @@ def _drawing(w: World, generator: str) -> str:
     return " ".join([*numbers, "06"] if generator in w.scaling.generators else numbers)
 
 
-def _clip(w: World, name: str) -> Path:
-    if Path(name).is_dir():
-        return weights.clip_file(name)
-    return weights.clip_file(f"{w.clip.model}/{w.clip.pretrained}")
-
-
-def _benchmark(w: World, task: str) -> str:
+def _counts(w: World, task: str) -> str:
     bench = benchmarks.benchmark(w, task)
     counts = []
-    for name in ("train", "val", "test"):
+    for name in benchmarks.SPLITS:
         images = getattr(bench, name).images
         images[:1]  # one is decoded, as lists can be there without the images
         counts.append(f"{name} {len(images):,}")
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _pool(w: World, folder: Path) -> str:
-    return f"{len(benchmarks.open_pool(w)):,} pairs in {folder}"
+def _pool(w: World) -> str:
+    return f"{len(benchmarks.open_pool(w)):,} pairs in {config.settings().laion}"
 
 
 def _probe_sets(base: Path) -> Need:
-    here = probes.present(base)
+    present = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
-    lacking = set(tops.values()) - {tops[name] for name in here}
-    where = f"{len(here)} of {len(tops)} in {base}"
+    lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
+    where = f"{len(present)} of {len(tops)} in {base}"
     if lacking:
-        names = ", ".join(top for top in dict.fromkeys(tops.values()) if top in lacking)
+        names = ", ".join(dict.fromkeys(lacking))
         where += f"; without {names} (layouts: helpers/paper/probes.py)"
     return Need("probe sets", "07", True, where)
 
@@ -136,8 +128,8 @@ def _size(name: str) -> float:
         return 1e9 * GIGABYTES.get(name, 0)
 
 
-def _memory(names: list[str]) -> Need:
-    need = OVERHEAD * max(map(_size, names))
+def _memory(size: float) -> Need:
+    need = OVERHEAD * size
     have = gpu.memory()
     where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
     where += "" if gpu.device() == "cuda" else "; no GPU here"
@@ -155,10 +147,10 @@ def _disk(w: World) -> Need:
     return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
-def _count(count: Callable[[], Sized], otherwise: int) -> int:
-    """How much ``count`` finds, or another number while the data are not there."""
+def _count(data: Callable, otherwise: int = 0) -> int:
+    """How much ``data()`` is, or another number while it is not here."""
     try:
-        return len(count())
+        return len(data())
     except StudyError:
         return otherwise
 
@@ -179,25 +171,22 @@ def work(w: World) -> list[tuple[str, str, float]]:
     scaling = w.scaling
     robust = w.robustness
     captions = sum(_captions(w, task) for task in w.tasks)
-    pairs = _count(lambda: benchmarks.open_pool(w), 0)
     # 04: both sources at all sizes, and at the middle one the variants and learning rates
-    middle = training.sizes[len(training.sizes) // 2]
     variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
+    middle = training.sizes[len(training.sizes) // 2]
     swept = 2 * training.seeds * sum(training.sizes) + middle * variants
     epochs = sum(dict(training.epochs_of).get(task, training.epochs) for task in w.tasks)
     # 05: arms that are filtered after drawing, every strength of SDEdit, and mixtures
-    filtered = math.ceil((len(analysis.generators) + 1) * analysis.size / w.clip.top_share)
+    drawn = len(analysis.generators) + 1
+    filtered = math.ceil(drawn * analysis.size / w.clip.top_share)
     edited = len(analysis.strengths) * analysis.size
-    ablated = (len(analysis.generators) + 4) * analysis.size + edited
-    mixtures = analysis.mix_synthetic
-    mixed = sum(mixtures) + len(mixtures) * training.sizes[-1]
+    mixed = sum(n + training.sizes[-1] for n in analysis.mix_synthetic)
+    ablated = (drawn + 3) * analysis.size + edited + mixed
     # 06: every guidance, prompt and generator but those of notebook 02
-    others = [g for g in scaling.guidances if g != w.synthesis.guidance]
-    others += [g for g in scaling.generators if g != w.synthesis.generator]
-    arms = len(others) + len(scaling.prompts)
+    arms = len(scaling.prompts) + sum(g != w.synthesis.guidance for g in scaling.guidances)
+    arms += sum(g != w.synthesis.generator for g in scaling.generators)
     paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
     # 07: every checkpoint on all probe sets
-    models = len(robust.checkpoints)
     sets = len(probes.present(config.settings().benchmarks))
     tested = _count(lambda: benchmarks.benchmark(w, robust.task).test, IMAGENET_TEST)
     probed = robust.probe_images * sets + robust.validation + tested
@@ -205,15 +194,15 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * pairs),
+        ("03", "embed", 2 * _count(lambda: benchmarks.open_pool(w))),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
-        ("05", "finetune", training.epochs * training.seeds * (ablated + mixed)),
+        ("05", "finetune", training.epochs * training.seeds * ablated),
         ("06", "synthesis", arms * scaling.sizes[-1] + scaling.pairs[-1]),
         ("06", "embed", 3 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
         ("06", "finetune", paired),
-        ("07", "embed", models * probed),
-        ("07", "finetune", models * attacks),
+        ("07", "embed", len(robust.checkpoints) * probed),
+        ("07", "finetune", len(robust.checkpoints) * attacks),
     ]
 
 
@@ -222,26 +211,22 @@ def costs(w: World) -> dict[str, str]:
     rates = measured(w)
     parts: dict[str, list[str]] = {"00": ["minutes"]}
     for number, step, items in work(w):
-        parts.setdefault(number, []).append(_cost(rates, step, items))
+        cost = f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
+        if not items:
+            cost = f"{step}: not known before the data are there"
+        elif step in rates.index:
+            rate, device = rates.loc[step, ["per_second", "device"]]
+            hours = f"{items / rate / 3600:,.1f} device-hours"
+            cost = f"{hours} ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
+        parts.setdefault(number, []).append(cost)
     return {number: "; ".join(costs) for number, costs in parts.items()}
-
-
-def _cost(rates: pd.DataFrame, step: str, items: float) -> str:
-    if not items:
-        return f"{step}: not known before the data are there"
-    if step not in rates.index:
-        return f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
-    rate, device = rates.loc[step, ["per_second", "device"]]
-    hours = items / rate / 3600
-    return f"{hours:,.1f} device-hours ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
 
 
 def measured(w: World) -> pd.DataFrame:
     """Rates by benchmark, with columns per_second and device; empty where none ran."""
-    file = rates_file(w)
-    if not file.exists():
+    if not rates_file(w).exists():
         return pd.DataFrame(columns=["per_second", "device"])
-    return pd.read_csv(file).set_index("bench")
+    return pd.read_csv(rates_file(w), index_col="bench")
 
 
 def rates_file(w: World) -> Path:

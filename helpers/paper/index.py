@@ -25,6 +25,7 @@ from helpers.engine import places, store
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import config
+from helpers.paper.benchmarks import pool_of
 from helpers.worlds import World
 
 KINDS = ("image", "text")  # clip-retrieval's modalities
@@ -34,7 +35,6 @@ WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
 AT_ONCE = 4
 _turn = threading.Lock()
-_next = [0.0]  # when the next query may be sent
 
 
 def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
@@ -48,11 +48,12 @@ def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
 
     Columns ``SAMPLE_ID`` (the position in the index where its metadata have none), ``url, TEXT,
     class, label, similarity`` and what else the index knows: what helpers/paper/download/laion.py
-    downloads. Answers are kept below the world's runs. Raises ``StudyError`` when there is no such
-    index, it does not fit to the world's CLIP, or the back end does not answer.
+    downloads. Raises ``StudyError`` when there is no such index, it does not fit to the world's
+    CLIP, or the back end does not answer.
     """
     k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
     remote = is_address(index)
+    ask = ask_back_end if remote else functools.partial(ask_folder, w)
     searched = functools.partial(_answers, index) if remote else _folder(index)[0].__contains__
     kinds = tuple(filter(searched, KINDS))
     if "text" not in kinds:
@@ -63,17 +64,12 @@ def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
         f"{label:05d}.parquet": (index, bench.texts(name), kinds, k)
         for label, name in enumerate(bench.classes)
     }
-    files = store.fill(
-        places.root() / w.name / "index" / folder,
-        jobs,
-        ask_back_end if remote else functools.partial(ask_folder, w),
-        f"classes of {bench.task} searched",
-        parallel=False,
-    )
-    tables = [
-        store.read_table(file).assign(**{"label": label, "class": name})
-        for label, (file, name) in enumerate(zip(files, bench.classes, strict=True))
-    ]
+    what = f"classes of {bench.task} searched"
+    path = places.root() / w.name / "index" / folder
+    tables = []
+    for label, file in enumerate(store.fill(path, jobs, ask, what, parallel=False)):
+        about_class = {"label": label, "class": bench.classes[label]}
+        tables.append(store.read_table(file).assign(**about_class))
     found = pd.concat(tables, ignore_index=True)
     return found.rename(columns={old: new for old, new in NAMES.items() if new not in found})
 
@@ -108,26 +104,23 @@ def _united(found: pd.DataFrame) -> pd.DataFrame:
 def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
     import faiss
-    import pyarrow.parquet as pq
 
     path = Path(located(index))
-    shards = tuple(sorted((path / "metadata").glob("*.parquet")))
-    pool = Pool(shards, None, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
-    mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    pool = pool_of(sorted((path / "metadata").glob("*.parquet")), None)
     indices = {}
     for file in (path / f"{kind}.index" for kind in KINDS):
         if not file.exists():
             continue
         try:
-            indices[file.stem] = faiss.read_index(str(file), mapped)
+            mapped = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as e:
             reason = str(e).splitlines()[0]
             advice = "Build it again with clip-retrieval index."
             raise StudyError(f"cannot read the index in {path}: {reason}. {advice}") from e
-        vectors = indices[file.stem].ntotal
-        if vectors != len(pool):
-            problem = f"{file} holds {vectors} vectors, but its metadata {len(pool)} rows"
+        if mapped.ntotal != len(pool):
+            problem = f"{file} holds {mapped.ntotal} vectors, but its metadata {len(pool)} rows"
             raise StudyError(f"{problem}. Build both from one table.")
+        indices[file.stem] = mapped
     return indices, pool
 
 
@@ -179,9 +172,7 @@ def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
     for i in range(TRIES):
         time.sleep(WAIT * (2**i // 2))
         with _turn:
-            _next[0] = max(_next[0], time.monotonic()) + 1 / PER_SECOND
-            pause = _next[0] - 1 / PER_SECOND - time.monotonic()
-        time.sleep(max(pause, 0))
+            time.sleep(1 / PER_SECOND)
         try:
             answer = client.query(text=text)
         except (requests.RequestException, ValueError) as e:
@@ -195,14 +186,11 @@ def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
 
 
 def _answers(index: str, kind: str) -> bool:
-    """Whether a back end searches by ``kind``; without text.index it fails at such queries.
-
-    Raises ``StudyError`` when nobody is there.
-    """
+    """Whether a back end searches by ``kind``; without text.index it fails at such queries."""
     try:
         _query(index, "a photo", kind, 1)
     except StudyError:
-        if kind == "image":
+        if kind == "image":  # nobody is there
             raise
         return False
     return True

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.subsets import _every
+from helpers.data.subsets import evenly_spread
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
@@ -33,26 +33,20 @@ from helpers.paper import benchmarks, config
 from helpers.paper.benchmarks import Decoded, image_files
 from helpers.worlds import World
 
+AMONG = {"renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
 CORRUPTIONS = {
     f"{kind}-{severity}": f"imagenet-c/{'jpeg_compression' if kind == 'jpeg' else kind}/{severity}"
     for kind in (*IMAGE_SPACE, *DEPTH_AWARE)
     for severity in SEVERITIES
 }
-AMONG = {"renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
 GROUPED = {
     "mixed_same": "imagenet-9/mixed_same/val",
     "mixed_rand": "imagenet-9/mixed_rand/val",
     **{f"context_{k}": f"focus/{k}" for k in range(3)},
 }
-UNKNOWN = {"ood_near": "sun", "ood_far": "inaturalist"}
-PLACES = {
-    "original": "imagenet/val",
-    **AMONG,
-    **CORRUPTIONS,
-    **GROUPED,
-    **UNKNOWN,
-    "cue_conflict": "cue-conflict",
-}  # probe set -> folder
+OUTSIDE = {"ood_near": "sun", "ood_far": "inaturalist"}
+CUES = {"cue_conflict": "cue-conflict"}
+PLACES = {"original": "imagenet/val", **AMONG, **CORRUPTIONS, **GROUPED, **OUTSIDE, **CUES}
 
 
 def present(base: Path) -> list[str]:
@@ -66,10 +60,9 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     Raises ``StudyError`` on another task than ``imagenet``, and on folders of another layout.
     """
     if task != "imagenet":
-        raise StudyError(
-            f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set "
-            "robustness={'task': 'imagenet'}."
-        )
+        advice = "set robustness={'task': 'imagenet'}"
+        problem = f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}"
+        raise StudyError(f"{problem}; {advice}.")
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)
@@ -80,10 +73,10 @@ def probe_sets(w: World, task: str) -> ProbeSets:
             categories = sorted(d.name for d in path.iterdir())
             groupings[name] = grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
             sets[name] = labelled(w, path, categories)
-        elif name in UNKNOWN:
+        elif name in OUTSIDE:
             images = _images(w, _spread(w, image_files(path.rglob("*"))))
             sets[name] = Split(images, np.full(len(images), -1))
-        elif name == "cue_conflict":
+        elif name in CUES:
             sets[name], groups = cue_conflict(w, path, wnids)
         else:
             sets[name] = labelled(w, path, wnids)
@@ -96,8 +89,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
 
 
 def _spread(w: World, rows: Sequence) -> list:
-    """At most ``robustness.probe_images`` of ``rows``, evenly spread."""
-    return [rows[i] for i in _every(len(rows), w.robustness.probe_images)]
+    return [rows[i] for i in evenly_spread(len(rows), w.robustness.probe_images)]
 
 
 def _images(w: World, files: Sequence[Path]) -> np.ndarray:
@@ -110,23 +102,17 @@ def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
     Raises ``StudyError`` on a folder that is not among them, or where there is no image.
     """
     files = image_files(path.glob("*/**/*"))
-    strange = sorted({_top(path, file) for file in files} - set(names))
+    folders = [file.relative_to(path).parts[0] for file in files]
+    strange = sorted(set(folders) - set(names))
     if strange or not files:
-        folders = f" and folders of no class: {strange[:3]}" if strange else ""
-        raise StudyError(
-            f"{path} holds {len(files)} images{folders}; see helpers/paper/probes.py for how it "
-            "has to look."
-        )
-    files = _spread(w, files)
-    classes = [_top(path, file) for file in files]
-    facts = pd.DataFrame({"file": [file.name for file in files], "class": classes})
-    positions = {name: i for i, name in enumerate(names)}
-    labels = np.array([positions[name] for name in classes], np.int64)
-    return Split(_images(w, files), labels, facts)
-
-
-def _top(path: Path, file: Path) -> str:
-    return file.relative_to(path).parts[0]
+        problem = f" and folders of no class: {strange[:3]}" if strange else ""
+        layout = "see helpers/paper/probes.py for how it has to look"
+        raise StudyError(f"{path} holds {len(files)} images{problem}; {layout}.")
+    table = pd.DataFrame({"file": files, "class": folders})
+    table = table.iloc[evenly_spread(len(table), w.robustness.probe_images)].reset_index(drop=True)
+    facts = table.assign(file=[file.name for file in table["file"]])
+    labels = pd.Index(names).get_indexer(facts["class"])
+    return Split(_images(w, table["file"]), labels.astype(np.int64), facts)
 
 
 def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
@@ -134,12 +120,11 @@ def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.nda
     if (place / "in_to_in9.json").exists():
         table = json.loads((place / "in_to_in9.json").read_text())
         return np.array([int(table[str(i)]) for i in range(len(wnids))])
-    table = _categories(place, wnids)
-    return np.array([categories.index(c) if c in categories else -1 for c in table])
+    return pd.Index(categories).get_indexer(_categories(place, wnids))
 
 
 def _categories(place: Path, wnids: Sequence[str]) -> pd.Series:
-    return pd.read_csv(place / "categories.csv").set_index("wnid")["category"].reindex(wnids)
+    return pd.read_csv(place / "categories.csv", index_col="wnid")["category"].reindex(wnids)
 
 
 def cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:

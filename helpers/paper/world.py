@@ -9,7 +9,7 @@ from helpers import worlds
 from helpers.errors import unknown
 from helpers.models import checkpoints
 from helpers.paper import config, probes
-from helpers.paper.config import Task, identity
+from helpers.paper.config import identity
 from helpers.worlds import World
 
 
@@ -25,9 +25,8 @@ def configured(w: World) -> World:
     clip = {"pretrained": s.clip}
     if Path(s.clip).is_dir():
         clip = {"model": "upstream", "pretrained": identity(s.clip)}
-    w = worlds.replace(w, tasks=tasks, clip=clip)
-    if s.checkpoints:
-        w = worlds.replace(w, robustness={"checkpoints": s.checkpoints})
+    named = s.checkpoints or w.robustness.checkpoints
+    w = worlds.replace(w, tasks=tasks, clip=clip, robustness={"checkpoints": named})
     w = worlds.replace(w, **s.world)
     checkpoints.checked(w.robustness.checkpoints)
     for task in w.tasks:
@@ -42,32 +41,24 @@ def outside(w: World) -> dict[str, dict]:
     Weights and shards are told apart by ``identity``: other weights give other keys.
     """
     s = config.settings()
-    generators = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
-    drawing = {
-        "generators": {n: identity(s.generators[n]) for n in generators if n in s.generators},
-        "drawn": s.drawn,
-        "kept": s.kept,
-    }
-    probed = [name for _, _, name in w.robustness.checkpoints]
+    names = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
+    generators = {name: identity(s.generators[name]) for name in names if name in s.generators}
+    probed = [config.checkpoint(w, name, identity) for _, _, name in w.robustness.checkpoints]
     parts = {
         "captions": {"language_model": identity(s.language_model)},
         "pool": {"shards": identity(str(s.laion))},
         "scaled": {"judge": config.placed(config.root(), s.judge, identity)},
-        "robust": {
-            "checkpoints": [config.checkpoint(w, name, identity) for name in probed],
-            "sets": probes.present(s.benchmarks),
-        },
-        "benchmarks": {name: _facts(task) for name, task in s.tasks.items()},
+        "robust": {"checkpoints": probed, "sets": probes.present(s.benchmarks)},
+        "benchmarks": {},
     }
+    for name, task in s.tasks.items():
+        classes = task.classes
+        if isinstance(classes, str) and Path(classes).is_file():
+            classes = Path(classes).read_text()
+        facts = {"folder": identity(str(task.folder)), "classes": classes}
+        parts["benchmarks"][name] = task.model_dump() | facts
     for name in ("synthetic", "samples", "analysed", "arms", "paired", "prompted"):
-        parts[name] = drawing
+        parts[name] = {"generators": generators, "drawn": s.drawn, "kept": s.kept}
     if s.index:
         parts["embeddings"] = {"index": s.index}
     return parts
-
-
-def _facts(task: Task) -> dict:
-    classes = task.classes
-    if isinstance(classes, str) and Path(classes).is_file():
-        classes = Path(classes).read_text()
-    return task.model_dump() | {"folder": identity(str(task.folder)), "classes": classes}

@@ -1,9 +1,7 @@
-"""Images by Stable Diffusion 1.x, or XL: diffusers' pipelines, DDIM, guidance ([P] section 3, [C]
-txt2img.py).
+"""Images by Stable Diffusion 1.x, or XL: diffusers' pipelines, DDIM, guidance ([P] section 3, [C]).
 
-What is added to the pipelines: every different caption is read once, every image has noise of its
-own, the image stays in float32 between the steps of a network that computes in bfloat16, and an
-image that is not a number is drawn again.
+What is added: every different caption is read once, every image has noise of its own and stays in
+float32 between the steps of a network in bfloat16, and one that is not a number is drawn again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Semantic search through an index that is there: a folder of clip-retrieval, or its back end.
+"""Semantic search through an index that is there: a folder of clip-retrieval, or its back end [C].
 
 [P] section 3: per class and template the ``k`` nearest by image united with the ``k`` nearest by
-caption; [C] asks such a back end, too. A folder has ``image.index``, perhaps ``text.index``, and
-``metadata/*.parquet``; the world's CLIP must be the one it was built with. A back end embeds the
-texts by its own CLIP; its address may end in ``#name`` of one of its indices. Answers are kept
-class by class: a killed search goes on where it was.
+caption. A folder has ``image.index``, perhaps ``text.index``, and ``metadata/*.parquet``; the
+world's CLIP must be the one it was built with. A back end embeds the texts by its own CLIP; its
+address may end in ``#name`` of one of its indices.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from helpers.paper import config
 from helpers.paper.benchmarks import pool_of
 from helpers.worlds import World
 
-KINDS = ("image", "text")  # clip-retrieval's modalities
+Kinds = tuple[str, ...]
+KINDS: Kinds = ("image", "text")  # clip-retrieval's modalities
 NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
 TRIES = 4  # of a query
 WAIT = 1.0  # seconds before it is repeated, doubled each time
@@ -47,9 +47,9 @@ def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
     """The pairs that an index has nearest to a task's class names, one row per pair and class.
 
     Columns ``SAMPLE_ID`` (the position in the index where its metadata have none), ``url, TEXT,
-    class, label, similarity`` and what else the index knows: what helpers/paper/download/laion.py
-    downloads. Raises ``StudyError`` when there is no such index, it does not fit to the world's
-    CLIP, or the back end does not answer.
+    class, label, similarity`` and what else the index knows: what download/laion.py takes. Kept
+    class by class: a killed search goes on where it was. Raises ``StudyError`` when there is no
+    such index, it does not fit to the world's CLIP, or the back end does not answer.
     """
     k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
     remote = is_address(index)
@@ -87,9 +87,8 @@ def located(index: str) -> str:
     if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
         raise StudyError(
             f"no index of clip-retrieval in {path}: it should hold image.index and "
-            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or the address of a "
-            "back end, http://HOST:PORT/knn-service. Leave index out of paper.toml, and notebook "
-            "03 builds one over the pool."
+            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or a back end's address,"
+            " http://HOST:PORT/knn-service. Without index in paper.toml notebook 03 builds one."
         )
     return index
 
@@ -124,24 +123,20 @@ def _folder(index: str) -> tuple[dict, Pool]:
     return indices, pool
 
 
-def ask_folder(
-    w: World, index: str, texts: list[str], kinds: tuple[str, ...], k: int
-) -> pd.DataFrame:
-    """What a folder's indices have nearest to the texts of a class.
+def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
+    """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``.
 
-    Its metadata with ``id`` (position) and ``similarity``. Raises ``StudyError`` where the world's
-    CLIP makes vectors of another length.
+    Raises ``StudyError`` where the world's CLIP makes vectors of another length.
     """
     indices, pool = _folder(index)
     queries = clip.embed_texts(clip.load(w), texts)
     answers = []
     for kind in kinds:
-        if indices[kind].d != queries.shape[1]:
-            raise StudyError(
-                f"{index}/{kind}.index has vectors of {indices[kind].d} numbers, the CLIP of world "
-                f"{w.name!r} makes {queries.shape[1]}. Set clip to the model that it was built "
-                "with, or start clip-retrieval back on it."
-            )
+        length = indices[kind].d
+        if length != queries.shape[1]:
+            problem = f"{index}/{kind}.index has vectors of {length} numbers, the CLIP of the world"
+            advice = "Set clip to the model that it was built with, or start clip-retrieval back"
+            raise StudyError(f"{problem} makes {queries.shape[1]}. {advice} on it.")
         similarity, rows = indices[kind].search(queries, k)
         answers.append(pd.DataFrame({"id": rows.ravel(), "similarity": similarity.ravel()}))
     found = _united(pd.concat(answers, ignore_index=True).query("id >= 0"))
@@ -149,7 +144,7 @@ def ask_folder(
     return pd.concat([facts, found], axis=1)
 
 
-def ask_back_end(index: str, texts: list[str], kinds: tuple[str, ...], k: int) -> pd.DataFrame:
+def ask_back_end(index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
     """What a back end has nearest to the texts of a class: as ``ask_folder``.
 
     A few queries are on their way at a time, at most ``PER_SECOND``; one that fails is repeated.

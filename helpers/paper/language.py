@@ -39,30 +39,43 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def continued(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: CaptionSettings,
+    model: Any, tokenizer: Any, prompts: list[str], seeds: Sequence[int], settings: CaptionSettings
 ) -> list[str]:
     """What the model writes after each prompt, through the first newline or the end of text.
 
     A text is a function of prompt and seed, up to rounding.
     """
+    import torch
+
     ends = line_ends(tokenizer)
-    tokens = tokenizer(list(prompts))["input_ids"] if prompts else []
+    tokens = tokenizer(prompts)["input_ids"] if prompts else []
     written: list[list[int]] = [[] for _ in prompts]
-    left = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
 
     def write(rows: Sequence[int]) -> list[list[int]]:
         """The next tokens of texts; those behind the first of ``ends`` mean nothing."""
+        # Pad on the left, so that every row goes on in the same column.
         texts = [tokens[i] + written[i] for i in rows]
-        start = len(written[rows[0]])
-        steps = min(ROUND, settings.max_new_tokens - start)
+        length = max(map(len, texts))
+        ids = [[0] * (length - len(text)) + text for text in texts]
+        mask = [[0] * (length - len(text)) + [1] * len(text) for text in texts]
         # One stream of random numbers per text, so that it does not depend on its neighbours.
-        streams = [np.random.default_rng(seeds[i]).random(start + steps)[start:] for i in rows]
-        return _generate(model, texts, np.stack(streams), ends, settings)
+        start = len(written[rows[0]])
+        stop = min(start + ROUND, settings.max_new_tokens)
+        streams = [np.random.default_rng(seeds[i]).random(stop)[start:] for i in rows]
+        uniform = torch.tensor(np.stack(streams), device=model.device)
+        with torch.inference_mode():
+            out = model.generate(
+                torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=stop - start,
+                do_sample=False,
+                eos_token_id=sorted(ends),
+                pad_token_id=min(ends),
+                logits_processor=[sampling.nucleus(uniform, length, settings)],
+            )
+        return out[:, length:].tolist()
 
+    left = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
     for _ in range(0, settings.max_new_tokens, ROUND):
         unfinished = []
         for rows, new in gpu.fitting_batches(write, left, settings.batch, "captions"):
@@ -80,31 +93,3 @@ def line_ends(tokenizer: Any) -> frozenset[int]:
     """The tokens after which a line is over: all that hold a newline [C], and the end of text."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     return frozenset(i for i, text in enumerate(texts) if "\n" in text) | {tokenizer.eos_token_id}
-
-
-def _generate(
-    model: Any,
-    texts: list[list[int]],
-    uniform: np.ndarray,
-    ends: frozenset[int],
-    settings: CaptionSettings,
-) -> list[list[int]]:
-    """As many tokens after each of ``texts`` as ``uniform`` (texts, steps) has random numbers."""
-    import torch
-
-    # Pad on the left, so that every row goes on in the same column.
-    length = max(map(len, texts))
-    ids = [[0] * (length - len(text)) + text for text in texts]
-    mask = [[0] * (length - len(text)) + [1] * len(text) for text in texts]
-    sampler = sampling.nucleus(torch.from_numpy(uniform).to(model.device), length, settings)
-    with torch.inference_mode():
-        out = model.generate(
-            torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=uniform.shape[1],
-            do_sample=False,
-            eos_token_id=sorted(ends),
-            pad_token_id=min(ends),
-            logits_processor=[sampler],
-        )
-    return out[:, length:].tolist()

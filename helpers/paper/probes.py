@@ -17,6 +17,7 @@ A set whose folder is not there is left out with a line; ``imagenet`` has to be 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.subsets import evenly_spread
+from helpers.data.subsets import thinned
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.measure.probes import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
@@ -74,8 +75,8 @@ def probe_sets(w: World, task: str) -> ProbeSets:
             groupings[name] = grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
             sets[name] = labelled(w, path, categories)
         elif name in OUTSIDE:
-            images = _images(w, _spread(w, image_files(path.rglob("*"))))
-            sets[name] = Split(images, np.full(len(images), -1))
+            files = image_files(path.rglob("*"))
+            sets[name] = _read(w, files, np.full(len(files), -1))
         elif name in CUES:
             sets[name], groups = cue_conflict(w, path, wnids)
         else:
@@ -88,12 +89,11 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return ProbeSets(sets, groups, among, groupings)
 
 
-def _spread(w: World, rows: Sequence) -> list:
-    return [rows[i] for i in evenly_spread(len(rows), w.robustness.probe_images)]
-
-
-def _images(w: World, files: Sequence[Path]) -> np.ndarray:
-    return Decoded(files, w.image_size, reduced=False)[:]
+def _read(w: World, files: Sequence[Path], labels: np.ndarray, *facts: pd.DataFrame) -> Split:
+    """At most ``robustness.probe_images`` of the images, evenly spread, in memory."""
+    split = Split(Decoded(files, w.image_size, reduced=False), labels, *facts)
+    split = thinned(split, w.robustness.probe_images)
+    return dataclasses.replace(split, images=split.images[:])
 
 
 def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
@@ -108,11 +108,8 @@ def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
         problem = f" and folders of no class: {strange[:3]}" if strange else ""
         layout = "see helpers/paper/probes.py for how it has to look"
         raise StudyError(f"{path} holds {len(files)} images{problem}; {layout}.")
-    table = pd.DataFrame({"file": files, "class": folders})
-    table = table.iloc[evenly_spread(len(table), w.robustness.probe_images)].reset_index(drop=True)
-    facts = table.assign(file=[file.name for file in table["file"]])
-    labels = pd.Index(names).get_indexer(facts["class"])
-    return Split(_images(w, table["file"]), labels.astype(np.int64), facts)
+    facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
+    return _read(w, files, pd.Index(names).get_indexer(folders).astype(np.int64), facts)
 
 
 def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
@@ -133,10 +130,13 @@ def cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd
     The label is the first class whose category is the shape.
     """
     table = _categories(place, wnids)
-    cues = [(f, *re.sub(r"\d+", "", f.stem).split("-")) for f in image_files(place.rglob("*"))]
-    cues = _spread(w, [(file, shape, texture) for file, shape, texture in cues if shape != texture])
-    facts = pd.DataFrame([cue[1:] for cue in cues], columns=["shape", "texture"])
+    files, cues = [], []
+    for file in image_files(place.rglob("*")):
+        shape, texture = re.sub(r"\d+", "", file.stem).split("-")
+        if shape != texture:
+            files.append(file)
+            cues.append((shape, texture))
+    facts = pd.DataFrame(cues, columns=["shape", "texture"])
     labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
-    images = _images(w, [file for file, _, _ in cues])
     groups = pd.DataFrame({"shape": table, "texture": table})
-    return Split(images, np.array(labels, np.int64), facts), groups
+    return _read(w, files, np.array(labels, np.int64), facts), groups

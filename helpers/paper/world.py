@@ -1,16 +1,26 @@
-"""The paper world as ``paper.toml`` has it, and what its artifacts are made of beside the store."""
+"""The paper world as ``paper.toml`` has it, and what it says of images: by ``judge`` there, a CLIP
+that has no other part in the study, or that nobody knows.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from helpers import worlds
-from helpers.errors import unknown
-from helpers.models import checkpoints
+from helpers.data.tables import Split
+from helpers.engine.store import Artifact
+from helpers.errors import NotKnown, StudyError, unknown
+from helpers.models import checkpoints, clip
 from helpers.paper import config, probes
+from helpers.paper.benchmarks import benchmark
 from helpers.paper.config import identity
 from helpers.worlds import World
+
+RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
 
 
 def configured(w: World) -> World:
@@ -22,11 +32,11 @@ def configured(w: World) -> World:
         return w
     s = config.settings()
     tasks = tuple(dict.fromkeys((*w.tasks, *s.tasks)))
-    clip = {"pretrained": s.clip}
+    weights = {"pretrained": s.clip}
     if Path(s.clip).is_dir():
-        clip = {"model": "upstream", "pretrained": identity(s.clip)}
+        weights = {"model": "upstream", "pretrained": identity(s.clip)}
     named = s.checkpoints or w.robustness.checkpoints
-    w = worlds.replace(w, tasks=tasks, clip=clip, robustness={"checkpoints": named})
+    w = worlds.replace(w, tasks=tasks, clip=weights, robustness={"checkpoints": named})
     w = worlds.replace(w, **s.world)
     checkpoints.checked(w.robustness.checkpoints)
     for task in w.tasks:
@@ -62,3 +72,47 @@ def outside(w: World) -> dict[str, dict]:
     if s.index:
         parts["embeddings"] = {"index": s.index}
     return parts
+
+
+def judge_features(w: World, images: np.ndarray) -> np.ndarray:
+    """Unit embeddings (n, d) of images by the judge; ``StudyError`` when it is missing."""
+    return clip.embed_images(clip.by_name(config.settings().judge), images)
+
+
+def judge(w: World, images: np.ndarray) -> pd.DataFrame:
+    """The class of the first task that the judge sees in images, zero-shot: column ``variant``."""
+    bench = benchmark(w, w.tasks[0])
+    head = clip.head(clip.by_name(config.settings().judge), bench.classes, bench.templates)
+    scores = judge_features(w, images) @ head.T
+    return pd.DataFrame({"variant": np.array(bench.classes, object)[scores.argmax(1)]})
+
+
+def prepare(w: World) -> None:
+    """Nothing is trained: each published model is looked for where it is used."""
+
+
+def shifted(w: World, task: str) -> dict[str, Split]:
+    """No sets: nobody has sketched these classes, or dressed them in new textures."""
+    return {}
+
+
+def main_gear(w: World, name: str) -> tuple[float, float] | None:
+    """None: nobody has measured where wheels stand in photographs."""
+    return None
+
+
+def intervention(w: World) -> Artifact:
+    """Raises ``NotKnown``: nobody trains Stable Diffusion anew on a pool with a class thinned."""
+    problem = f"world {w.name!r} cannot train its generator again on another pool"
+    raise NotKnown(f"{problem}. {RENDERED} 06 -p intervention=True")
+
+
+def quality(w: World) -> dict:
+    """Raises ``NotKnown``: the published models come with their own papers."""
+    raise NotKnown(f"world {w.name!r} does not measure its upstream models. {RENDERED} 00")
+
+
+def retrain(w: World) -> Path:
+    """Raises ``StudyError``: the published models are downloaded."""
+    problem = f"world {w.name!r} cannot train its upstream models"
+    raise StudyError(f"{problem}; retrain=True is for the rendered worlds.")

@@ -1,9 +1,8 @@
 """HTTP connections to public addresses only, with one deadline: what polite.py puts into urllib.
 
-A list of image addresses is written by strangers, and so is every redirect. A connection resolves
-its host once, refuses it when any of its addresses is not public, and connects to the very address
-that was checked, so that a second DNS answer cannot differ. http.client's timeout starts anew with
-every packet; the deadline here does not.
+Strangers wrote the addresses, and every redirect. A connection resolves its host once, refuses it
+when any of its addresses is not public, and connects to the very address that was checked, so that
+a second DNS answer cannot differ. http.client's timeout starts anew with every packet.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""From retrieved rows to images: img2dataset behind polite.py, and what did not come.
+"""From retrieved rows to images: img2dataset behind polite.py, as in [C], and what did not come.
 
 Web pools rot and their pictures belong to somebody. So every row ends with an outcome (downloaded,
-refused: why, failed: why), refusals are never retried, and what is lost is reported per class,
-where it changes the comparison. [C] downloads with img2dataset too: 256 pixels, padded to a square,
-JPEG, rows tagged exactly NSFW left out.
+refused: why, failed: why), refusals are never retried, and what is lost is reported per class.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +50,9 @@ def download(
     and in ``report/`` what became of them. A killed download goes on at its first unfinished shard;
     finished shards keep their bytes, which do not depend on threads or processes.
 
-    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and ``loss`` per class. Raises
-    ``StudyError`` on no rows, a missing column, a folder that is not writable, in use or holds
-    another download, a killed process, and without img2dataset.
+    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and what was lost per class, as
+    ``_report``. Raises ``StudyError`` on no rows, a missing column, a folder that is not writable,
+    in use or holds another download, a killed process, and without img2dataset.
     """
     limits = limits or Limits()
     folder = Path(folder)
@@ -68,14 +65,19 @@ def download(
         there = f"{len(done)} of {math.ceil(len(wanted) / shard_rows)} shards are there"
         print(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
         store.check_disk(folder, KEPT * max(len(wanted) - len(done) * shard_rows, 0))
-        work = shards.Downloader(folder, extra, shard_rows, threads, limits)
-        with store.writing(folder), _scratch(folder) as scratch:
+        with store.writing(folder):
+            scratch = folder / "_tmp"
+            shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
+            for half_written in folder.rglob("*.tmp"):
+                half_written.unlink()
             table = store.write(scratch / "rows.parquet", wanted)
             with contextlib.redirect_stdout(io.StringIO()):
                 jobs = shards.jobs(table, extra, shard_rows, done, scratch)
+            work = shards.Downloader(folder, extra, shard_rows, threads, limits)
             finished = workers.starmap(work, [(job,) for job in jobs], uses_gpu=False)
             for _ in store.progress(finished, "shards downloaded", len(jobs)):
                 pass
+            shutil.rmtree(scratch)
         return _report(rows, folder)
 
 
@@ -123,41 +125,33 @@ def costs(wanted: pd.DataFrame, folder: Path, limits: Limits) -> str:
     )
 
 
-def outcome(status: str | None, message: str | None) -> str:
-    """What became of a row in a few words, from img2dataset's ``status`` and ``error_message``."""
-    if status == "success":
-        return DOWNLOADED
-    if status == "failed_to_resize":
-        return NOT_AN_IMAGE
-    message = message if isinstance(message, str) else ""
-    if message.startswith("unknown url type"):  # said by urllib before the opener is asked
-        return NOT_HTTP
-    return message if message.startswith(("refused: ", "failed: ")) else UNKNOWN
+def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write down, and return, what became of every row, and what was lost per class.
 
-
-def loss(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per class: ``wanted`` and ``downloaded`` rows, share ``lost``, most frequent ``reason``."""
+    Columns of the latter: ``class, wanted, downloaded, lost`` (share), most frequent ``reason``.
+    """
+    files = sorted((folder / "report").glob("[0-9]*.parquet"))
+    parts = pd.concat(map(store.read_table, files), ignore_index=True)
+    # What img2dataset's ``status`` and ``error_message`` say in a few words.
+    message = parts["error_message"].fillna("").astype(str)
+    known = message.str.startswith(("refused: ", "failed: "))
+    parts["outcome"] = message.where(known, UNKNOWN)
+    parts.loc[message.str.startswith("unknown url type"), "outcome"] = NOT_HTTP  # says urllib
+    parts.loc[parts["status"] == "failed_to_resize", "outcome"] = NOT_AN_IMAGE
+    parts.loc[parts["status"] == "success", "outcome"] = DOWNLOADED
+    rows = rows.merge(parts[["url", *OUTCOME]], on="url", how="left")
+    rows["outcome"] = rows["outcome"].fillna(UNKNOWN)
+    if "NSFW" in rows:
+        rows.loc[rows["NSFW"] == "NSFW", OUTCOME] = None, "refused: tagged NSFW"
     losses = []
     for name, outcomes in rows.groupby("class", sort=True)["outcome"]:
         lost = outcomes[outcomes != DOWNLOADED]
         n = len(outcomes)
         losses.append((name, n, n - len(lost), len(lost) / n, next(iter(lost.mode()), "")))
-    return pd.DataFrame(losses, columns=["class", "wanted", "downloaded", "lost", "reason"])
-
-
-def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write down, and return, what became of every row, and the loss per class."""
-    files = sorted((folder / "report").glob("[0-9]*.parquet"))
-    parts = pd.concat(map(store.read_table, files), ignore_index=True)
-    parts["outcome"] = list(map(outcome, parts["status"], parts["error_message"]))
-    rows = rows.merge(parts[["url", *OUTCOME]], on="url", how="left")
-    rows["outcome"] = rows["outcome"].fillna(UNKNOWN)
-    if "NSFW" in rows:
-        rows.loc[rows["NSFW"] == "NSFW", OUTCOME] = None, "refused: tagged NSFW"
-    lost = loss(rows)
+    loss = pd.DataFrame(losses, columns=["class", "wanted", "downloaded", "lost", "reason"])
     store.write(folder / "report" / "rows.parquet", rows)
-    store.write(folder / "report" / "loss.csv", lost.to_csv(index=False).encode())
-    return rows, lost
+    store.write(folder / "report" / "loss.csv", loss.to_csv(index=False).encode())
+    return rows, loss
 
 
 @contextlib.contextmanager
@@ -176,19 +170,6 @@ def _alone(folder: Path) -> Iterator[None]:
             advice = "Wait until it is done, or give another folder."
             raise StudyError(f"another process downloads into {folder}. {advice}") from e
         yield
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder ``_tmp`` for a while."""
-    shutil.rmtree(folder / "_tmp", ignore_errors=True)  # of a download that was killed
-    for half_written in folder.rglob("*.tmp"):
-        half_written.unlink()
-    (folder / "_tmp").mkdir()
-    try:
-        yield folder / "_tmp"
-    finally:
-        shutil.rmtree(folder / "_tmp", ignore_errors=True)
 
 
 def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:

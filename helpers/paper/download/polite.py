@@ -1,10 +1,9 @@
 """A urllib opener for addresses that strangers wrote: public hosts, bounded, asked politely.
 
-img2dataset fetches with ``urllib.request.urlopen``, without a limit on address, size or rate.
-urllib has a place for rules, ``install_opener``, so img2dataset stays as it is. The rules hold for:
+img2dataset fetches with ``urllib.request.urlopen``; ``install_opener`` puts these rules there:
 
-- *address*: http and https only, to public hosts (guard.py); a redirect is checked like a first
-  request. No proxy is used: it would look names up itself.
+- *address*: http and https only, to public hosts (guard.py), redirects too. No proxy is used: it
+  would look names up itself.
 - *size*: a limit on the time of the whole answer and on its bytes; pixels counted in its header.
 - *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our
   name and img2dataset's.
@@ -83,16 +82,23 @@ def take_turn(turns: Path, host: str, interval: float) -> None:
 
 
 class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Guarded connections, our name, our turn, and bodies that are read only up to the limit."""
+    """Guarded connections, our name, our turn, and bodies that are read only up to the limit.
+
+    With ``images`` robots.txt and opt-out headers are obeyed, and the images' headers are checked;
+    without, it fetches a robots.txt.
+    """
 
     handler_order = 400  # before urllib turns an answer into a redirect or an error
-    most = ROBOTS_BYTES
 
-    def __init__(self, limits: Limits, turns: Path):
+    def __init__(self, limits: Limits, turns: Path, images: bool):
         super().__init__()
         self.limits = limits
         self.turns = turns
+        self.most = limits.bytes if images else ROBOTS_BYTES
+        self.pages = Opener(_Polite(limits, turns, images=False)) if images else None
         self.tls = ssl.create_default_context()  # read from disk once, not per request
+        self.locks: dict[str, threading.Lock] = {}  # of each host
+        self.known: dict[str, RobotFileParser | str] = {}
 
     def http_open(self, request):
         return self.do_open(Http, request, allow_private=self.limits.allow_private)
@@ -102,11 +108,21 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         return self.do_open(Https, request, allow_private=allowed, context=self.tls)
 
     def http_request(self, request):
+        interval = 1 / self.limits.per_host
+        if self.pages:
+            rules = self.rules(f"{request.type}://{request.host}")
+            asked = float(rules.crawl_delay(NAMES[0]) or 0)
+            allowed = all(rules.can_fetch(name, request.full_url) for name in NAMES)
+            if not allowed or asked > LONGEST_DELAY:
+                raise Refusal(ROBOTS)
+            interval = max(asked, interval)
         request.add_header("User-agent", AGENT)
-        take_turn(self.turns, request.host, self.interval(request))
+        take_turn(self.turns, request.host, interval)
         return self.do_request_(request)
 
     def http_response(self, request, response):
+        if self.pages and opted_out(response.headers.get_all("X-Robots-Tag", [])):
+            raise Refusal("refused: opt-out header")
         location = response.headers.get("location")
         if 300 <= response.status < 400 and location:
             _check_scheme(urljoin(request.full_url, location))
@@ -119,10 +135,6 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     https_request = http_request
     https_response = http_response
 
-    def interval(self, request) -> float:
-        """Seconds that the host is left alone after this request; may raise ``Refusal``."""
-        return 1 / self.limits.per_host
-
     def body(self, response) -> bytes:
         """The whole body. Raises ``Refusal`` when it is too large, or an error when cut short."""
         body = bytearray()
@@ -134,26 +146,9 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                 raise Refusal(TOO_LARGE)
         if response.length:  # bytes that were announced and did not come
             raise http.client.IncompleteRead(b"", response.length)
+        if self.pages:
+            _check_image(body, self.limits.pixels)
         return bytes(body)
-
-
-class _Images(_Polite):
-    """The same for images: obeys robots.txt and opt-out headers, and checks the image's header."""
-
-    def __init__(self, limits: Limits, turns: Path):
-        super().__init__(limits, turns)
-        self.most = limits.bytes
-        self.pages = Opener(_Polite(limits, turns))  # for robots.txt
-        self.locks: dict[str, threading.Lock] = {}  # of each host
-        self.known: dict[str, RobotFileParser | str] = {}
-
-    def interval(self, request) -> float:
-        rules = self.rules(f"{request.type}://{request.host}")
-        asked = float(rules.crawl_delay(NAMES[0]) or 0)
-        allowed = all(rules.can_fetch(name, request.full_url) for name in NAMES)
-        if not allowed or asked > LONGEST_DELAY:
-            raise Refusal(ROBOTS)
-        return max(asked, super().interval(request))
 
     def rules(self, origin: str) -> RobotFileParser:
         """The robots.txt of a host, asked for once. Raises ``Refusal`` where it cannot be known."""
@@ -178,24 +173,11 @@ class _Images(_Polite):
             parser.allow_all = True
         return parser
 
-    def http_response(self, request, response):
-        if opted_out(response.headers.get_all("X-Robots-Tag", [])):
-            raise Refusal("refused: opt-out header")
-        return super().http_response(request, response)
-
-    https_response = http_response
-
-    def body(self, response) -> bytes:
-        body = super().body(response)
-        check_image(body, self.limits.pixels)
-        return body
-
 
 def opted_out(values: list[str]) -> bool:
     """Whether X-Robots-Tag headers forbid the use of an image, to everybody or to one of our names.
 
-    img2dataset's own reading takes all before a colon for a robot's name and so misses "noai,
-    max-image-preview:large".
+    img2dataset's own reading misses "noai, max-image-preview:large": before a colon is a robot.
     """
     for value in values:
         robot, colon, rest = (part.strip().lower() for part in value.partition(":"))
@@ -206,8 +188,7 @@ def opted_out(values: list[str]) -> bool:
     return False
 
 
-def check_image(body: bytes, pixels: int) -> None:
-    """Raise ``Refusal`` unless ``body`` starts like an image of at most so many pixels."""
+def _check_image(body: bytes, pixels: int) -> None:
     from PIL import Image
 
     try:
@@ -251,4 +232,4 @@ def _check_scheme(url: str) -> None:
 @functools.cache  # one per process, so that robots.txt is read once per host and process
 def opener(limits: Limits, turns: Path) -> Opener:
     """The opener for images; ``turns`` is the folder in which hosts' turns are kept."""
-    return Opener(_Images(limits, turns))
+    return Opener(_Polite(limits, turns, images=True))

@@ -1,8 +1,7 @@
 """img2dataset's downloader and writer, each with one thing changed. The import takes seconds.
 
-img2dataset reads the table, runs the threads, resizes, encodes and formats the shards. Its
-``download`` is not called, only its parts: that function takes over the interrupt key, starts its
-own processes and never notices when one is killed.
+Its ``download`` is not called, only its parts: that function takes over the interrupt key, starts
+its own processes and never notices when one is killed.
 """
 
 from __future__ import annotations

@@ -21,8 +21,6 @@ from helpers.models import clip
 from helpers.paper import config
 from helpers.worlds import World
 
-OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
-
 
 class Public(NamedTuple):
     """A public benchmark: its classes, their number, and where torchvision looks for it."""
@@ -35,6 +33,7 @@ class Public(NamedTuple):
     backgrounds: tuple[str, ...] = ()
 
 
+OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 AIRCRAFT = f"{OXFORD}/fgvc-aircraft"
 CARS = "the Stanford Cars archives (mirrors only)"
 IMAGENET = "https://image-net.org (an account is needed)"
@@ -74,8 +73,8 @@ class Decoded:
     """Image files as an array (n, side, side, 3) uint8, decoded by threads when asked for.
 
     The centre square, resized bicubically as in CLIP's validation transform. ``reduced`` lets JPEGs
-    be decoded at the smallest scale that is large enough, which is faster and a little softer.
-    Raises ``StudyError`` on an image that cannot be read.
+    be decoded at the smallest scale that is large enough, faster and a little softer. Raises
+    ``StudyError`` on an image that cannot be read.
     """
 
     def __init__(self, files: Iterable[str | Path], side: int, reduced: bool = True):
@@ -116,18 +115,14 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def open_pool(w: World) -> Pool:
-    """Shards under ``laion``: ``00000.parquet`` with LAION's columns beside ``00000.tar``.
-
-    One row per image: that is what helpers/paper/download/laion.py leaves; img2dataset's own tables
-    also list the rows that did not come. Raises ``StudyError`` where there is none.
+    """Shards under ``laion`` as download/laion.py leaves them, a row per image in 00000.parquet
+    beside 00000.tar (img2dataset's tables also list what did not come). ``StudyError`` without any.
     """
     folder = config.settings().laion
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
-        raise StudyError(
-            f"no parquet shards in {folder}; fill it with helpers.paper.download.laion.download, "
-            f"or name another folder as laion in {config.FILE}."
-        )
+        advice = "fill it with helpers.paper.download.laion.download, or name another folder"
+        raise StudyError(f"no parquet shards in {folder}; {advice} as laion in {config.FILE}.")
     return pool_of(shards, fetch_tar)
 
 
@@ -173,9 +168,8 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
         facts = pd.DataFrame({"class": np.array(classes, object)[labels]})
         splits[name] = Split(Lazy(Decoded(files, side)), labels, facts)
     if "val" not in splits:
-        splits |= _cut(splits["train"], IMAGENET_VALIDATION if task == "imagenet" else None)
-    article = "an" if about.noun[0] in "aeiou" else "a"
-    domain = f"a photo of {article} {about.noun}"
+        splits |= _cut(splits["train"], IMAGENET_VALIDATION if task == "imagenet" else np.inf)
+    domain = f"a photo of {'an' if about.noun[0] in 'aeiou' else 'a'} {about.noun}"
     texts = (about.noun, domain, templates, about.backgrounds or BACKGROUNDS)
     details = pd.DataFrame(index=list(classes))
     return Benchmark(task, classes, *texts, details, *(splits[name] for name in SPLITS))
@@ -196,18 +190,16 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
             f"torchvision's layout ({about.folder}/), from {about.source}, or name another folder "
             f"as benchmarks in {config.FILE}."
         ) from e
-    listed = {}
-    for name, data in sets.items():
-        pairs = zip(*data._samples, strict=True) if cars else (data._image_files, data._labels)
-        listed[name] = tuple(pairs)
+    listed = {
+        name: tuple(zip(*data._samples, strict=True)) if cars else (data._image_files, data._labels)
+        for name, data in sets.items()
+    }
     return tuple(sets["train"].classes), listed
 
 
 def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """WordNet ids and names of ImageNet's classes in order.
-
-    From the 1,000 folders in order, or from the table ``classes.csv`` (wnid,name). Raises
-    ``StudyError`` when the folders of ``train`` are others.
+    """WordNet ids and names of the classes: the table ``classes.csv`` (wnid,name) of a part of
+    ImageNet, or its 1,000 folders. Raises ``StudyError`` when ``train`` has other folders.
     """
     part = folder / "classes.csv"
     if part.exists():
@@ -231,8 +223,7 @@ def _classes(own: config.Task) -> tuple[str, ...]:
     if not Path(own.classes).is_file():
         advice = f"write one name per line, or list them in {config.FILE}"
         raise StudyError(f"the list of classes {own.classes!r} does not exist; {advice}.")
-    lines = map(str.strip, Path(own.classes).read_text().splitlines())
-    return tuple(filter(None, lines))
+    return tuple(filter(None, map(str.strip, Path(own.classes).read_text().splitlines())))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -249,11 +240,10 @@ def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Liste
         top = folder / split
         if split == "val" and "test" in splits and not top.is_dir():
             continue
-        found = _subfolders(top)
-        if not found:
+        if not _subfolders(top):
             example = top / "class" / "any.jpg"
             raise StudyError(f"no images in {top}: it should have a folder per class, {example}.")
-        for name in found:
+        for name in _subfolders(top):
             if name not in names:
                 raise unknown(f"class folder in {top}", name, names)
         files = [image_files((top / name).glob("*")) for name in names]
@@ -266,21 +256,20 @@ def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Liste
     return listed
 
 
-def _cut(train: Split, most: int | None) -> dict[str, Split]:
+def _cut(train: Split, most: float) -> dict[str, Split]:
     """``train`` and ``val`` cut from train, 80 / 20 by a seed; ``val`` has at most ``most`` [C]."""
     import torch
 
     n = len(train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SEED)).numpy()
-    cut = max(int(0.8 * n), n - (most or n))
+    cut = n - min(n - int(0.8 * n), most)
     return {"train": train.take(order[:cut]), "val": train.take(order[cut:])}
 
 
 def published(w: World) -> pd.DataFrame:
     """Published accuracy (0..1), loss (nats) and ECE on ImageNet validation images.
 
-    By training set, prompt and size: checkpoints of *Scaling Laws of Synthetic Images* (1M to 16M
-    images; CLIP 64M to 371M pairs) as scored again by [R]. From result files of its repository
-    (visinf/benchmarking-synthetic-clones, a443db5): the prompt and the mixing ablation.
+    Checkpoints of *Scaling Laws of Synthetic Images* (1M to 16M images; CLIP 64M to 371M pairs), as
+    [R] scored them (visinf/benchmarking-synthetic-clones, a443db5).
     """
     return pd.read_csv(Path(__file__).parent / "published.csv")[list(PUBLISHED)]

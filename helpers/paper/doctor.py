@@ -14,6 +14,7 @@ from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError
 from helpers.models import weights
 from helpers.paper import benchmarks, config, index, probes
+from helpers.paper.benchmarks import open_pool
 from helpers.worlds import World
 
 GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
@@ -33,10 +34,8 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     path = os.environ.get("STUDY_PAPER", "")
     if path and Path(path).is_dir():
         return needs(w), costs(w)
-    advice = (
-        f"Make a folder for {config.FILE}, weights and data, and name it: "
-        "export STUDY_PAPER=FOLDER. The default places below are in it."
-    )
+    make = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
+    advice = f"{make} The default places below are in it."
     rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
@@ -62,7 +61,7 @@ def needs(w: World) -> list[Need]:
         *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
         ("CLIP", "00 02 03 04 05 06 07", s.clip, weights.clip_file, tag or s.clip),
         *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
-        ("pool", "00 01 03", s.laion, _pool, w),
+        ("pool", "00 01 03", s.laion, lambda: f"{len(open_pool(w)):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
         ("CLIP that judges", "06", s.judge, weights.clip_file, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
@@ -72,8 +71,8 @@ def needs(w: World) -> list[Need]:
         find = (weights.checkpoint_file, config.checkpoint(w, name))
         wanted.append(("probed checkpoint", "07", place, *find))
     rows = [_found(*row) for row in wanted if row[2]]
-    size = max(_size(model) for _, model in models.values())
-    return [*rows, _probe_sets(s.benchmarks), _memory(size), _disk(w)]
+    memory = _memory(OVERHEAD * max(_size(model) for _, model in models.values()))
+    return [*rows, _probe_sets(s.benchmarks), memory, _disk(w)]
 
 
 def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -> Need:
@@ -104,10 +103,6 @@ def _counts(w: World, task: str) -> str:
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _pool(w: World) -> str:
-    return f"{len(benchmarks.open_pool(w)):,} pairs in {config.settings().laion}"
-
-
 def _probe_sets(base: Path) -> Need:
     present = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
@@ -128,8 +123,7 @@ def _size(name: str) -> float:
         return 1e9 * GIGABYTES.get(name, 0)
 
 
-def _memory(size: float) -> Need:
-    need = OVERHEAD * size
+def _memory(need: float) -> Need:
     have = gpu.memory()
     where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
     where += "" if gpu.device() == "cuda" else "; no GPU here"
@@ -194,7 +188,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * _count(lambda: benchmarks.open_pool(w))),
+        ("03", "embed", 2 * _count(lambda: open_pool(w))),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),

@@ -39,12 +39,14 @@ def draw(
     images: np.ndarray | None = None,
     strength: float | None = None,
 ) -> np.ndarray:
-    """One image per caption and seed by the world's generator, (n, kept, kept, 3) uint8.
+    """One image per caption and seed by the world's generator; see ``sample``.
 
-    See ``sample``. Raises ``StudyError`` on an unknown generator, and on weights that are missing,
-    damaged or pickled.
+    Raises ``StudyError`` also on an unknown generator, a strength that cannot be, and weights that
+    are missing, damaged or pickled.
     """
     equally_many(captions=captions, seeds=seeds, images=images)
+    if images is not None:
+        effective_steps(w.synthesis.steps, strength)
     s = config.settings()
     if w.synthesis.generator not in s.generators:
         raise unknown("generator", w.synthesis.generator, s.generators)
@@ -104,24 +106,25 @@ def sample(
 
     An image is a function of caption and seed, up to rounding. With ``images`` (n, side, side, 3)
     uint8 and ``strength`` the last ``effective_steps`` are taken from the noised images (SDEdit,
-    [P] section 5). An image that is not a number is drawn again in float32. Raises ``StudyError``
-    when it is not one then, on a size or strength that cannot be, and when not even one image fits
-    into memory.
+    [P] section 5). Raises ``StudyError`` on sides that cannot be, on images that are no numbers in
+    float32 either, and when not even one fits into memory.
     """
     import torch
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from PIL import Image
 
-    multiple = pipe.vae_scale_factor
-    if drawn % multiple or not 0 < kept <= drawn:
-        rule = f"drawn must be a multiple of {multiple} pixels, and kept at most as many"
+    if drawn % pipe.vae_scale_factor or not 0 < kept <= drawn:
+        rule = (
+            f"drawn must be a multiple of {pipe.vae_scale_factor} pixels, and kept at most as many"
+        )
         raise StudyError(f"drawn = {drawn}, kept = {kept} in paper.toml: {rule}.")
-    if images is not None:
-        effective_steps(settings.steps, strength)
     result = np.zeros((len(captions), kept, kept, 3), np.uint8)
     if not len(captions):
         return result
     row_of = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
     texts = _embeddings(pipe, list(row_of))
+    kind = AutoPipelineForText2Image if images is None else AutoPipelineForImage2Image
+    unused = {"requires_safety_checker": False, "add_watermarker": False}
 
     def paint(rows: Sequence[int], pipeline: Callable) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, drawn, drawn, 3) uint8, and which of them are not numbers."""
@@ -142,7 +145,9 @@ def sample(
 
     def fill(rows: Sequence[int], compute: Callable) -> list[int]:
         """Draw ``rows`` into ``result`` with ``compute`` as U-Net; the rows that are no numbers."""
-        work = functools.partial(paint, pipeline=_pipeline(pipe, compute, images is not None))
+        pipeline = kind.from_pipe(pipe, unet=_Network(pipe.unet, compute), **unused)
+        pipeline.set_progress_bar_config(disable=True)
+        work = functools.partial(paint, pipeline=pipeline)
         what = f"drawing at {drawn} pixels with {pipe.unet.dtype}"
         failed = []
         for part, (painted, broken) in gpu.fitting_batches(work, rows, settings.batch, what):
@@ -188,17 +193,6 @@ class _Network:
             sizes = {name: x.to(dtype) for name, x in added_cond_kwargs.items()}
             options["added_cond_kwargs"] = sizes
         return (self.compute(latents.to(dtype), step, **options)[0].float(),)
-
-
-def _pipeline(pipe: Any, compute: Callable, edits: bool) -> Callable:
-    """The pipeline from text to images or, with ``edits``, from text and images to images."""
-    from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
-
-    kind = AutoPipelineForImage2Image if edits else AutoPipelineForText2Image
-    unused = {"requires_safety_checker": False, "add_watermarker": False}
-    pipeline = kind.from_pipe(pipe, unet=_Network(pipe.unet, compute), **unused)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _embeddings(pipe: Any, captions: list[str]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Where weights, data and indices of the paper world lie: ``paper.toml`` in ``$STUDY_PAPER``.
 
-Every key is optional; ``helpers/paper/example.toml`` shows them all. Without the file everything
-has the published name and lies in the folder itself.
+Every key is optional (helpers/paper/example.toml has all); the defaults are the published names.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ def here(folder: Path, name: str) -> str:
 
 
 def placed(folder: Path, name: str, say: Callable[[str], str] = str) -> str:
-    """``name`` of a model, "FOLDER" or "MODEL/FILE", with what ``say`` makes of its absolute path.
-
-    A name with no path that is there, such as "MODEL/TAG", stays as it is.
+    """``name`` of a model, "FOLDER" or "MODEL/FILE", with what ``say`` makes of its absolute path;
+    without a path that is there, such as "MODEL/TAG", as it is.
     """
     model, _, file = name.partition("/")
     if file and (folder / file).is_file():
@@ -55,17 +53,14 @@ def clip_folder(w: World) -> Path:
 
 
 def identity(name: str) -> str:
-    """What tells weights or data apart wherever they lie, for the keys of artifacts.
-
-    Of a folder: a hash of the names and sizes of its files. Of a file: its name and size. Any other
-    name, such as one on a hub, stays as it is.
+    """What tells weights or data apart wherever they lie, for the keys of artifacts: a hash of the
+    names and sizes of a folder's files, a file's name and size, or another name as it is.
     """
     path = Path(name)
     if path.is_absolute() and path.is_dir():
         return _listing(path, path.stat().st_mtime_ns)
-    if path.is_absolute() and path.is_file():
-        return f"{path.name}, {path.stat().st_size} bytes"
-    return name
+    is_file = path.is_absolute() and path.is_file()
+    return f"{path.name}, {path.stat().st_size} bytes" if is_file else name
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from helpers.worlds import World
 
 GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
 GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
+KNOWN = {task: public.classes for task, public in benchmarks.PUBLIC.items()}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 TO_06 = "00 01 02 03 04 05 06"
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
@@ -26,10 +28,8 @@ OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
 
 def check(w: World) -> tuple[list[Need], dict[str, str]]:
-    """What is needed and found, and what each notebook costs.
-
-    Without ``$STUDY_PAPER``, what an empty folder would lack. Raises ``StudyError`` on a
-    ``paper.toml`` that cannot be read.
+    """What is needed and found, and what each notebook costs; without ``$STUDY_PAPER``, what an
+    empty folder would lack. Raises ``StudyError`` on a ``paper.toml`` that cannot be read.
     """
     path = os.environ.get("STUDY_PAPER", "")
     if path and Path(path).is_dir():
@@ -53,9 +53,14 @@ def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
     models = {"language model": ("01", s.language_model)}
-    for name in (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators):
+    ablated = w.analysis.generators
+    for name in (w.synthesis.generator, *ablated, *w.scaling.generators):
+        uses = {"00": name in ablated, "05": name in ablated, "06": name in w.scaling.generators}
+        numbers = " ".join(number for number, used in uses.items() if used)
+        if name == w.synthesis.generator:
+            numbers = "00 02 05 06"
         model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-        models[f"generator {name}"] = (_drawing(w, name), model)
+        models[f"generator {name}"] = (numbers, model)
     tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
     wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
         *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
@@ -85,14 +90,6 @@ def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -
         return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
 
 
-def _drawing(w: World, generator: str) -> str:
-    """The numbers of the notebooks that draw with a generator."""
-    if generator == w.synthesis.generator:
-        return "00 02 05 06"
-    numbers = ["00", "05"] if generator in w.analysis.generators else []
-    return " ".join([*numbers, "06"] if generator in w.scaling.generators else numbers)
-
-
 def _counts(w: World, task: str) -> str:
     bench = benchmarks.benchmark(w, task)
     counts = []
@@ -114,13 +111,19 @@ def _probe_sets(base: Path) -> Need:
     return Need("probe sets", "07", True, where)
 
 
+def _here(find: Callable, *arguments) -> Any:
+    """What ``find(*arguments)`` returns, or None while it is not here."""
+    try:
+        return find(*arguments)
+    except StudyError:
+        return None
+
+
 def _size(name: str) -> float:
     """Bytes of the weights: of the files where they are here, else as published."""
-    try:
-        files = weights.folder("weights", name).rglob("*.safetensors")
-        return sum(f.stat().st_size for f in files)
-    except StudyError:
-        return 1e9 * GIGABYTES.get(name, 0)
+    folder = _here(weights.folder, "weights", name)
+    files = folder.rglob("*.safetensors") if folder else ()
+    return sum(f.stat().st_size for f in files) or 1e9 * GIGABYTES.get(name, 0)
 
 
 def _memory(need: float) -> Need:
@@ -141,20 +144,6 @@ def _disk(w: World) -> Need:
     return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
-def _count(data: Callable, otherwise: int = 0) -> int:
-    """How much ``data()`` is, or another number while it is not here."""
-    try:
-        return len(data())
-    except StudyError:
-        return otherwise
-
-
-def _captions(w: World, task: str) -> int:
-    per_class = dict(w.captions.per_class_of).get(task, w.captions.per_class)
-    known = benchmarks.PUBLIC[task].classes if task in benchmarks.PUBLIC else 0
-    return per_class * _count(lambda: benchmarks.benchmark(w, task).classes, known)
-
-
 def work(w: World) -> list[tuple[str, str, float]]:
     """What the notebooks handle: number, step as in ``tests/bench``, items; 0 while not known.
 
@@ -164,7 +153,11 @@ def work(w: World) -> list[tuple[str, str, float]]:
     analysis = w.analysis
     scaling = w.scaling
     robust = w.robustness
-    captions = sum(_captions(w, task) for task in w.tasks)
+    captions = 0
+    for task in w.tasks:
+        bench = _here(benchmarks.benchmark, w, task)
+        classes = len(bench.classes) if bench else KNOWN.get(task, 0)
+        captions += classes * dict(w.captions.per_class_of).get(task, w.captions.per_class)
     # 04: both sources at all sizes, and at the middle one the variants and learning rates
     variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
     middle = training.sizes[len(training.sizes) // 2]
@@ -182,13 +175,14 @@ def work(w: World) -> list[tuple[str, str, float]]:
     paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
     # 07: every checkpoint on all probe sets
     sets = len(probes.present(config.settings().benchmarks))
-    tested = _count(lambda: benchmarks.benchmark(w, robust.task).test, IMAGENET_TEST)
+    bench = _here(benchmarks.benchmark, w, robust.task)
+    tested = len(bench.test) if bench else IMAGENET_TEST
     probed = robust.probe_images * sets + robust.validation + tested
     attacks = robust.attacked * len(robust.epsilons) * (robust.pgd_steps + 2)
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * _count(lambda: open_pool(w))),
+        ("03", "embed", 2 * len(_here(open_pool, w) or ())),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),

@@ -17,19 +17,15 @@ from helpers.engine import gpu
 from helpers.errors import StudyError, equally_many, unknown
 from helpers.models import weights
 from helpers.paper import config
-from helpers.worlds import SynthesisSettings, World
+from helpers.worlds import World
 
 if TYPE_CHECKING:
     import torch
 
 COMPILED_FROM = 500  # images asked for at once; for fewer, compiling takes longer than it saves
 READ = 64  # captions that the text encoders read at a time
-SAMPLER = {
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}  # [C]
+UNCLIPPED = {"clip_sample": False, "set_alpha_to_one": False}
+SAMPLER = {**UNCLIPPED, "steps_offset": 1, "timestep_spacing": "leading"}  # [C]
 
 
 def draw(
@@ -92,22 +88,13 @@ def effective_steps(steps: int, strength: float | None) -> int:
     return taken
 
 
-def sample(
-    pipe: Any,
-    captions: Sequence[str],
-    seeds: Sequence[int],
-    settings: SynthesisSettings,
-    drawn: int,
-    kept: int,
-    images: np.ndarray | None = None,
-    strength: float | None = None,
-) -> np.ndarray:
-    """Draw at ``drawn`` pixels and reduce to ``kept``: (n, kept, kept, 3) uint8.
+def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=None) -> np.ndarray:
+    """Images by a pipeline, drawn at ``drawn`` pixels: (n, kept, kept, 3) uint8.
 
-    An image is a function of caption and seed, up to rounding. With ``images`` (n, side, side, 3)
-    uint8 and ``strength`` the last ``effective_steps`` are taken from the noised images (SDEdit,
-    [P] section 5). Raises ``StudyError`` on sides that cannot be, on images that are no numbers in
-    float32 either, and when not even one fits into memory.
+    ``settings`` are ``SynthesisSettings``. An image is a function of caption and seed, up to
+    rounding. With ``images`` (n, side, side, 3) uint8 and ``strength`` the last ``effective_steps``
+    are taken from the noised images (SDEdit, [P] section 5). Raises ``StudyError`` on sides that
+    cannot be, on images that are no numbers even in float32, and where not one fits into memory.
     """
     import torch
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image

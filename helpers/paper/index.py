@@ -38,19 +38,17 @@ _turn = threading.Lock()
 
 
 def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
-    """What the index named in paper.toml has nearest to the class names; None without one."""
-    index = config.settings().index
-    return search(w, index, bench) if index else None
-
-
-def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
-    """The pairs that an index has nearest to a task's class names, one row per pair and class.
+    """The pairs that the index named in paper.toml has nearest to a task's class names, one row per
+    pair and class; None without one.
 
     Columns ``SAMPLE_ID`` (the position in the index where its metadata have none), ``url, TEXT,
     class, label, similarity`` and what else the index knows: what download/laion.py takes. Kept
     class by class: a killed search goes on where it was. Raises ``StudyError`` when there is no
     such index, it does not fit to the world's CLIP, or the back end does not answer.
     """
+    index = config.settings().index
+    if not index:
+        return None
     k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
     remote = is_address(index)
     ask = ask_back_end if remote else functools.partial(ask_folder, w)

@@ -61,9 +61,8 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     Raises ``StudyError`` on another task than ``imagenet``, and on folders of another layout.
     """
     if task != "imagenet":
-        advice = "set robustness={'task': 'imagenet'}"
         problem = f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}"
-        raise StudyError(f"{problem}; {advice}.")
+        raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)
@@ -72,15 +71,15 @@ def probe_sets(w: World, task: str) -> ProbeSets:
         path = base / PLACES[name]
         if name in GROUPED:
             categories = sorted(d.name for d in path.iterdir())
-            groupings[name] = grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
-            sets[name] = labelled(w, path, categories)
+            groupings[name] = _grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
+            sets[name] = _labelled(w, path, categories)
         elif name in OUTSIDE:
             files = image_files(path.rglob("*"))
             sets[name] = _read(w, files, np.full(len(files), -1))
         elif name in CUES:
-            sets[name], groups = cue_conflict(w, path, wnids)
+            sets[name], groups = _cue_conflict(w, path, wnids)
         else:
-            sets[name] = labelled(w, path, wnids)
+            sets[name] = _labelled(w, path, wnids)
         if name in AMONG:
             among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
     missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
@@ -96,11 +95,8 @@ def _read(w: World, files: Sequence[Path], labels: np.ndarray, *facts: pd.DataFr
     return dataclasses.replace(split, images=split.images[:])
 
 
-def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
-    """Images of class folders; the label is the folder's position in ``names``.
-
-    Raises ``StudyError`` on a folder that is not among them, or where there is no image.
-    """
+def _labelled(w: World, path: Path, names: Sequence[str]) -> Split:
+    """Images of class folders; the label is the folder's position in ``names``."""
     files = image_files(path.glob("*/**/*"))
     folders = [file.relative_to(path).parts[0] for file in files]
     strange = sorted(set(folders) - set(names))
@@ -112,8 +108,8 @@ def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
     return _read(w, files, pd.Index(names).get_indexer(folders).astype(np.int64), facts)
 
 
-def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
-    """The position in ``categories`` of every class, -1 for none: the table beside the images."""
+def _grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
+    """The position in ``categories`` of every class, -1 for none."""
     if (place / "in_to_in9.json").exists():
         table = json.loads((place / "in_to_in9.json").read_text())
         return np.array([int(table[str(i)]) for i in range(len(wnids))])
@@ -124,11 +120,8 @@ def _categories(place: Path, wnids: Sequence[str]) -> pd.Series:
     return pd.read_csv(place / "categories.csv", index_col="wnid")["category"].reindex(wnids)
 
 
-def cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
-    """Images called ``shape1-texture2`` where the two differ, and every class's category by cue.
-
-    The label is the first class whose category is the shape.
-    """
+def _cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
+    """Images whose cues differ, labelled by the first class of that shape; the classes' cues."""
     table = _categories(place, wnids)
     files, cues = [], []
     for file in image_files(place.rglob("*")):

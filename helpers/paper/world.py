@@ -24,9 +24,9 @@ RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocke
 
 
 def configured(w: World) -> World:
-    """``w`` with the user's own tasks, the settings of ``[world]``, and CLIP's weights named.
+    """``w`` with the user's own tasks, settings and CLIP; as it is without ``$STUDY_PAPER``.
 
-    Without ``$STUDY_PAPER``, ``w``. Raises ``StudyError`` on settings that do not exist.
+    Raises ``StudyError`` on settings that do not exist.
     """
     if not os.environ.get("STUDY_PAPER"):
         return w
@@ -46,10 +46,7 @@ def configured(w: World) -> World:
 
 
 def outside(w: World) -> dict[str, dict]:
-    """Artifact -> weights, shards and settings that it is made of and that lie outside the store.
-
-    Weights and shards are told apart by ``identity``: other weights give other keys.
-    """
+    """Artifact -> weights, shards and settings that it is made of and that lie outside the store."""
     s = config.settings()
     names = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
     generators = {name: identity(s.generators[name]) for name in names if name in s.generators}
@@ -114,5 +111,5 @@ def quality(w: World) -> dict:
 
 def retrain(w: World) -> Path:
     """Raises ``StudyError``: the published models are downloaded."""
-    problem = f"world {w.name!r} cannot train its upstream models"
-    raise StudyError(f"{problem}; retrain=True is for the rendered worlds.")
+    advice = "retrain=True is for the rendered worlds"
+    raise StudyError(f"world {w.name!r} cannot train its upstream models; {advice}.")

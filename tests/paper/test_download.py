@@ -365,7 +365,7 @@ def test_shards_outcomes_and_loss_per_class(server, tmp_path, capsys):
     ]
     classes = ["A320"] * 6 + ["rose"] * 3 + ["Tornado"]
     rows = table(server, paths, NSFW=["UNLIKELY"] * 8 + ["NSFW", None]).assign(**{"class": classes})
-    told, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=3)
+    told, lost = laion.download(rows, tmp_path / "laion", dataclasses.replace(LIMITS, shard_rows=3))
     assert "10 rows name 7 images" in capsys.readouterr().out
     assert told["outcome"].tolist() == [
         "downloaded",
@@ -447,18 +447,22 @@ def test_a_killed_download_goes_on(server, tmp_path, monkeypatch):
         table(server, [f"/good/{i}" for i in range(48)]),
         dataclasses.replace(LIMITS, seconds=20.0),
     )
-    laion.download(rows, tmp_path / "whole", patient, shard_rows=4, threads=8)
+    laion.download(rows, tmp_path / "whole", dataclasses.replace(patient, shard_rows=4, threads=8))
     monkeypatch.setattr(server, "delay", 0.1)
     killer = threading.Thread(target=kill_after_first_shard, args=(tmp_path / "killed",))
     killer.start()
     with pytest.raises(StudyError, match="run the same command again"):
-        laion.download(rows, tmp_path / "killed", patient, shard_rows=4, threads=2)
+        laion.download(
+            rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=2)
+        )
     killer.join()
     before, asked = digests(tmp_path / "killed"), len(server.seen)
     times = {f: f.stat().st_mtime_ns for f in (tmp_path / "killed").glob("*.tar")}
     assert 0 < len(list((tmp_path / "killed").glob("*_stats.json"))) < 12
     monkeypatch.setattr(server, "delay", 0.0)
-    told, _ = laion.download(rows, tmp_path / "killed", patient, shard_rows=4, threads=3)
+    told, _ = laion.download(
+        rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=3)
+    )
     assert (told["outcome"] == "downloaded").all() and digests(tmp_path / "killed") == digests(
         tmp_path / "whole"
     )
@@ -496,7 +500,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     ]
     found = scan.find(parts, ["A320", "rose"], "substring")
     rows = found[["class"]].join(meta.iloc[found["row"]].reset_index(drop=True))
-    _, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=4)
+    _, lost = laion.download(rows, tmp_path / "laion", dataclasses.replace(LIMITS, shard_rows=4))
     assert lost.set_index("class")["downloaded"].to_dict() == {"A320": 2, "rose": 2}
 
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))

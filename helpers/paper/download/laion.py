@@ -36,11 +36,7 @@ KEPT = 25_000  # bytes per image, roughly, at 256 pixels
 
 
 def download(
-    rows: pd.DataFrame,
-    folder: Path,
-    limits: Limits | None = None,
-    shard_rows: int = 1_000,
-    threads: int = 32,
+    rows: pd.DataFrame, folder: Path, limits: Limits | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
@@ -60,21 +56,22 @@ def download(
     wanted = plan(rows)
     extra = [c for c in wanted if c not in ("url", "TEXT")]
     with _alone(folder):
-        _claim(folder, wanted, shard_rows)
+        _claim(folder, wanted, limits.shard_rows)
         done = {int(f.name.split("_")[0]) for f in folder.glob("*_stats.json")}
-        there = f"{len(done)} of {math.ceil(len(wanted) / shard_rows)} shards are there"
+        there = f"{len(done)} of {math.ceil(len(wanted) / limits.shard_rows)} shards are there"
         print(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
-        store.check_disk(folder, KEPT * max(len(wanted) - len(done) * shard_rows, 0))
+        store.check_disk(folder, KEPT * max(len(wanted) - len(done) * limits.shard_rows, 0))
         with store.writing(folder):
             scratch = folder / "_tmp"
             shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
             for half_written in folder.rglob("*.tmp"):
                 half_written.unlink()
+            columns = ("parquet", "url", "TEXT", None, None, extra, limits.shard_rows)
             table = store.write(scratch / "rows.parquet", wanted)
             with contextlib.redirect_stdout(io.StringIO()):
-                jobs = shards.jobs(table, extra, shard_rows, done, scratch)
-            work = shards.Downloader(folder, extra, shard_rows, threads, limits)
-            finished = workers.starmap(work, [(job,) for job in jobs], uses_gpu=False)
+                jobs = [(job,) for job in shards.Reader(str(table), *columns, done, str(scratch))]
+            work = shards.Downloader(folder, extra, limits)
+            finished = workers.starmap(work, jobs, uses_gpu=False)
             for _ in store.progress(finished, "shards downloaded", len(jobs)):
                 pass
             shutil.rmtree(scratch)

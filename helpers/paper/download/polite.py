@@ -56,12 +56,14 @@ REASONS = (  # what went wrong -> the outcome that is recorded; the first that f
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost, and how often a host is asked."""
+    """What one image may cost, how often a host is asked, and how a download is cut up."""
 
     seconds: float = 10.0  # of a whole answer; img2dataset's default, there between two packets
     bytes: int = 20_000_000
     pixels: int = 50_000_000
     per_host: float = 5.0  # requests per second, over all processes
+    shard_rows: int = 1_000  # addresses
+    threads: int = 32
     allow_private: tuple[str, ...] = ()  # addresses let through although not public: for tests only
 
 

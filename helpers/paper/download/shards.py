@@ -16,7 +16,7 @@ from helpers.paper.download import polite
 
 try:
     from img2dataset import downloader, writer
-    from img2dataset.reader import Reader
+    from img2dataset.reader import Reader  # noqa: F401 - cuts a table into shards for laion.py
     from img2dataset.resizer import Resizer
 except ImportError as e:
     advice = "Install it with: pip install -r requirements.txt"
@@ -26,31 +26,22 @@ SIDE = 256  # pixels, padded to a square [C]
 QUALITY = 95  # of the JPEGs [C]
 DIGITS = 5  # of a shard's name
 POOL_NAMES = {"caption": "TEXT", "url": "URL"}  # img2dataset's names of columns -> a pool's
-Job = tuple[int, str]  # a shard's number, and the file that lists its addresses
-
-
-def jobs(table: Path, extra: list[str], rows: int, done: set[int], folder: Path) -> list[Job]:
-    """Cut a parquet table (``url, TEXT`` and ``extra``) into the shards that are not ``done``."""
-    columns = ("parquet", "url", "TEXT", None, None, extra)
-    return list(Reader(str(table), *columns, rows, done, str(folder)))
 
 
 class Downloader(downloader.Downloader):
     """img2dataset's downloader behind polite.py's opener."""
 
-    def __init__(
-        self, folder: Path, extra: list[str], rows: int, threads: int, limits: polite.Limits
-    ):
+    def __init__(self, folder: Path, extra: list[str], limits: polite.Limits):
         super().__init__(
             sample_writer_class=Writer,
             resizer=Resizer(SIDE, "border", False, encode_quality=QUALITY),
-            thread_count=threads,
+            thread_count=limits.threads,
             save_caption=True,
             extract_exif=False,
             output_folder=str(folder),
             column_list=[*extra, "caption", "url"],
             timeout=limits.seconds,
-            number_sample_per_shard=rows,
+            number_sample_per_shard=limits.shard_rows,
             oom_shard_count=DIGITS,
             compute_hash="sha256",
             verify_hash_type=None,
@@ -61,8 +52,8 @@ class Downloader(downloader.Downloader):
         )
         self.rules = (limits, Path(folder) / "_tmp" / "turns")
 
-    def __call__(self, job: Job) -> None:
-        """Download one shard. Raises what img2dataset would only print."""
+    def __call__(self, job: tuple[int, str]) -> None:
+        """Download a shard: its number, and the file of its addresses. Raises what goes wrong."""
         urllib.request.install_opener(polite.opener(*self.rules))
         try:
             self.download_shard(job)

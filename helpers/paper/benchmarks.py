@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,18 +21,8 @@ from helpers.models import clip
 from helpers.paper import config
 from helpers.worlds import World
 
-
-class Public(NamedTuple):
-    """A public benchmark: its classes, their number, and where torchvision looks for it."""
-
-    noun: str
-    classes: int
-    dataset: str
-    folder: str
-    source: str
-    backgrounds: tuple[str, ...] = ()
-
-
+# Noun, number of classes, torchvision's name, where it looks, and where that comes from.
+Public = namedtuple("Public", "noun classes dataset folder source backgrounds", defaults=[()])
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 AIRCRAFT = f"{OXFORD}/fgvc-aircraft"
 CARS = "the Stanford Cars archives (mirrors only)"
@@ -44,6 +34,7 @@ PUBLIC = {
     "dtd": Public("texture", 47, "DTD", "dtd", f"{OXFORD}/dtd"),
     "imagenet": Public("object", 1_000, "ImageNet", "imagenet", IMAGENET),
 }
+THINGS = list(itertools.product(("a", "the"), ("texture", "pattern", "thing", "object")))
 # CLIP's own templates [P]; ImageNet's 80 come from open_clip. [C] has longer lists for heads and
 # shorter ones for its filter.
 TEMPLATES = {
@@ -53,11 +44,7 @@ TEMPLATES = {
         *(f"a photo of my {kind} {{}}." for kind in ("dirty", "clean", "new", "old")),
     ),
     "flowers": ("a photo of a {}, a type of flower.",),
-    "dtd": tuple(
-        f"a photo of {article} {{}} {kind}."
-        for article in ("a", "the")
-        for kind in ("texture", "pattern", "thing", "object")
-    ),
+    "dtd": tuple(f"a photo of {article} {{}} {thing}." for article, thing in THINGS),
 }
 AIRPORTS = ("runway", "hangar", "airport")
 LANDSCAPES = ("sky", "sunset", "sea", "mountains", "city", "meadow", "road", "garden", "forest")
@@ -72,9 +59,8 @@ Listed = dict[str, tuple[Sequence, Sequence]]  # split -> image files and labels
 class Decoded:
     """Image files as an array (n, side, side, 3) uint8, decoded by threads when asked for.
 
-    The centre square, resized bicubically as in CLIP's validation transform. ``reduced`` lets JPEGs
-    be decoded at the smallest scale that is large enough, faster and a little softer. Raises
-    ``StudyError`` on an image that cannot be read.
+    The centre square, resized bicubically as in CLIP's validation transform; ``reduced``: JPEGs are
+    decoded at the smallest scale that is large enough, which is faster and a little softer.
     """
 
     def __init__(self, files: Iterable[str | Path], side: int, reduced: bool = True):
@@ -135,10 +121,7 @@ def pool_of(shards: Sequence[Path], fetch_rows: Callable | None) -> Pool:
 
 
 def benchmark(w: World, task: str) -> Benchmark:
-    """A benchmark with its published splits, or a task of the user's own; decoded when asked for.
-
-    Raises ``StudyError`` on an unknown task, or when it is not where the settings say.
-    """
+    """A public benchmark, or a task of the user's own; ``StudyError`` where it is not."""
     known = (*w.tasks, w.robustness.task)  # finished checkpoints are probed on the latter
     if task not in known:
         raise unknown(f"task in world {w.name!r}", task, known)
@@ -231,10 +214,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Listed:
-    """The images ``folder/SPLIT/NAME/*.jpg``; ``names`` are in order of the labels.
-
-    An own task's ``val`` that is missing is left out.
-    """
+    """The images ``folder/SPLIT/NAME/*.jpg``, names in order of the labels; ``val`` may lack."""
     listed = {}
     for split in splits:
         top = folder / split

@@ -53,14 +53,12 @@ def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
     models = {"language model": ("01", s.language_model)}
-    ablated = w.analysis.generators
-    for name in (w.synthesis.generator, *ablated, *w.scaling.generators):
-        uses = {"00": name in ablated, "05": name in ablated, "06": name in w.scaling.generators}
-        numbers = " ".join(number for number, used in uses.items() if used)
-        if name == w.synthesis.generator:
-            numbers = "00 02 05 06"
+    main = w.synthesis.generator
+    for name in (main, *w.analysis.generators, *w.scaling.generators):
+        numbers = ["00 05"] * (name in w.analysis.generators)
+        numbers += ["06"] * (name in w.scaling.generators)
         model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-        models[f"generator {name}"] = (numbers, model)
+        models[f"generator {name}"] = ("00 02 05 06" if name == main else " ".join(numbers), model)
     tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
     wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
         *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),

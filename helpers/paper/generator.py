@@ -35,10 +35,9 @@ def draw(
     images: np.ndarray | None = None,
     strength: float | None = None,
 ) -> np.ndarray:
-    """One image per caption and seed by the world's generator; see ``sample``.
+    """One image per caption and seed by the world's generator, as ``sample``.
 
-    Raises ``StudyError`` also on an unknown generator, a strength that cannot be, and weights that
-    are missing, damaged or pickled.
+    Raises ``StudyError`` on an unknown generator, a strength that cannot be, and bad weights, too.
     """
     equally_many(captions=captions, seeds=seeds, images=images)
     if images is not None:
@@ -77,10 +76,7 @@ def load(name: str) -> Any:
 
 
 def effective_steps(steps: int, strength: float | None) -> int:
-    """How many DDIM steps SDEdit takes: ``steps`` x ``strength``, rounded down, as in [C].
-
-    Raises ``StudyError`` when that is none, or ``strength`` is outside (0, 1].
-    """
+    """How many DDIM steps SDEdit takes [C]; ``StudyError`` on none or a strength not in (0, 1]."""
     taken = int(steps * strength) if strength is not None and 0 < strength <= 1 else 0
     if not taken:
         problem = f"strength {strength} was given for image-to-image with {steps} steps"

@@ -30,6 +30,7 @@ from helpers.worlds import World
 Kinds = tuple[str, ...]
 KINDS: Kinds = ("image", "text")  # clip-retrieval's modalities
 NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
+HTTP = ("http://", "https://")  # the address of a back end, not a folder
 TRIES = 4  # of a query
 WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
@@ -38,19 +39,18 @@ _turn = threading.Lock()
 
 
 def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
-    """The pairs that the index named in paper.toml has nearest to a task's class names, one row per
-    pair and class; None without one.
+    """The pairs that the index in paper.toml has nearest to the class names, one row per pair and
+    class, for download/laion.py: ``SAMPLE_ID`` (or the position in the index), ``url, TEXT, class,
+    label, similarity`` and what else it knows; None without an index.
 
-    Columns ``SAMPLE_ID`` (the position in the index where its metadata have none), ``url, TEXT,
-    class, label, similarity`` and what else the index knows: what download/laion.py takes. Kept
-    class by class: a killed search goes on where it was. Raises ``StudyError`` when there is no
-    such index, it does not fit to the world's CLIP, or the back end does not answer.
+    Kept class by class: a killed search goes on where it was. Raises ``StudyError`` when there is
+    no such index, it does not fit to the world's CLIP, or the back end does not answer.
     """
     index = config.settings().index
     if not index:
         return None
     k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
-    remote = is_address(index)
+    remote = index.startswith(HTTP)
     ask = ask_back_end if remote else functools.partial(ask_folder, w)
     searched = functools.partial(_answers, index) if remote else _folder(index)[0].__contains__
     kinds = tuple(filter(searched, KINDS))
@@ -72,15 +72,10 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
     return found.rename(columns={old: new for old, new in NAMES.items() if new not in found})
 
 
-def is_address(index: str) -> bool:
-    """Whether an index is named by the address of a back end, not by a folder."""
-    return index.startswith(("http://", "https://"))
-
-
 def located(index: str) -> str:
     """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none."""
     path = Path(index)
-    if is_address(index):
+    if index.startswith(HTTP):
         return index
     if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
         raise StudyError(
@@ -143,10 +138,7 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> 
 
 
 def ask_back_end(index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
-    """What a back end has nearest to the texts of a class: as ``ask_folder``.
-
-    A few queries are on their way at a time, at most ``PER_SECOND``; one that fails is repeated.
-    """
+    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``."""
     jobs = itertools.product(texts, kinds)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)

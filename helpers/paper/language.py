@@ -17,10 +17,7 @@ ROUND = 32  # tokens that a batch writes before finished texts leave it; most li
 
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
-    """Continuations of ``prompts`` to the end of their line, by the language model in paper.toml.
-
-    Raises ``StudyError`` when it is not on this machine.
-    """
+    """Continuations of ``prompts`` to the end of their line; ``StudyError`` without the model."""
     seeds = rng.integers(2**62, size=len(prompts)).tolist()
     return continued(*load(config.settings().language_model), prompts, seeds, w.captions)
 

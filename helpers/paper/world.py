@@ -46,7 +46,7 @@ def configured(w: World) -> World:
 
 
 def outside(w: World) -> dict[str, dict]:
-    """Artifact -> weights, shards and settings that it is made of and that lie outside the store."""
+    """Artifact -> weights, shards and settings outside the store that it is made of."""
     s = config.settings()
     names = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
     generators = {name: identity(s.generators[name]) for name in names if name in s.generators}

@@ -127,7 +127,7 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
             raise Refusal("refused: opt-out header")
         location = response.headers.get("location")
         if 300 <= response.status < 400 and location:
-            _check_scheme(urljoin(request.full_url, location))
+            _check(urljoin(request.full_url, location))
         body = io.BytesIO(self.body(response) if 200 <= response.status < 300 else b"")
         answer = urllib.response.addinfourl(body, response.headers, response.url, response.status)
         answer.msg = response.msg
@@ -139,6 +139,8 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def body(self, response) -> bytes:
         """The whole body. Raises ``Refusal`` when it is too large, or an error when cut short."""
+        from PIL import Image
+
         body = bytearray()
         if (response.length or 0) > self.most:
             raise Refusal(TOO_LARGE)
@@ -148,18 +150,27 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                 raise Refusal(TOO_LARGE)
         if response.length:  # bytes that were announced and did not come
             raise http.client.IncompleteRead(b"", response.length)
-        if self.pages:
-            _check_image(body, self.limits.pixels)
+        if not self.pages:
+            return bytes(body)
+        try:
+            with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # nothing is decoded
+                pixels = image.width * image.height
+        except Image.DecompressionBombError:
+            raise Refusal(TOO_MANY_PIXELS) from None
+        except (OSError, ValueError):
+            raise Refusal(NOT_AN_IMAGE) from None
+        if pixels > self.limits.pixels:
+            raise Refusal(TOO_MANY_PIXELS)
         return bytes(body)
 
     def rules(self, origin: str) -> RobotFileParser:
         """The robots.txt of a host, asked for once. Raises ``Refusal`` where it cannot be known."""
         with self.locks.setdefault(origin, threading.Lock()):
-            if origin not in self.known:
-                self.known[origin] = self.ask(origin)
-        if isinstance(self.known[origin], str):
-            raise Refusal(self.known[origin])
-        return self.known[origin]
+            rules = self.known.get(origin) or self.ask(origin)
+            self.known[origin] = rules
+        if isinstance(rules, str):
+            raise Refusal(rules)
+        return rules
 
     def ask(self, origin: str) -> RobotFileParser | str:
         """The rules of a host, or the outcome of all its images (RFC 9309: on 4xx all is free)."""
@@ -190,20 +201,6 @@ def opted_out(values: list[str]) -> bool:
     return False
 
 
-def _check_image(body: bytes, pixels: int) -> None:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # nothing is decoded
-            width, height = image.size
-    except Image.DecompressionBombError:
-        raise Refusal(TOO_MANY_PIXELS) from None
-    except (OSError, ValueError):
-        raise Refusal(NOT_AN_IMAGE) from None
-    if width * height > pixels:
-        raise Refusal(TOO_MANY_PIXELS)
-
-
 class Opener(urllib.request.OpenerDirector):
     """urllib's opener for http(s) and nothing else; what goes wrong leaves it as ``Refusal``."""
 
@@ -217,7 +214,7 @@ class Opener(urllib.request.OpenerDirector):
         """The answer to a ``Request`` or address, its body already read; so are redirects'."""
         try:
             request = urllib.request.Request(fullurl) if isinstance(fullurl, str) else fullurl
-            _check_scheme(request.full_url)
+            _check(request.full_url)
             return super().open(request, data, timeout)
         except HTTPError as e:
             raise Refusal(f"failed: HTTP {e.code}") from None
@@ -226,7 +223,7 @@ class Opener(urllib.request.OpenerDirector):
             raise Refusal(next(why for kind, why in REASONS if isinstance(problem, kind))) from e
 
 
-def _check_scheme(url: str) -> None:
+def _check(url: str) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise Refusal(NOT_HTTP)
 

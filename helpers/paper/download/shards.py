@@ -14,6 +14,7 @@ from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.paper.download import polite
 
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask for news
 try:
     from img2dataset import downloader, writer
     from img2dataset.reader import Reader  # noqa: F401 - cuts a table into shards for laion.py

@@ -32,7 +32,6 @@ SEAM = {
     "clip_folder": "helpers.paper.config:clip_folder",
     "retrain": "helpers.paper.world:retrain",
 }
-__all__ = tuple(SEAM)
 
 
 def __getattr__(name: str):

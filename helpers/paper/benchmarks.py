@@ -168,11 +168,10 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
     try:
         sets = {name: load(str(folder), split=name, download=False) for name in names}
     except (RuntimeError, OSError) as e:
-        raise StudyError(
-            f"{about.dataset} not found under {folder}: {str(e).rstrip('.')}. Put it there in "
-            f"torchvision's layout ({about.folder}/), from {about.source}, or name another folder "
-            f"as benchmarks in {config.FILE}."
-        ) from e
+        problem = f"{about.dataset} not found under {folder}: {str(e).rstrip('.')}"
+        layout = f"in torchvision's layout ({about.folder}/), from {about.source}"
+        advice = f"Put it there {layout}, or name another folder as benchmarks in {config.FILE}."
+        raise StudyError(f"{problem}. {advice}") from e
     listed = {
         name: tuple(zip(*data._samples, strict=True)) if cars else (data._image_files, data._labels)
         for name, data in sets.items()
@@ -247,9 +246,7 @@ def _cut(train: Split, most: float) -> dict[str, Split]:
 
 
 def published(w: World) -> pd.DataFrame:
-    """Published accuracy (0..1), loss (nats) and ECE on ImageNet validation images.
-
-    Checkpoints of *Scaling Laws of Synthetic Images* (1M to 16M images; CLIP 64M to 371M pairs), as
-    [R] scored them (visinf/benchmarking-synthetic-clones, a443db5).
+    """Published accuracy (0..1), loss (nats) and ECE on ImageNet validation images, of checkpoints
+    of *Scaling Laws of Synthetic Images*, by [R] (visinf/benchmarking-synthetic-clones, a443db5).
     """
     return pd.read_csv(Path(__file__).parent / "published.csv")[list(PUBLISHED)]

@@ -116,11 +116,9 @@ def root() -> Path:
     """``$STUDY_PAPER``. Raises ``StudyError`` when it is not set or not there."""
     path = os.environ.get("STUDY_PAPER", "")
     if not path or not Path(path).is_dir():
-        raise StudyError(
-            f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER (now "
-            f"{path or 'not set'!r}). Make one, then: python -m helpers.run paper --check   "
-            "Without data: python -m helpers.run pocket"
-        )
+        problem = f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER"
+        advice = "Make one, then: python -m helpers.run paper --check   Without data: take pocket"
+        raise StudyError(f"{problem} (now {path or 'not set'!r}). {advice}")
     return Path(path).resolve()
 
 

@@ -34,8 +34,7 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     path = os.environ.get("STUDY_PAPER", "")
     if path and Path(path).is_dir():
         return needs(w), costs(w)
-    make = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
-    advice = f"{make} The default places below are in it."
+    advice = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
     rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
@@ -126,8 +125,8 @@ def _size(name: str) -> float:
 
 def _memory(need: float) -> Need:
     have = gpu.memory()
-    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
-    where += "" if gpu.device() == "cuda" else "; no GPU here"
+    note = "" if gpu.device() == "cuda" else "; no GPU here"
+    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted{note}"
     advice = "Take a GPU with more memory."
     return Need("memory of the device", "00 01 02 05", have >= need, where, advice)
 
@@ -137,15 +136,13 @@ def _disk(w: World) -> Need:
     need = drawn * config.settings().kept ** 2 * PIXEL
     have = store.free(places.root())
     where = f"{have / 1e9:,.0f} GB free for {places.root()}, {need / 1e9:,.1f} wanted"
-    lower = f"lower captions per_class under [world] in {config.FILE}"
-    advice = f"Set STUDY_RUNS to a larger disk, or {lower}."
+    advice = f"Set STUDY_RUNS to a larger disk, or lower captions per_class in {config.FILE}."
     return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
 def work(w: World) -> list[tuple[str, str, float]]:
-    """What the notebooks handle: number, step as in ``tests/bench``, items; 0 while not known.
-
-    Items are captions written, images drawn, embedded, or passed through training (times epochs).
+    """What the notebooks handle: number, step as in ``tests/bench``, and how many captions written,
+    images drawn, embedded, or passed through training (times epochs); 0 while not known.
     """
     training = w.finetune
     analysis = w.analysis

@@ -65,8 +65,8 @@ def load(name: str) -> Any:
     logging.disable_progress_bar()
     pipe = weights.load("generator", name, open_folder)
     if not hasattr(pipe, "unet") or not hasattr(pipe, "encode_prompt"):
-        problem = f"generator {name!r} is a {type(pipe).__name__}"
-        raise StudyError(f"{problem}; the study draws with Stable Diffusion 1.x, 2.x and XL.")
+        advice = "the study draws with Stable Diffusion 1.x, 2.x and XL"
+        raise StudyError(f"generator {name!r} is a {type(pipe).__name__}; {advice}.")
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **SAMPLER)
     for network in (pipe.unet, pipe.vae):
         network.to(memory_format=torch.channels_last).eval()
@@ -96,10 +96,9 @@ def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=N
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from PIL import Image
 
-    if drawn % pipe.vae_scale_factor or not 0 < kept <= drawn:
-        rule = (
-            f"drawn must be a multiple of {pipe.vae_scale_factor} pixels, and kept at most as many"
-        )
+    block = pipe.vae_scale_factor
+    if drawn % block or not 0 < kept <= drawn:
+        rule = f"drawn must be a multiple of {block} pixels, and kept at most as many"
         raise StudyError(f"drawn = {drawn}, kept = {kept} in paper.toml: {rule}.")
     result = np.zeros((len(captions), kept, kept, 3), np.uint8)
     if not len(captions):
@@ -151,11 +150,10 @@ def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=N
         finally:
             torch.nn.Module.to(pipe.unet, before)
     if failed:
-        raise StudyError(
-            f"{len(failed)} images are not numbers, even in float32; the first is "
-            f"{captions[failed[0]]!r} with seed {seeds[failed[0]]}. The generator's weights are "
-            "damaged or those of another architecture; fetch them again."
-        )
+        first = f"{captions[failed[0]]!r} with seed {seeds[failed[0]]}"
+        problem = f"{len(failed)} images are not numbers, even in float32; the first is {first}"
+        advice = "The weights are damaged or those of another architecture; fetch them again."
+        raise StudyError(f"{problem}. {advice}")
     return result
 
 
@@ -173,8 +171,7 @@ class _Network:
         dtype = self.unet.dtype
         options["encoder_hidden_states"] = encoder_hidden_states.to(dtype)
         if added_cond_kwargs:  # XL's
-            sizes = {name: x.to(dtype) for name, x in added_cond_kwargs.items()}
-            options["added_cond_kwargs"] = sizes
+            options["added_cond_kwargs"] = {k: x.to(dtype) for k, x in added_cond_kwargs.items()}
         return (self.compute(latents.to(dtype), step, **options)[0].float(),)
 
 

@@ -64,10 +64,10 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
     }
     what = f"classes of {bench.task} searched"
     path = places.root() / w.name / "index" / folder
-    tables = []
-    for label, file in enumerate(store.fill(path, jobs, ask, what, parallel=False)):
-        about_class = {"label": label, "class": bench.classes[label]}
-        tables.append(store.read_table(file).assign(**about_class))
+    tables = [
+        store.read_table(file).assign(**{"label": label, "class": bench.classes[label]})
+        for label, file in enumerate(store.fill(path, jobs, ask, what, parallel=False))
+    ]
     found = pd.concat(tables, ignore_index=True)
     return found.rename(columns={old: new for old, new in NAMES.items() if new not in found})
 
@@ -78,11 +78,10 @@ def located(index: str) -> str:
     if index.startswith(HTTP):
         return index
     if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
-        raise StudyError(
-            f"no index of clip-retrieval in {path}: it should hold image.index and "
-            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or a back end's address,"
-            " http://HOST:PORT/knn-service. Without index in paper.toml notebook 03 builds one."
-        )
+        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
+        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
+        advice = "Without index in paper.toml notebook 03 builds one."
+        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
     return index
 
 
@@ -106,9 +105,8 @@ def _folder(index: str) -> tuple[dict, Pool]:
         try:
             mapped = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as e:
-            reason = str(e).splitlines()[0]
-            advice = "Build it again with clip-retrieval index."
-            raise StudyError(f"cannot read the index in {path}: {reason}. {advice}") from e
+            problem = f"cannot read the index in {path}: {str(e).splitlines()[0]}"
+            raise StudyError(f"{problem}. Build it again with clip-retrieval index.") from e
         if mapped.ntotal != len(pool):
             problem = f"{file} holds {mapped.ntotal} vectors, but its metadata {len(pool)} rows"
             raise StudyError(f"{problem}. Build both from one table.")
@@ -117,10 +115,7 @@ def _folder(index: str) -> tuple[dict, Pool]:
 
 
 def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
-    """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``.
-
-    Raises ``StudyError`` where the world's CLIP makes vectors of another length.
-    """
+    """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``."""
     indices, pool = _folder(index)
     queries = clip.embed_texts(clip.load(w), texts)
     answers = []

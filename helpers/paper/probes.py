@@ -41,8 +41,7 @@ CORRUPTIONS = {
     for severity in SEVERITIES
 }
 GROUPED = {
-    "mixed_same": "imagenet-9/mixed_same/val",
-    "mixed_rand": "imagenet-9/mixed_rand/val",
+    **{f"mixed_{kind}": f"imagenet-9/mixed_{kind}/val" for kind in ("same", "rand")},
     **{f"context_{k}": f"focus/{k}" for k in range(3)},
 }
 OUTSIDE = {"ood_near": "sun", "ood_far": "inaturalist"}
@@ -102,8 +101,7 @@ def _labelled(w: World, path: Path, names: Sequence[str]) -> Split:
     strange = sorted(set(folders) - set(names))
     if strange or not files:
         problem = f" and folders of no class: {strange[:3]}" if strange else ""
-        layout = "see helpers/paper/probes.py for how it has to look"
-        raise StudyError(f"{path} holds {len(files)} images{problem}; {layout}.")
+        raise StudyError(f"{path} holds {len(files)} images{problem}; see helpers/paper/probes.py.")
     facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
     return _read(w, files, pd.Index(names).get_indexer(folders).astype(np.int64), facts)
 

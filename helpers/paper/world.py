@@ -1,6 +1,4 @@
-"""The paper world as ``paper.toml`` has it, and what it says of images: by ``judge`` there, a CLIP
-that has no other part in the study, or that nobody knows.
-"""
+"""The paper world as ``paper.toml`` has it, what its judge sees, and what nobody knows."""
 
 from __future__ import annotations
 

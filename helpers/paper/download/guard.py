@@ -15,7 +15,6 @@ import socket
 import time
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that wrap an IPv4 address
-NOT_PUBLIC = "refused: address not public"
 
 
 class Refusal(Exception):  # noqa: N818 - an outcome, not always an error
@@ -32,9 +31,8 @@ def is_public(address: str) -> bool:
 
 
 class Guarded:
-    """Mixin for http.client's connections: checked addresses, one deadline from first to last byte.
-
-    ``allow_private`` lists addresses that are let through although they are not public.
+    """Mixin for http.client's connections: checked addresses (but for those in ``allow_private``),
+    one deadline from first to last byte.
     """
 
     def __init__(self, host: str, *, allow_private: tuple[str, ...], **settings):
@@ -50,7 +48,7 @@ class Guarded:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         for *_, place in found:
             if place[0] not in self.allow_private and not is_public(place[0]):
-                raise Refusal(NOT_PUBLIC)
+                raise Refusal("refused: address not public")
         problem = OSError("no address")
         for family, kind, protocol, _, place in found:
             connection = socket.socket(family, kind, protocol)

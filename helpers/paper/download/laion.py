@@ -41,14 +41,14 @@ def download(
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
     ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an
-    address named by several rows is fetched once. Says in one line what it is going to do, then
-    leaves ``00000.tar`` + ``00000.parquet`` + ``00000_stats.json`` per ``shard_rows`` addresses,
-    and in ``report/`` what became of them. A killed download goes on at its first unfinished shard;
-    finished shards keep their bytes, which do not depend on threads or processes.
+    address named by several rows is fetched once. Leaves ``00000.tar`` + ``00000.parquet`` +
+    ``00000_stats.json`` per ``shard_rows`` addresses, and ``report/``. A killed download goes on at
+    its first unfinished shard; the bytes of shards do not depend on threads or processes.
 
-    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and what was lost per class, as
-    ``_report``. Raises ``StudyError`` on no rows, a missing column, a folder that is not writable,
-    in use or holds another download, a killed process, and without img2dataset.
+    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and per class ``wanted,
+    downloaded, lost`` (share) and the most frequent ``reason``. Raises ``StudyError`` on no rows, a
+    missing column, a folder that is not writable, in use or holds another download, and a killed
+    process.
     """
     limits = limits or Limits()
     folder = Path(folder)
@@ -84,10 +84,8 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.drop(columns=OUTCOME, errors="ignore")  # of an earlier download
     missing = ", ".join(c for c in COLUMNS if c not in rows)
     if missing:
-        raise StudyError(
-            f"the rows to download have no column {missing}; they have {', '.join(map(str, rows))}."
-            f" Give the table of retrieved rows with {', '.join(COLUMNS)}."
-        )
+        problem = f"the rows to download have no column {missing}; they have {', '.join(rows)}"
+        raise StudyError(f"{problem}. Give the table of retrieved rows with {', '.join(COLUMNS)}.")
     if not len(rows):
         advice = "Loosen the retrieval rule, or look whether the pool's captions name the classes."
         raise StudyError(f"there are no rows to download. {advice}")
@@ -98,8 +96,7 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
     """What is asked for: a row per address, in order, but none tagged NSFW ([C]; UNSURE stays).
 
-    A pool knows no classes, so ``class`` and ``label`` are left out; ``NSFW`` is filled in where
-    nothing was said. Raises ``StudyError`` when nothing is left.
+    Classes are left out, as a pool knows none. Raises ``StudyError`` when nothing is left.
     """
     rows = rows.assign(NSFW=rows["NSFW"].fillna("UNTAGGED") if "NSFW" in rows else "UNTAGGED")
     kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
@@ -123,10 +120,7 @@ def costs(wanted: pd.DataFrame, folder: Path, limits: Limits) -> str:
 
 
 def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write down, and return, what became of every row, and what was lost per class.
-
-    Columns of the latter: ``class, wanted, downloaded, lost`` (share), most frequent ``reason``.
-    """
+    """Write down, and return, what became of every row, and what was lost per class."""
     files = sorted((folder / "report").glob("[0-9]*.parquet"))
     parts = pd.concat(map(store.read_table, files), ignore_index=True)
     # What img2dataset's ``status`` and ``error_message`` say in a few words.
@@ -176,11 +170,10 @@ def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:
     file = folder / "report" / "plan.json"
     found = json.loads(file.read_text()) if file.exists() else None
     if found not in (None, mine):
-        raise StudyError(
-            f"{folder} holds another download: {found['addresses']:,} addresses in shards of "
-            f"{found['shard_rows']:,}, now {len(wanted):,} in shards of {shard_rows:,} are wanted. "
-            "Give another folder, or delete that one."
-        )
+        there = f"{found['addresses']:,} addresses in shards of {found['shard_rows']:,}"
+        asked = f"now {len(wanted):,} in shards of {shard_rows:,} are wanted"
+        advice = "Give another folder, or delete that one."
+        raise StudyError(f"{folder} holds another download: {there}, {asked}. {advice}")
     if not found and (any(folder.glob("*.tar")) or any(folder.glob("*.parquet"))):
         problem = f"{folder} already holds shards that this download did not make"
         raise StudyError(f"{problem}. Give an empty folder.")

@@ -69,8 +69,7 @@ class Limits:
 
 def take_turn(turns: Path, host: str, interval: float) -> None:
     """Sleep until it is this caller's turn at a host; the next comes ``interval`` seconds later.
-
-    All threads and processes share the turns, through a locked file per host.
+    Threads and processes share the turns through a locked file per host.
     """
     turns.mkdir(parents=True, exist_ok=True)
     with (turns / f"{entropy(host):016x}").open("a+") as f:
@@ -84,10 +83,8 @@ def take_turn(turns: Path, host: str, interval: float) -> None:
 
 
 class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Guarded connections, our name, our turn, and bodies that are read only up to the limit.
-
-    With ``images`` robots.txt and opt-out headers are obeyed, and the images' headers are checked;
-    without, it fetches a robots.txt.
+    """Guarded connections, our name, our turn, and bodies that are read only up to the limit; for
+    ``images``, not for a robots.txt itself, also consent and a look at their header.
     """
 
     handler_order = 400  # before urllib turns an answer into a redirect or an error

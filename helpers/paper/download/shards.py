@@ -26,7 +26,6 @@ except ImportError as e:
 SIDE = 256  # pixels, padded to a square [C]
 QUALITY = 95  # of the JPEGs [C]
 DIGITS = 5  # of a shard's name
-POOL_NAMES = {"caption": "TEXT", "url": "URL"}  # img2dataset's names of columns -> a pool's
 
 
 class Downloader(downloader.Downloader):
@@ -94,4 +93,5 @@ class Writer(writer.WebDatasetSampleWriter):
             with tar.open("rb") as f:
                 os.fsync(f.fileno())
             tar.replace(self.folder / tar.name)
-            store.write(self.folder / f"{name}.parquet", came.rename(columns=POOL_NAMES))
+            came = came.rename(columns={"caption": "TEXT", "url": "URL"})  # a pool's names
+            store.write(self.folder / f"{name}.parquet", came)

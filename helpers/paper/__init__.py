@@ -1,9 +1,8 @@
 """The published setting: LLaMA, Stable Diffusion, LAION, public benchmarks.
 
 ``SEAM`` says which function of which module answers to each name; ``helpers.pocket`` has the same
-names with the same signatures. A module is imported when one of its functions is first asked for.
-What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER`` (see helpers/paper/example.toml);
-what is missing, and how to get it, says ``python -m helpers.run paper --check``.
+names with the same signatures. What there is, and where, says ``paper.toml`` in ``$STUDY_PAPER``
+(see helpers/paper/example.toml); what is missing: ``python -m helpers.run paper --check``.
 """
 
 from __future__ import annotations
@@ -16,25 +15,24 @@ SEAM = {
     "configured": "helpers.paper.world:configured",
     "outside": "helpers.paper.world:outside",
     "check": "helpers.paper.doctor:check",
-    "prepare": "helpers.paper.answers:prepare",
+    "prepare": "helpers.paper.world:prepare",
     "write_captions": "helpers.paper.language:write_captions",
     "draw": "helpers.paper.generator:draw",
     "open_pool": "helpers.paper.benchmarks:open_pool",
     "search_index": "helpers.paper.index:search_index",
     "benchmark": "helpers.paper.benchmarks:benchmark",
-    "shifted": "helpers.paper.answers:shifted",
-    "judge": "helpers.paper.answers:judge",
-    "judge_features": "helpers.paper.answers:judge_features",
-    "main_gear": "helpers.paper.answers:main_gear",
-    "intervention": "helpers.paper.answers:intervention",
+    "shifted": "helpers.paper.world:shifted",
+    "judge": "helpers.paper.world:judge",
+    "judge_features": "helpers.paper.world:judge_features",
+    "main_gear": "helpers.paper.world:main_gear",
+    "intervention": "helpers.paper.world:intervention",
     "published": "helpers.paper.benchmarks:published",
     "probe_sets": "helpers.paper.probes:probe_sets",
     "checkpoint": "helpers.paper.config:checkpoint",
-    "quality": "helpers.paper.answers:quality",
+    "quality": "helpers.paper.world:quality",
     "clip_folder": "helpers.paper.config:clip_folder",
-    "retrain": "helpers.paper.answers:retrain",
+    "retrain": "helpers.paper.world:retrain",
 }
-__all__ = tuple(SEAM)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,6 @@
 """Where weights, data and indices of the paper world lie: ``paper.toml`` in ``$STUDY_PAPER``.
 
-Every key is optional; ``helpers/paper/example.toml`` shows them all. Without the file everything
-has the published name and lies in the folder itself.
+Every key is optional (helpers/paper/example.toml has all); the defaults are the published names.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ def here(folder: Path, name: str) -> str:
 
 
 def placed(folder: Path, name: str, say: Callable[[str], str] = str) -> str:
-    """``name`` of a model, "FOLDER" or "MODEL/FILE", with what ``say`` makes of its absolute path.
-
-    A name with no path that is there, such as "MODEL/TAG", stays as it is.
+    """``name`` of a model, "FOLDER" or "MODEL/FILE", with what ``say`` makes of its absolute path;
+    without a path that is there, such as "MODEL/TAG", as it is.
     """
     model, _, file = name.partition("/")
     if file and (folder / file).is_file():
@@ -55,17 +53,14 @@ def clip_folder(w: World) -> Path:
 
 
 def identity(name: str) -> str:
-    """What tells weights or data apart wherever they lie, for the keys of artifacts.
-
-    Of a folder: a hash of the names and sizes of its files. Of a file: its name and size. Any other
-    name, such as one on a hub, stays as it is.
+    """What tells weights or data apart wherever they lie, for the keys of artifacts: a hash of the
+    names and sizes of a folder's files, a file's name and size, or another name as it is.
     """
     path = Path(name)
     if path.is_absolute() and path.is_dir():
         return _listing(path, path.stat().st_mtime_ns)
-    if path.is_absolute() and path.is_file():
-        return f"{path.name}, {path.stat().st_size} bytes"
-    return name
+    is_file = path.is_absolute() and path.is_file()
+    return f"{path.name}, {path.stat().st_size} bytes" if is_file else name
 
 
 @functools.lru_cache(maxsize=64)
@@ -80,6 +75,7 @@ Inside = Annotated[Path, Field(strict=False), AfterValidator(lambda path, at: at
 Name = Annotated[str, AfterValidator(lambda name, at: here(at.context, name))]
 Model = Annotated[str, AfterValidator(lambda name, at: placed(at.context, name))]
 Names = Annotated[tuple[str, ...], Field(description="a list of names")]
+Checkpoints = tuple[tuple[str, str, str], ...]
 
 
 class _Table(BaseModel):
@@ -110,9 +106,8 @@ class Config(_Table):
     index: Name | None = Field(None, description="str")
     benchmarks: Inside = Path("benchmarks")
     judge: Model = "ViT-L-14/openai"  # neither finetuned nor a filter, and trained on other data
-    checkpoints: tuple[tuple[str, str, str], ...] = Field(
-        (), description="a tuple of tuples (family, source, name)"
-    )  # none: those of RobustnessSettings
+    # without any: those of RobustnessSettings
+    checkpoints: Checkpoints = Field((), description="a tuple of tuples (family, source, name)")
     tasks: dict[str, Task] = Field({}, description="a table")
     world: dict[str, Any] = Field({}, description="a table")  # settings to replace
 
@@ -121,19 +116,14 @@ def root() -> Path:
     """``$STUDY_PAPER``. Raises ``StudyError`` when it is not set or not there."""
     path = os.environ.get("STUDY_PAPER", "")
     if not path or not Path(path).is_dir():
-        raise StudyError(
-            f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER (now "
-            f"{path or 'not set'!r}). Make one, then: python -m helpers.run paper --check   "
-            "Without data: python -m helpers.run pocket"
-        )
+        problem = f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER"
+        advice = "Make one, then: python -m helpers.run paper --check   Without data: take pocket"
+        raise StudyError(f"{problem} (now {path or 'not set'!r}). {advice}")
     return Path(path).resolve()
 
 
 def settings() -> Config:
-    """The configuration in ``$STUDY_PAPER``.
-
-    Raises ``StudyError`` on a missing folder, an unknown key or a wrong type.
-    """
+    """The configuration; ``StudyError`` on a missing folder, an unknown key or a wrong type."""
     file = root() / FILE
     return _read(file, file.stat().st_mtime_ns if file.exists() else None)
 
@@ -141,15 +131,14 @@ def settings() -> Config:
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, changed: int | None) -> Config:
     try:
-        table = tomllib.loads(file.read_text()) if changed is not None else {}
+        table = _frozen(tomllib.loads("" if changed is None else file.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise StudyError(
-            f"cannot read {file}: {e}. It wants TOML; helpers/paper/example.toml shows every key."
-        ) from e
+        advice = "It wants TOML; helpers/paper/example.toml shows every key."
+        raise StudyError(f"cannot read {file}: {e}. {advice}") from e
     if isinstance(table.get("generators"), Mapping):
-        table["generators"] = {**GENERATORS, **table["generators"]}
+        table["generators"] = GENERATORS | table["generators"]
     try:
-        return Config.model_validate(_frozen(table), context=file.parent)
+        return Config.model_validate(table, context=file.parent)
     except ValidationError as e:
         # A misspelt key explains what is missing, so it comes first.
         errors = sorted(e.errors(), key=lambda error: error["type"] != "extra_forbidden")
@@ -160,7 +149,7 @@ def _frozen(value: object) -> Any:
     """The same with every list as a tuple, as the frozen settings have them."""
     if isinstance(value, Mapping):
         return {k: _frozen(v) for k, v in value.items()}
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _complaint(file: Path, error: Mapping[str, Any]) -> StudyError:

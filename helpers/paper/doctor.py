@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,10 +15,12 @@ from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError
 from helpers.models import weights
 from helpers.paper import benchmarks, config, index, probes
+from helpers.paper.benchmarks import open_pool
 from helpers.worlds import World
 
 GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
 GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
+KNOWN = {task: public.classes for task, public in benchmarks.PUBLIC.items()}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 TO_06 = "00 01 02 03 04 05 06"
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
@@ -26,26 +28,21 @@ OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
 
 def check(w: World) -> tuple[list[Need], dict[str, str]]:
-    """What is needed and found, and what each notebook costs.
-
-    Without ``$STUDY_PAPER``, what an empty folder would lack. Raises ``StudyError`` on a
-    ``paper.toml`` that cannot be read.
+    """What is needed and found, and what each notebook costs; without ``$STUDY_PAPER``, what an
+    empty folder would lack. Raises ``StudyError`` on a ``paper.toml`` that cannot be read.
     """
     path = os.environ.get("STUDY_PAPER", "")
     if path and Path(path).is_dir():
         return needs(w), costs(w)
-    advice = (
-        f"Make a folder for {config.FILE}, weights and data, and name it: "
-        "export STUDY_PAPER=FOLDER. The default places below are in it."
-    )
+    advice = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
     rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
+            top = str(config.root())
             for need in needs(w):
-                where = need.where.replace(str(config.root()), "$STUDY_PAPER")
-                get = need.get.replace(str(config.root()), "$STUDY_PAPER")
-                rows.append(need._replace(where=where, get=get))
+                texts = {k: getattr(need, k).replace(top, "$STUDY_PAPER") for k in ("where", "get")}
+                rows.append(need._replace(**texts))
             return rows, costs(w)
         finally:
             os.environ["STUDY_PAPER"] = path
@@ -54,93 +51,82 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
 def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
-    models = [("language model", s.language_model, "01")]
-    used = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
-    for name in dict.fromkeys(used):
+    models = {"language model": ("01", s.language_model)}
+    main = w.synthesis.generator
+    for name in (main, *w.analysis.generators, *w.scaling.generators):
+        numbers = ["00 05"] * (name in w.analysis.generators)
+        numbers += ["06"] * (name in w.scaling.generators)
         model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-        models.append((f"generator {name}", model, _drawing(w, name)))
-    rows = [_found(what, n, model, weights.folder, what, model) for what, model, n in models]
-    rows.append(_found("CLIP", "00 02 03 04 05 06 07", s.clip, _clip, w, s.clip))
-    rows += [
-        _found(f"benchmark {task}", TO_06, s.benchmarks, _benchmark, w, task) for task in w.tasks
+        models[f"generator {name}"] = ("00 02 05 06" if name == main else " ".join(numbers), model)
+    tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
+    wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
+        *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
+        ("CLIP", "00 02 03 04 05 06 07", s.clip, weights.clip_file, tag or s.clip),
+        *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
+        ("pool", "00 01 03", s.laion, lambda: f"{len(open_pool(w)):,} pairs in {s.laion}"),
+        ("index", "03", s.index, index.located, s.index),
+        ("CLIP that judges", "06", s.judge, weights.clip_file, s.judge),
+        ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
     ]
-    rows.append(_found("pool", "00 01 03", s.laion, _pool, w, s.laion))
-    if s.index:
-        rows.append(_found("index", "03", s.index, index.located, s.index))
-    rows.append(_found("CLIP that judges", "06", s.judge, weights.clip_file, s.judge, key="judge"))
-    rows.append(_found("probed benchmark", "07", s.benchmarks, _benchmark, w, w.robustness.task))
     for family, source, name in w.robustness.checkpoints:
         place = f"{name}, {family} on {source}"
-        find = functools.partial(weights.checkpoint_file, config.checkpoint(w, name))
-        rows.append(_found("probed checkpoint", "07", place, find, key="checkpoints"))
-    names = [model for _, model, _ in models]
-    return [*rows, _probe_sets(s.benchmarks), _memory(names), _disk(w)]
+        find = (weights.checkpoint_file, config.checkpoint(w, name))
+        wanted.append(("probed checkpoint", "07", place, *find))
+    rows = [_found(*row) for row in wanted if row[2]]
+    memory = _memory(OVERHEAD * max(_size(model) for _, model in models.values()))
+    return [*rows, _probe_sets(s.benchmarks), memory, _disk(w)]
 
 
-def _found(
-    what: str, numbers: str, place: object, find: Callable, *arguments, key: str = ""
-) -> Need:
+def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -> Need:
     """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
         return Need(what, numbers, True, str(find(*arguments)))
     except StudyError as e:
+        key = {"CLIP that judges": "judge", "probed checkpoint": "checkpoints"}.get(what)
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
         return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
 
 
-def _drawing(w: World, generator: str) -> str:
-    """The numbers of the notebooks that draw with a generator."""
-    if generator == w.synthesis.generator:
-        return "00 02 05 06"
-    numbers = ["00", "05"] if generator in w.analysis.generators else []
-    return " ".join([*numbers, "06"] if generator in w.scaling.generators else numbers)
-
-
-def _clip(w: World, name: str) -> Path:
-    if Path(name).is_dir():
-        return weights.clip_file(name)
-    return weights.clip_file(f"{w.clip.model}/{w.clip.pretrained}")
-
-
-def _benchmark(w: World, task: str) -> str:
+def _counts(w: World, task: str) -> str:
     bench = benchmarks.benchmark(w, task)
     counts = []
-    for name in ("train", "val", "test"):
+    for name in benchmarks.SPLITS:
         images = getattr(bench, name).images
         images[:1]  # one is decoded, as lists can be there without the images
         counts.append(f"{name} {len(images):,}")
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _pool(w: World, folder: Path) -> str:
-    return f"{len(benchmarks.open_pool(w)):,} pairs in {folder}"
-
-
 def _probe_sets(base: Path) -> Need:
-    here = probes.present(base)
+    present = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
-    lacking = set(tops.values()) - {tops[name] for name in here}
-    where = f"{len(here)} of {len(tops)} in {base}"
+    lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
+    where = f"{len(present)} of {len(tops)} in {base}"
     if lacking:
-        names = ", ".join(top for top in dict.fromkeys(tops.values()) if top in lacking)
+        names = ", ".join(dict.fromkeys(lacking))
         where += f"; without {names} (layouts: helpers/paper/probes.py)"
     return Need("probe sets", "07", True, where)
 
 
+def _here(find: Callable, *arguments) -> Any:
+    """What ``find(*arguments)`` returns, or None while it is not here."""
+    try:
+        return find(*arguments)
+    except StudyError:
+        return None
+
+
 def _size(name: str) -> float:
     """Bytes of the weights: of the files where they are here, else as published."""
-    try:
-        files = weights.folder("weights", name).rglob("*.safetensors")
-        return sum(f.stat().st_size for f in files)
-    except StudyError:
-        return 1e9 * GIGABYTES.get(name, 0)
+    folder = _here(weights.folder, "weights", name)
+    files = folder.rglob("*.safetensors") if folder else ()
+    return sum(f.stat().st_size for f in files) or 1e9 * GIGABYTES.get(name, 0)
 
 
-def _memory(names: list[str]) -> Need:
-    need = OVERHEAD * max(map(_size, names))
+def _memory(need: float) -> Need:
     have = gpu.memory()
-    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted"
-    where += "" if gpu.device() == "cuda" else "; no GPU here"
+    note = "" if gpu.device() == "cuda" else "; no GPU here"
+    where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted{note}"
     advice = "Take a GPU with more memory."
     return Need("memory of the device", "00 01 02 05", have >= need, where, advice)
 
@@ -150,70 +136,56 @@ def _disk(w: World) -> Need:
     need = drawn * config.settings().kept ** 2 * PIXEL
     have = store.free(places.root())
     where = f"{have / 1e9:,.0f} GB free for {places.root()}, {need / 1e9:,.1f} wanted"
-    lower = f"lower captions per_class under [world] in {config.FILE}"
-    advice = f"Set STUDY_RUNS to a larger disk, or {lower}."
+    advice = f"Set STUDY_RUNS to a larger disk, or lower captions per_class in {config.FILE}."
     return Need("disk for what is drawn", "02 05 06", have >= need, where, advice)
 
 
-def _count(count: Callable[[], Sized], otherwise: int) -> int:
-    """How much ``count`` finds, or another number while the data are not there."""
-    try:
-        return len(count())
-    except StudyError:
-        return otherwise
-
-
-def _captions(w: World, task: str) -> int:
-    per_class = dict(w.captions.per_class_of).get(task, w.captions.per_class)
-    known = benchmarks.PUBLIC[task].classes if task in benchmarks.PUBLIC else 0
-    return per_class * _count(lambda: benchmarks.benchmark(w, task).classes, known)
-
-
 def work(w: World) -> list[tuple[str, str, float]]:
-    """What the notebooks handle: number, step as in ``tests/bench``, items; 0 while not known.
-
-    Items are captions written, images drawn, embedded, or passed through training (times epochs).
+    """What the notebooks handle: number, step as in ``tests/bench``, and how many captions written,
+    images drawn, embedded, or passed through training (times epochs); 0 while not known.
     """
     training = w.finetune
     analysis = w.analysis
     scaling = w.scaling
     robust = w.robustness
-    captions = sum(_captions(w, task) for task in w.tasks)
-    pairs = _count(lambda: benchmarks.open_pool(w), 0)
+    captions = 0
+    for task in w.tasks:
+        bench = _here(benchmarks.benchmark, w, task)
+        classes = len(bench.classes) if bench else KNOWN.get(task, 0)
+        captions += classes * dict(w.captions.per_class_of).get(task, w.captions.per_class)
     # 04: both sources at all sizes, and at the middle one the variants and learning rates
-    middle = training.sizes[len(training.sizes) // 2]
     variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
+    middle = training.sizes[len(training.sizes) // 2]
     swept = 2 * training.seeds * sum(training.sizes) + middle * variants
     epochs = sum(dict(training.epochs_of).get(task, training.epochs) for task in w.tasks)
     # 05: arms that are filtered after drawing, every strength of SDEdit, and mixtures
-    filtered = math.ceil((len(analysis.generators) + 1) * analysis.size / w.clip.top_share)
+    drawn = len(analysis.generators) + 1
+    filtered = math.ceil(drawn * analysis.size / w.clip.top_share)
     edited = len(analysis.strengths) * analysis.size
-    ablated = (len(analysis.generators) + 4) * analysis.size + edited
-    mixtures = analysis.mix_synthetic
-    mixed = sum(mixtures) + len(mixtures) * training.sizes[-1]
+    mixed = sum(n + training.sizes[-1] for n in analysis.mix_synthetic)
+    ablated = (drawn + 3) * analysis.size + edited + mixed
     # 06: every guidance, prompt and generator but those of notebook 02
-    others = [g for g in scaling.guidances if g != w.synthesis.guidance]
-    others += [g for g in scaling.generators if g != w.synthesis.generator]
-    arms = len(others) + len(scaling.prompts)
+    arms = len(scaling.prompts) + sum(g != w.synthesis.guidance for g in scaling.guidances)
+    arms += sum(g != w.synthesis.generator for g in scaling.generators)
     paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
     # 07: every checkpoint on all probe sets
-    models = len(robust.checkpoints)
     sets = len(probes.present(config.settings().benchmarks))
-    tested = _count(lambda: benchmarks.benchmark(w, robust.task).test, IMAGENET_TEST)
+    bench = _here(benchmarks.benchmark, w, robust.task)
+    tested = len(bench.test) if bench else IMAGENET_TEST
     probed = robust.probe_images * sets + robust.validation + tested
     attacks = robust.attacked * len(robust.epsilons) * (robust.pgd_steps + 2)
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * pairs),
+        ("03", "embed", 2 * len(_here(open_pool, w) or ())),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
-        ("05", "finetune", training.epochs * training.seeds * (ablated + mixed)),
+        ("05", "finetune", training.epochs * training.seeds * ablated),
         ("06", "synthesis", arms * scaling.sizes[-1] + scaling.pairs[-1]),
         ("06", "embed", 3 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
         ("06", "finetune", paired),
-        ("07", "embed", models * probed),
-        ("07", "finetune", models * attacks),
+        ("07", "embed", len(robust.checkpoints) * probed),
+        ("07", "finetune", len(robust.checkpoints) * attacks),
     ]
 
 
@@ -222,26 +194,22 @@ def costs(w: World) -> dict[str, str]:
     rates = measured(w)
     parts: dict[str, list[str]] = {"00": ["minutes"]}
     for number, step, items in work(w):
-        parts.setdefault(number, []).append(_cost(rates, step, items))
+        cost = f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
+        if not items:
+            cost = f"{step}: not known before the data are there"
+        elif step in rates.index:
+            rate, device = rates.loc[step, ["per_second", "device"]]
+            hours = f"{items / rate / 3600:,.1f} device-hours"
+            cost = f"{hours} ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
+        parts.setdefault(number, []).append(cost)
     return {number: "; ".join(costs) for number, costs in parts.items()}
-
-
-def _cost(rates: pd.DataFrame, step: str, items: float) -> str:
-    if not items:
-        return f"{step}: not known before the data are there"
-    if step not in rates.index:
-        return f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
-    rate, device = rates.loc[step, ["per_second", "device"]]
-    hours = items / rate / 3600
-    return f"{hours:,.1f} device-hours ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
 
 
 def measured(w: World) -> pd.DataFrame:
     """Rates by benchmark, with columns per_second and device; empty where none ran."""
-    file = rates_file(w)
-    if not file.exists():
+    if not rates_file(w).exists():
         return pd.DataFrame(columns=["per_second", "device"])
-    return pd.read_csv(file).set_index("bench")
+    return pd.read_csv(rates_file(w), index_col="bench")
 
 
 def rates_file(w: World) -> Path:

@@ -1,9 +1,7 @@
-"""Images by Stable Diffusion 1.x, or XL: diffusers' pipelines, DDIM, guidance ([P] section 3, [C]
-txt2img.py).
+"""Images by Stable Diffusion 1.x, or XL: diffusers' pipelines, DDIM, guidance ([P] section 3, [C]).
 
-What is added to the pipelines: every different caption is read once, every image has noise of its
-own, the image stays in float32 between the steps of a network that computes in bfloat16, and an
-image that is not a number is drawn again.
+What is added: every different caption is read once, every image has noise of its own and stays in
+float32 between the steps of a network in bfloat16, and one that is not a number is drawn again.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +17,15 @@ from helpers.engine import gpu
 from helpers.errors import StudyError, equally_many, unknown
 from helpers.models import weights
 from helpers.paper import config
-from helpers.worlds import SynthesisSettings, World
+from helpers.worlds import World
 
 if TYPE_CHECKING:
     import torch
 
 COMPILED_FROM = 500  # images asked for at once; for fewer, compiling takes longer than it saves
 READ = 64  # captions that the text encoders read at a time
-SAMPLER = {
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}  # [C]
+UNCLIPPED = {"clip_sample": False, "set_alpha_to_one": False}
+SAMPLER = {**UNCLIPPED, "steps_offset": 1, "timestep_spacing": "leading"}  # [C]
 
 
 def draw(
@@ -42,27 +35,18 @@ def draw(
     images: np.ndarray | None = None,
     strength: float | None = None,
 ) -> np.ndarray:
-    """One image per caption and seed by the world's generator, (n, kept, kept, 3) uint8; see
-    ``sample``.
+    """One image per caption and seed by the world's generator, as ``sample``.
 
-    Raises ``StudyError`` on an unknown generator, and on weights that are missing, damaged or
-    pickled.
+    Raises ``StudyError`` on an unknown generator, a strength that cannot be, and bad weights, too.
     """
     equally_many(captions=captions, seeds=seeds, images=images)
-    paths = config.settings()
-    if w.synthesis.generator not in paths.generators:
-        raise unknown("generator", w.synthesis.generator, paths.generators)
-    pipe = load(paths.generators[w.synthesis.generator])
-    return sample(
-        pipe,
-        captions,
-        seeds,
-        w.synthesis,
-        paths.drawn,
-        paths.kept,
-        images=images,
-        strength=strength,
-    )
+    if images is not None:
+        effective_steps(w.synthesis.steps, strength)
+    s = config.settings()
+    if w.synthesis.generator not in s.generators:
+        raise unknown("generator", w.synthesis.generator, s.generators)
+    pipe = load(s.generators[w.synthesis.generator])
+    return sample(pipe, captions, seeds, w.synthesis, s.drawn, s.kept, images, strength)
 
 
 @functools.lru_cache(maxsize=1)  # two do not fit on every device
@@ -75,18 +59,14 @@ def load(name: str) -> Any:
     def open_folder(folder):
         parts = json.loads((folder / "model_index.json").read_text())
         unused = {k: None for k in ("safety_checker", "feature_extractor") if k in parts}
-        types = {"default": torch.float32, "unet": gpu.precision()}
-        return DiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, torch_dtype=types, **unused
-        )
+        unused["torch_dtype"] = {"default": torch.float32, "unet": gpu.precision()}
+        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **unused)
 
     logging.disable_progress_bar()
     pipe = weights.load("generator", name, open_folder)
     if not hasattr(pipe, "unet") or not hasattr(pipe, "encode_prompt"):
-        raise StudyError(
-            f"generator {name!r} is a {type(pipe).__name__}; the study draws with Stable Diffusion "
-            "1.x, 2.x and XL."
-        )
+        advice = "the study draws with Stable Diffusion 1.x, 2.x and XL"
+        raise StudyError(f"generator {name!r} is a {type(pipe).__name__}; {advice}.")
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **SAMPLER)
     for network in (pipe.unet, pipe.vae):
         network.to(memory_format=torch.channels_last).eval()
@@ -96,107 +76,84 @@ def load(name: str) -> Any:
 
 
 def effective_steps(steps: int, strength: float | None) -> int:
-    """How many DDIM steps SDEdit takes: ``steps`` x ``strength``, rounded down, as in [C].
-
-    Raises ``StudyError`` when that is none, or ``strength`` is outside (0, 1].
-    """
+    """How many DDIM steps SDEdit takes [C]; ``StudyError`` on none or a strength not in (0, 1]."""
     taken = int(steps * strength) if strength is not None and 0 < strength <= 1 else 0
     if not taken:
-        raise StudyError(
-            f"strength {strength} was given for image-to-image with {steps} steps; it must lie "
-            f"between {1 / steps:g} and 1."
-        )
+        problem = f"strength {strength} was given for image-to-image with {steps} steps"
+        raise StudyError(f"{problem}; it must lie between {1 / steps:g} and 1.")
     return taken
 
 
-def sample(
-    pipe: Any,
-    captions: Sequence[str],
-    seeds: Sequence[int],
-    settings: SynthesisSettings,
-    drawn: int,
-    kept: int,
-    images: np.ndarray | None = None,
-    strength: float | None = None,
-) -> np.ndarray:
-    """Draw at ``drawn`` pixels and reduce to ``kept``: (n, kept, kept, 3) uint8.
+def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=None) -> np.ndarray:
+    """Images by a pipeline, drawn at ``drawn`` pixels: (n, kept, kept, 3) uint8.
 
-    An image is a function of caption and seed, up to rounding. With ``images`` (n, side, side, 3)
-    uint8 and ``strength`` the last ``effective_steps`` are taken from the noised images (SDEdit,
-    [P] section 5). An image that is not a number is drawn again in float32. Raises ``StudyError``
-    when it is not one then, on a size or strength that cannot be, and when not even one image fits
-    into memory.
+    ``settings`` are ``SynthesisSettings``. An image is a function of caption and seed, up to
+    rounding. With ``images`` (n, side, side, 3) uint8 and ``strength`` the last ``effective_steps``
+    are taken from the noised images (SDEdit, [P] section 5). Raises ``StudyError`` on sides that
+    cannot be, on images that are no numbers even in float32, and where not one fits into memory.
     """
     import torch
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from PIL import Image
 
-    if drawn % pipe.vae_scale_factor or not 0 < kept <= drawn:
-        raise StudyError(
-            f"drawn = {drawn}, kept = {kept} in paper.toml: drawn must be a multiple of "
-            f"{pipe.vae_scale_factor} pixels, and kept at most as many."
-        )
-    if images is not None:
-        effective_steps(settings.steps, strength)
+    block = pipe.vae_scale_factor
+    if drawn % block or not 0 < kept <= drawn:
+        rule = f"drawn must be a multiple of {block} pixels, and kept at most as many"
+        raise StudyError(f"drawn = {drawn}, kept = {kept} in paper.toml: {rule}.")
     result = np.zeros((len(captions), kept, kept, 3), np.uint8)
     if not len(captions):
         return result
-    different = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
-    texts = _embeddings(pipe, list(different))
+    row_of = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+    texts = _embeddings(pipe, list(row_of))
+    kind = AutoPipelineForText2Image if images is None else AutoPipelineForImage2Image
+    unused = {"requires_safety_checker": False, "add_watermarker": False}
 
-    def paint(rows: Sequence[int], pipeline: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (n, drawn, drawn, 3) uint8, and which of them are numbers, both on the device."""
-        embeddings = {name: x[[different[captions[i]] for i in rows]] for name, x in texts.items()}
-        generators = [torch.Generator().manual_seed(int(seeds[i]) % 2**63) for i in rows]
-        if images is None:
-            start = {"height": drawn, "width": drawn}
-        else:
+    def paint(rows: Sequence[int], pipeline: Callable) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, drawn, drawn, 3) uint8, and which of them are not numbers."""
+        start: dict[str, Any] = {"height": drawn, "width": drawn}
+        if images is not None:
             squashed = [Image.fromarray(images[i]).resize((drawn, drawn)) for i in rows]  # [C]
             start = {"image": squashed, "strength": strength}
         painted = pipeline(
-            **embeddings,
+            **{name: x[[row_of[captions[i]] for i in rows]] for name, x in texts.items()},
             **start,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
-            generator=generators,
+            generator=[torch.Generator().manual_seed(int(seeds[i]) % 2**63) for i in rows],
             output_type="pt",
         ).images
-        levels = (painted.nan_to_num() * 255).round().to(torch.uint8)
-        return levels.permute(0, 2, 3, 1), painted.isfinite().flatten(1).all(1)
+        levels = (painted.nan_to_num() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return levels.cpu().numpy(), ~painted.isfinite().flatten(1).all(1).cpu().numpy()
 
     def fill(rows: Sequence[int], compute: Callable) -> list[int]:
         """Draw ``rows`` into ``result`` with ``compute`` as U-Net; the rows that are no numbers."""
-        pipeline = _pipeline(pipe, compute, edits=images is not None)
+        pipeline = kind.from_pipe(pipe, unet=_Network(pipe.unet, compute), **unused)
+        pipeline.set_progress_bar_config(disable=True)
         work = functools.partial(paint, pipeline=pipeline)
         what = f"drawing at {drawn} pixels with {pipe.unet.dtype}"
-        with ThreadPoolExecutor(1) as aside:  # one batch is reduced while the next is drawn
-            parts = [
-                (part, aside.submit(_reduced, *painted, kept))
-                for part, painted in gpu.fitting_batches(work, rows, settings.batch, what)
-            ]
-        broken = []
-        for part, reduced in parts:
-            result[list(part)], finite = reduced.result()
-            broken += [i for i, fine in zip(part, finite, strict=True) if not fine]
-        return broken
+        failed = []
+        for part, (painted, broken) in gpu.fitting_batches(work, rows, settings.batch, what):
+            for i, image in zip(part, map(Image.fromarray, painted), strict=True):
+                result[i] = np.asarray(image.resize((kept, kept), Image.Resampling.BICUBIC))
+            failed += np.array(part)[broken].tolist()
+        return failed
 
     compiled = len(captions) >= COMPILED_FROM
-    broken = fill(range(len(captions)), gpu.compiled(pipe.unet) if compiled else pipe.unet)
-    if broken:
-        named = ", ".join(f"{captions[i]!r} (seed {seeds[i]})" for i in broken)
+    failed = fill(range(len(captions)), gpu.compiled(pipe.unet) if compiled else pipe.unet)
+    if failed:
+        named = ", ".join(f"{captions[i]!r} (seed {seeds[i]})" for i in failed)
         print(f"drawn again in float32, as they were not numbers: {named}")
         before = pipe.unet.dtype
         torch.nn.Module.to(pipe.unet, torch.float32)  # diffusers' own ``to`` warns
         try:
-            broken = fill(broken, pipe.unet)
+            failed = fill(failed, pipe.unet)
         finally:
             torch.nn.Module.to(pipe.unet, before)
-    if broken:
-        first = broken[0]
-        raise StudyError(
-            f"{len(broken)} images are not numbers, even in float32; the first is "
-            f"{captions[first]!r} with seed {seeds[first]}. The generator's weights are damaged or "
-            "those of another architecture; fetch them again."
-        )
+    if failed:
+        first = f"{captions[failed[0]]!r} with seed {seeds[failed[0]]}"
+        problem = f"{len(failed)} images are not numbers, even in float32; the first is {first}"
+        advice = "The weights are damaged or those of another architecture; fetch them again."
+        raise StudyError(f"{problem}. {advice}")
     return result
 
 
@@ -212,65 +169,25 @@ class _Network:
 
     def __call__(self, latents, step, encoder_hidden_states, added_cond_kwargs=None, **options):
         dtype = self.unet.dtype
-        sizes = {name: x.to(dtype) for name, x in (added_cond_kwargs or {}).items()}  # XL's
-        noise = self.compute(
-            latents.to(dtype),
-            step,
-            encoder_hidden_states=encoder_hidden_states.to(dtype),
-            added_cond_kwargs=sizes or None,
-            **options,
-        )[0]
-        return (noise.float(),)
-
-
-def _pipeline(pipe: Any, compute: Callable, edits: bool) -> Any:
-    """The pipeline from text to images or, with ``edits``, from text and images to images."""
-    from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
-
-    kind = AutoPipelineForImage2Image if edits else AutoPipelineForText2Image
-    pipeline = kind.from_pipe(
-        pipe,
-        unet=_Network(pipe.unet, compute),
-        requires_safety_checker=False,
-        add_watermarker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+        options["encoder_hidden_states"] = encoder_hidden_states.to(dtype)
+        if added_cond_kwargs:  # XL's
+            options["added_cond_kwargs"] = {k: x.to(dtype) for k, x in added_cond_kwargs.items()}
+        return (self.compute(latents.to(dtype), step, **options)[0].float(),)
 
 
 def _embeddings(pipe: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     """The pipelines' text arguments, a row per caption: its own, and those of the empty caption."""
     import torch
 
+    @torch.no_grad()
     def read(texts: list[str], negative: bool) -> list[torch.Tensor]:
-        with torch.no_grad():
-            found = pipe.encode_prompt(
-                prompt=texts,
-                device=gpu.device(),
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=negative,
-            )
-        return found[1::2] if negative else found[::2]
+        options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": negative}
+        return pipe.encode_prompt(prompt=texts, device=gpu.device(), **options)[int(negative) :: 2]
 
     parts = [read(captions[i : i + READ], False) for i in range(0, len(captions), READ)]
-    empty = read([""], True)
-    names = ("prompt_embeds", "pooled_prompt_embeds")[: len(empty)]  # pooled ones for XL
-    texts = dict(zip(names, map(torch.cat, zip(*parts, strict=True)), strict=True))
-    negatives = {
-        f"negative_{name}": one.expand_as(texts[name])
-        for name, one in zip(names, empty, strict=True)
-    }
-    return texts | negatives
-
-
-def _reduced(
-    images: torch.Tensor, finite: torch.Tensor, side: int
-) -> tuple[np.ndarray, list[bool]]:
-    """What ``paint`` gives, off the device, the images with ``side`` pixels (bicubic)."""
-    from PIL import Image
-
-    small = [
-        np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
-        for image in images.cpu().numpy()
-    ]
-    return np.stack(small), finite.tolist()
+    names = ("prompt_embeds", "pooled_prompt_embeds")  # pooled ones for XL
+    texts = {}
+    for name, own, empty in zip(names, zip(*parts, strict=True), read([""], True), strict=False):
+        texts[name] = torch.cat(own)
+        texts[f"negative_{name}"] = empty.expand_as(texts[name])
+    return texts

@@ -1,10 +1,9 @@
-"""Semantic search through an index that is there: a folder of clip-retrieval, or its back end.
+"""Semantic search through an index that is there: a folder of clip-retrieval, or its back end [C].
 
 [P] section 3: per class and template the ``k`` nearest by image united with the ``k`` nearest by
-caption; [C] asks such a back end, too. A folder has ``image.index``, perhaps ``text.index``, and
-``metadata/*.parquet``; the world's CLIP must be the one it was built with. A back end embeds the
-texts by its own CLIP; its address may end in ``#name`` of one of its indices. Answers are kept
-class by class: a killed search goes on where it was.
+caption. A folder has ``image.index``, perhaps ``text.index``, and ``metadata/*.parquet``; the
+world's CLIP must be the one it was built with. A back end embeds the texts by its own CLIP; its
+address may end in ``#name`` of one of its indices.
 """
 
 from __future__ import annotations
@@ -25,34 +24,34 @@ from helpers.engine import places, store
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import config
+from helpers.paper.benchmarks import pool_of
 from helpers.worlds import World
 
-KINDS = ("image", "text")  # clip-retrieval's modalities
+Kinds = tuple[str, ...]
+KINDS: Kinds = ("image", "text")  # clip-retrieval's modalities
 NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
+HTTP = ("http://", "https://")  # the address of a back end, not a folder
 TRIES = 4  # of a query
 WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
 AT_ONCE = 4
 _turn = threading.Lock()
-_next = [0.0]  # when the next query may be sent
 
 
 def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
-    """What the index named in paper.toml has nearest to the class names; None without one."""
-    index = config.settings().index
-    return search(w, index, bench) if index else None
+    """The pairs that the index in paper.toml has nearest to the class names, one row per pair and
+    class, for download/laion.py: ``SAMPLE_ID`` (or the position in the index), ``url, TEXT, class,
+    label, similarity`` and what else it knows; None without an index.
 
-
-def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
-    """The pairs that an index has nearest to a task's class names, one row per pair and class.
-
-    Columns ``SAMPLE_ID`` (the position in the index where its metadata have none), ``url, TEXT,
-    class, label, similarity`` and what else the index knows: what helpers/paper/download/laion.py
-    downloads. Answers are kept below the world's runs. Raises ``StudyError`` when there is no such
-    index, it does not fit to the world's CLIP, or the back end does not answer.
+    Kept class by class: a killed search goes on where it was. Raises ``StudyError`` when there is
+    no such index, it does not fit to the world's CLIP, or the back end does not answer.
     """
+    index = config.settings().index
+    if not index:
+        return None
     k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
-    remote = is_address(index)
+    remote = index.startswith(HTTP)
+    ask = ask_back_end if remote else functools.partial(ask_folder, w)
     searched = functools.partial(_answers, index) if remote else _folder(index)[0].__contains__
     kinds = tuple(filter(searched, KINDS))
     if "text" not in kinds:
@@ -63,38 +62,26 @@ def search(w: World, index: str, bench: Benchmark) -> pd.DataFrame:
         f"{label:05d}.parquet": (index, bench.texts(name), kinds, k)
         for label, name in enumerate(bench.classes)
     }
-    files = store.fill(
-        places.root() / w.name / "index" / folder,
-        jobs,
-        ask_back_end if remote else functools.partial(ask_folder, w),
-        f"classes of {bench.task} searched",
-        parallel=False,
-    )
+    what = f"classes of {bench.task} searched"
+    path = places.root() / w.name / "index" / folder
     tables = [
-        store.read_table(file).assign(**{"label": label, "class": name})
-        for label, (file, name) in enumerate(zip(files, bench.classes, strict=True))
+        store.read_table(file).assign(**{"label": label, "class": bench.classes[label]})
+        for label, file in enumerate(store.fill(path, jobs, ask, what, parallel=False))
     ]
     found = pd.concat(tables, ignore_index=True)
     return found.rename(columns={old: new for old, new in NAMES.items() if new not in found})
 
 
-def is_address(index: str) -> bool:
-    """Whether an index is named by the address of a back end, not by a folder."""
-    return index.startswith(("http://", "https://"))
-
-
 def located(index: str) -> str:
     """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none."""
     path = Path(index)
-    if is_address(index):
+    if index.startswith(HTTP):
         return index
     if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
-        raise StudyError(
-            f"no index of clip-retrieval in {path}: it should hold image.index and "
-            "metadata/*.parquet, perhaps text.index. Valid: such a folder, or the address of a "
-            "back end, http://HOST:PORT/knn-service. Leave index out of paper.toml, and notebook "
-            "03 builds one over the pool."
-        )
+        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
+        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
+        advice = "Without index in paper.toml notebook 03 builds one."
+        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
     return index
 
 
@@ -108,47 +95,36 @@ def _united(found: pd.DataFrame) -> pd.DataFrame:
 def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
     import faiss
-    import pyarrow.parquet as pq
 
     path = Path(located(index))
-    shards = tuple(sorted((path / "metadata").glob("*.parquet")))
-    pool = Pool(shards, None, tuple(pq.ParquetFile(s).metadata.num_rows for s in shards))
-    mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    pool = pool_of(sorted((path / "metadata").glob("*.parquet")), None)
     indices = {}
     for file in (path / f"{kind}.index" for kind in KINDS):
         if not file.exists():
             continue
         try:
-            indices[file.stem] = faiss.read_index(str(file), mapped)
+            mapped = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as e:
-            reason = str(e).splitlines()[0]
-            advice = "Build it again with clip-retrieval index."
-            raise StudyError(f"cannot read the index in {path}: {reason}. {advice}") from e
-        vectors = indices[file.stem].ntotal
-        if vectors != len(pool):
-            problem = f"{file} holds {vectors} vectors, but its metadata {len(pool)} rows"
+            problem = f"cannot read the index in {path}: {str(e).splitlines()[0]}"
+            raise StudyError(f"{problem}. Build it again with clip-retrieval index.") from e
+        if mapped.ntotal != len(pool):
+            problem = f"{file} holds {mapped.ntotal} vectors, but its metadata {len(pool)} rows"
             raise StudyError(f"{problem}. Build both from one table.")
+        indices[file.stem] = mapped
     return indices, pool
 
 
-def ask_folder(
-    w: World, index: str, texts: list[str], kinds: tuple[str, ...], k: int
-) -> pd.DataFrame:
-    """What a folder's indices have nearest to the texts of a class.
-
-    Its metadata with ``id`` (position) and ``similarity``. Raises ``StudyError`` where the world's
-    CLIP makes vectors of another length.
-    """
+def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
+    """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``."""
     indices, pool = _folder(index)
     queries = clip.embed_texts(clip.load(w), texts)
     answers = []
     for kind in kinds:
-        if indices[kind].d != queries.shape[1]:
-            raise StudyError(
-                f"{index}/{kind}.index has vectors of {indices[kind].d} numbers, the CLIP of world "
-                f"{w.name!r} makes {queries.shape[1]}. Set clip to the model that it was built "
-                "with, or start clip-retrieval back on it."
-            )
+        length = indices[kind].d
+        if length != queries.shape[1]:
+            problem = f"{index}/{kind}.index has vectors of {length} numbers, the CLIP of the world"
+            advice = "Set clip to the model that it was built with, or start clip-retrieval back"
+            raise StudyError(f"{problem} makes {queries.shape[1]}. {advice} on it.")
         similarity, rows = indices[kind].search(queries, k)
         answers.append(pd.DataFrame({"id": rows.ravel(), "similarity": similarity.ravel()}))
     found = _united(pd.concat(answers, ignore_index=True).query("id >= 0"))
@@ -156,11 +132,8 @@ def ask_folder(
     return pd.concat([facts, found], axis=1)
 
 
-def ask_back_end(index: str, texts: list[str], kinds: tuple[str, ...], k: int) -> pd.DataFrame:
-    """What a back end has nearest to the texts of a class: as ``ask_folder``.
-
-    A few queries are on their way at a time, at most ``PER_SECOND``; one that fails is repeated.
-    """
+def ask_back_end(index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
+    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``."""
     jobs = itertools.product(texts, kinds)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)
@@ -179,9 +152,7 @@ def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
     for i in range(TRIES):
         time.sleep(WAIT * (2**i // 2))
         with _turn:
-            _next[0] = max(_next[0], time.monotonic()) + 1 / PER_SECOND
-            pause = _next[0] - 1 / PER_SECOND - time.monotonic()
-        time.sleep(max(pause, 0))
+            time.sleep(1 / PER_SECOND)
         try:
             answer = client.query(text=text)
         except (requests.RequestException, ValueError) as e:
@@ -195,14 +166,11 @@ def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
 
 
 def _answers(index: str, kind: str) -> bool:
-    """Whether a back end searches by ``kind``; without text.index it fails at such queries.
-
-    Raises ``StudyError`` when nobody is there.
-    """
+    """Whether a back end searches by ``kind``; without text.index it fails at such queries."""
     try:
         _query(index, "a photo", kind, 1)
     except StudyError:
-        if kind == "image":
+        if kind == "image":  # nobody is there
             raise
         return False
     return True

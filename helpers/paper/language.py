@@ -13,12 +13,11 @@ from helpers.models import sampling, weights
 from helpers.paper import config
 from helpers.worlds import CaptionSettings, World
 
+ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
+
 
 def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> list[str]:
-    """Continuations of ``prompts`` to the end of their line, by the language model in paper.toml.
-
-    Raises ``StudyError`` when it is not on this machine.
-    """
+    """Continuations of ``prompts`` to the end of their line; ``StudyError`` without the model."""
     seeds = rng.integers(2**62, size=len(prompts)).tolist()
     return continued(*load(config.settings().language_model), prompts, seeds, w.captions)
 
@@ -28,11 +27,8 @@ def load(name: str) -> tuple[Any, Any]:
     """Model and tokenizer on the device, bfloat16 on a GPU; ``StudyError`` as ``weights.load``."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    def open_model(folder):
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=gpu.precision(), use_safetensors=True
-        )
-
+    types = {"dtype": gpu.precision(), "use_safetensors": True}
+    open_model = functools.partial(AutoModelForCausalLM.from_pretrained, **types)
     tokenizer = weights.load("language model", name, AutoTokenizer.from_pretrained)
     model = weights.load("language model", name, open_model)
     model.generation_config = GenerationConfig()  # its own may hold other sampling settings
@@ -40,30 +36,52 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def continued(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    settings: CaptionSettings,
+    model: Any, tokenizer: Any, prompts: list[str], seeds: Sequence[int], settings: CaptionSettings
 ) -> list[str]:
     """What the model writes after each prompt, through the first newline or the end of text.
 
     A text is a function of prompt and seed, up to rounding.
     """
-    if not prompts:
-        return []
+    import torch
+
     ends = line_ends(tokenizer)
-    tokens = tokenizer(list(prompts))["input_ids"]
+    tokens = tokenizer(prompts)["input_ids"] if prompts else []
     written: list[list[int]] = [[] for _ in prompts]
 
-    def generate(rows: Sequence[int]) -> list[list[int]]:
-        return _generate(model, [tokens[i] for i in rows], [seeds[i] for i in rows], ends, settings)
+    def write(rows: Sequence[int]) -> list[list[int]]:
+        """The next tokens of texts; those behind the first of ``ends`` mean nothing."""
+        # Pad on the left, so that every row goes on in the same column.
+        texts = [tokens[i] + written[i] for i in rows]
+        length = max(map(len, texts))
+        ids = [[0] * (length - len(text)) + text for text in texts]
+        mask = [[0] * (length - len(text)) + [1] * len(text) for text in texts]
+        # One stream of random numbers per text, so that it does not depend on its neighbours.
+        start = len(written[rows[0]])
+        stop = min(start + ROUND, settings.max_new_tokens)
+        streams = [np.random.default_rng(seeds[i]).random(stop)[start:] for i in rows]
+        uniform = torch.tensor(np.stack(streams), device=model.device)
+        with torch.inference_mode():
+            out = model.generate(
+                torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=stop - start,
+                do_sample=False,
+                eos_token_id=sorted(ends),
+                pad_token_id=min(ends),
+                logits_processor=[sampling.nucleus(uniform, length, settings)],
+            )
+        return out[:, length:].tolist()
 
-    by_length = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
-    for rows, new in gpu.fitting_batches(generate, by_length, settings.batch, "captions"):
-        for i, line in zip(rows, new, strict=True):
-            last = next((k for k, token in enumerate(line) if token in ends), len(line) - 1)
-            written[i] = line[: last + 1]
+    left = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
+    for _ in range(0, settings.max_new_tokens, ROUND):
+        unfinished = []
+        for rows, new in gpu.fitting_batches(write, left, settings.batch, "captions"):
+            for i, line in zip(rows, new, strict=True):
+                last = next((k for k, token in enumerate(line) if token in ends), None)
+                written[i] += line if last is None else line[: last + 1]
+                if last is None:
+                    unfinished.append(i)
+        left = unfinished
     return tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
@@ -72,36 +90,3 @@ def line_ends(tokenizer: Any) -> frozenset[int]:
     """The tokens after which a line is over: all that hold a newline [C], and the end of text."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     return frozenset(i for i, text in enumerate(texts) if "\n" in text) | {tokenizer.eos_token_id}
-
-
-def _generate(
-    model: Any,
-    prompts: list[list[int]],
-    seeds: list[int],
-    ends: frozenset[int],
-    settings: CaptionSettings,
-) -> list[list[int]]:
-    """The tokens after each of ``prompts``; those behind the first of ``ends`` mean nothing."""
-    import torch
-
-    # Pad on the left, so that every row goes on in the same column.
-    length = max(map(len, prompts))
-    padding = [length - len(ids) for ids in prompts]
-    ids = [[0] * n + ids for n, ids in zip(padding, prompts, strict=True)]
-    mask = [[0] * n + [1] * (length - n) for n in padding]
-
-    # One stream of random numbers per row, so that a caption does not depend on its neighbours.
-    steps = settings.max_new_tokens
-    uniform = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
-    sampler = sampling.nucleus(torch.from_numpy(uniform).to(model.device), length, settings)
-    with torch.inference_mode():
-        out = model.generate(
-            torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=steps,
-            do_sample=False,
-            eos_token_id=sorted(ends),
-            pad_token_id=min(ends),
-            logits_processor=[sampler],
-        )
-    return out[:, length:].tolist()

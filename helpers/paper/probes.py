@@ -17,6 +17,7 @@ A set whose folder is not there is left out with a line; ``imagenet`` has to be 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.subsets import evenly_spread
+from helpers.data.subsets import thinned
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
@@ -33,26 +34,19 @@ from helpers.paper import benchmarks, config
 from helpers.paper.benchmarks import Decoded, image_files
 from helpers.worlds import World
 
+AMONG = {"renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
 CORRUPTIONS = {
     f"{kind}-{severity}": f"imagenet-c/{'jpeg_compression' if kind == 'jpeg' else kind}/{severity}"
     for kind in (*IMAGE_SPACE, *DEPTH_AWARE)
     for severity in SEVERITIES
 }
-AMONG = {"renditions": "imagenet-r", "natural_adversarial": "imagenet-a"}
 GROUPED = {
-    "mixed_same": "imagenet-9/mixed_same/val",
-    "mixed_rand": "imagenet-9/mixed_rand/val",
+    **{f"mixed_{kind}": f"imagenet-9/mixed_{kind}/val" for kind in ("same", "rand")},
     **{f"context_{k}": f"focus/{k}" for k in range(3)},
 }
-UNKNOWN = {"ood_near": "sun", "ood_far": "inaturalist"}
-PLACES = {
-    "original": "imagenet/val",
-    **AMONG,
-    **CORRUPTIONS,
-    **GROUPED,
-    **UNKNOWN,
-    "cue_conflict": "cue-conflict",
-}  # probe set -> folder
+OUTSIDE = {"ood_near": "sun", "ood_far": "inaturalist"}
+CUES = {"cue_conflict": "cue-conflict"}
+PLACES = {"original": "imagenet/val", **AMONG, **CORRUPTIONS, **GROUPED, **OUTSIDE, **CUES}
 
 
 def present(base: Path) -> list[str]:
@@ -66,10 +60,8 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     Raises ``StudyError`` on another task than ``imagenet``, and on folders of another layout.
     """
     if task != "imagenet":
-        raise StudyError(
-            f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}; set "
-            "robustness={'task': 'imagenet'}."
-        )
+        problem = f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}"
+        raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)
@@ -78,15 +70,15 @@ def probe_sets(w: World, task: str) -> ProbeSets:
         path = base / PLACES[name]
         if name in GROUPED:
             categories = sorted(d.name for d in path.iterdir())
-            groupings[name] = grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
-            sets[name] = labelled(w, path, categories)
-        elif name in UNKNOWN:
-            images = _images(w, _spread(w, image_files(path.rglob("*"))))
-            sets[name] = Split(images, np.full(len(images), -1))
-        elif name == "cue_conflict":
-            sets[name], groups = cue_conflict(w, path, wnids)
+            groupings[name] = _grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
+            sets[name] = _labelled(w, path, categories)
+        elif name in OUTSIDE:
+            files = image_files(path.rglob("*"))
+            sets[name] = _read(w, files, np.full(len(files), -1))
+        elif name in CUES:
+            sets[name], groups = _cue_conflict(w, path, wnids)
         else:
-            sets[name] = labelled(w, path, wnids)
+            sets[name] = _labelled(w, path, wnids)
         if name in AMONG:
             among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
     missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
@@ -95,63 +87,47 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return ProbeSets(sets, groups, among, groupings)
 
 
-def _spread(w: World, rows: Sequence) -> list:
-    """At most ``robustness.probe_images`` of ``rows``, evenly spread."""
-    return [rows[i] for i in evenly_spread(len(rows), w.robustness.probe_images)]
+def _read(w: World, files: Sequence[Path], labels: np.ndarray, *facts: pd.DataFrame) -> Split:
+    """At most ``robustness.probe_images`` of the images, evenly spread, in memory."""
+    split = Split(Decoded(files, w.image_size, reduced=False), labels, *facts)
+    split = thinned(split, w.robustness.probe_images)
+    return dataclasses.replace(split, images=split.images[:])
 
 
-def _images(w: World, files: Sequence[Path]) -> np.ndarray:
-    return Decoded(files, w.image_size, reduced=False)[:]
-
-
-def labelled(w: World, path: Path, names: Sequence[str]) -> Split:
-    """Images of class folders; the label is the folder's position in ``names``.
-
-    Raises ``StudyError`` on a folder that is not among them, or where there is no image.
-    """
+def _labelled(w: World, path: Path, names: Sequence[str]) -> Split:
+    """Images of class folders; the label is the folder's position in ``names``."""
     files = image_files(path.glob("*/**/*"))
-    strange = sorted({_top(path, file) for file in files} - set(names))
+    folders = [file.relative_to(path).parts[0] for file in files]
+    strange = sorted(set(folders) - set(names))
     if strange or not files:
-        folders = f" and folders of no class: {strange[:3]}" if strange else ""
-        raise StudyError(
-            f"{path} holds {len(files)} images{folders}; see helpers/paper/probes.py for how it "
-            "has to look."
-        )
-    files = _spread(w, files)
-    classes = [_top(path, file) for file in files]
-    facts = pd.DataFrame({"file": [file.name for file in files], "class": classes})
-    positions = {name: i for i, name in enumerate(names)}
-    labels = np.array([positions[name] for name in classes], np.int64)
-    return Split(_images(w, files), labels, facts)
+        problem = f" and folders of no class: {strange[:3]}" if strange else ""
+        raise StudyError(f"{path} holds {len(files)} images{problem}; see helpers/paper/probes.py.")
+    facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
+    return _read(w, files, pd.Index(names).get_indexer(folders).astype(np.int64), facts)
 
 
-def _top(path: Path, file: Path) -> str:
-    return file.relative_to(path).parts[0]
-
-
-def grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
-    """The position in ``categories`` of every class, -1 for none: the table beside the images."""
+def _grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
+    """The position in ``categories`` of every class, -1 for none."""
     if (place / "in_to_in9.json").exists():
         table = json.loads((place / "in_to_in9.json").read_text())
         return np.array([int(table[str(i)]) for i in range(len(wnids))])
-    table = _categories(place, wnids)
-    return np.array([categories.index(c) if c in categories else -1 for c in table])
+    return pd.Index(categories).get_indexer(_categories(place, wnids))
 
 
 def _categories(place: Path, wnids: Sequence[str]) -> pd.Series:
-    return pd.read_csv(place / "categories.csv").set_index("wnid")["category"].reindex(wnids)
+    return pd.read_csv(place / "categories.csv", index_col="wnid")["category"].reindex(wnids)
 
 
-def cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
-    """Images called ``shape1-texture2`` where the two differ, and every class's category by cue.
-
-    The label is the first class whose category is the shape.
-    """
+def _cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
+    """Images whose cues differ, labelled by the first class of that shape; the classes' cues."""
     table = _categories(place, wnids)
-    cues = [(f, *re.sub(r"\d+", "", f.stem).split("-")) for f in image_files(place.rglob("*"))]
-    cues = _spread(w, [(file, shape, texture) for file, shape, texture in cues if shape != texture])
-    facts = pd.DataFrame([cue[1:] for cue in cues], columns=["shape", "texture"])
+    files, cues = [], []
+    for file in image_files(place.rglob("*")):
+        shape, texture = re.sub(r"\d+", "", file.stem).split("-")
+        if shape != texture:
+            files.append(file)
+            cues.append((shape, texture))
+    facts = pd.DataFrame(cues, columns=["shape", "texture"])
     labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
-    images = _images(w, [file for file, _, _ in cues])
     groups = pd.DataFrame({"shape": table, "texture": table})
-    return Split(images, np.array(labels, np.int64), facts), groups
+    return _read(w, files, np.array(labels, np.int64), facts), groups

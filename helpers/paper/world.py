@@ -1,33 +1,40 @@
-"""The paper world as ``paper.toml`` has it, and what its artifacts are made of beside the store."""
+"""The paper world as ``paper.toml`` has it, what its judge sees, and what nobody knows."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from helpers import worlds
-from helpers.errors import unknown
-from helpers.models import checkpoints
+from helpers.data.tables import Split
+from helpers.engine.store import Artifact
+from helpers.errors import NotKnown, StudyError, unknown
+from helpers.models import checkpoints, clip
 from helpers.paper import config, probes
-from helpers.paper.config import Task, identity
+from helpers.paper.benchmarks import benchmark
+from helpers.paper.config import identity
 from helpers.worlds import World
+
+RENDERED = "It is known in the rendered worlds only: python -m helpers.run pocket"
 
 
 def configured(w: World) -> World:
-    """``w`` with the user's own tasks, the settings of ``[world]``, and CLIP's weights named.
+    """``w`` with the user's own tasks, settings and CLIP; as it is without ``$STUDY_PAPER``.
 
-    Without ``$STUDY_PAPER``, ``w``. Raises ``StudyError`` on settings that do not exist.
+    Raises ``StudyError`` on settings that do not exist.
     """
     if not os.environ.get("STUDY_PAPER"):
         return w
     s = config.settings()
     tasks = tuple(dict.fromkeys((*w.tasks, *s.tasks)))
-    clip = {"pretrained": s.clip}
+    weights = {"pretrained": s.clip}
     if Path(s.clip).is_dir():
-        clip = {"model": "upstream", "pretrained": identity(s.clip)}
-    w = worlds.replace(w, tasks=tasks, clip=clip)
-    if s.checkpoints:
-        w = worlds.replace(w, robustness={"checkpoints": s.checkpoints})
+        weights = {"model": "upstream", "pretrained": identity(s.clip)}
+    named = s.checkpoints or w.robustness.checkpoints
+    w = worlds.replace(w, tasks=tasks, clip=weights, robustness={"checkpoints": named})
     w = worlds.replace(w, **s.world)
     checkpoints.checked(w.robustness.checkpoints)
     for task in w.tasks:
@@ -37,37 +44,70 @@ def configured(w: World) -> World:
 
 
 def outside(w: World) -> dict[str, dict]:
-    """Artifact -> weights, shards and settings that it is made of and that lie outside the store.
-
-    Weights and shards are told apart by ``identity``: other weights give other keys.
-    """
+    """Artifact -> weights, shards and settings outside the store that it is made of."""
     s = config.settings()
-    generators = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
-    drawing = {
-        "generators": {n: identity(s.generators[n]) for n in generators if n in s.generators},
-        "drawn": s.drawn,
-        "kept": s.kept,
-    }
-    probed = [name for _, _, name in w.robustness.checkpoints]
+    names = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
+    generators = {name: identity(s.generators[name]) for name in names if name in s.generators}
+    probed = [config.checkpoint(w, name, identity) for _, _, name in w.robustness.checkpoints]
     parts = {
         "captions": {"language_model": identity(s.language_model)},
         "pool": {"shards": identity(str(s.laion))},
         "scaled": {"judge": config.placed(config.root(), s.judge, identity)},
-        "robust": {
-            "checkpoints": [config.checkpoint(w, name, identity) for name in probed],
-            "sets": probes.present(s.benchmarks),
-        },
-        "benchmarks": {name: _facts(task) for name, task in s.tasks.items()},
+        "robust": {"checkpoints": probed, "sets": probes.present(s.benchmarks)},
+        "benchmarks": {},
     }
+    for name, task in s.tasks.items():
+        classes = task.classes
+        if isinstance(classes, str) and Path(classes).is_file():
+            classes = Path(classes).read_text()
+        facts = {"folder": identity(str(task.folder)), "classes": classes}
+        parts["benchmarks"][name] = task.model_dump() | facts
     for name in ("synthetic", "samples", "analysed", "arms", "paired", "prompted"):
-        parts[name] = drawing
+        parts[name] = {"generators": generators, "drawn": s.drawn, "kept": s.kept}
     if s.index:
         parts["embeddings"] = {"index": s.index}
     return parts
 
 
-def _facts(task: Task) -> dict:
-    classes = task.classes
-    if isinstance(classes, str) and Path(classes).is_file():
-        classes = Path(classes).read_text()
-    return task.model_dump() | {"folder": identity(str(task.folder)), "classes": classes}
+def judge_features(w: World, images: np.ndarray) -> np.ndarray:
+    """Unit embeddings (n, d) of images by the judge; ``StudyError`` when it is missing."""
+    return clip.embed_images(clip.by_name(config.settings().judge), images)
+
+
+def judge(w: World, images: np.ndarray) -> pd.DataFrame:
+    """The class of the first task that the judge sees in images, zero-shot: column ``variant``."""
+    bench = benchmark(w, w.tasks[0])
+    head = clip.head(clip.by_name(config.settings().judge), bench.classes, bench.templates)
+    scores = judge_features(w, images) @ head.T
+    return pd.DataFrame({"variant": np.array(bench.classes, object)[scores.argmax(1)]})
+
+
+def prepare(w: World) -> None:
+    """Nothing is trained: each published model is looked for where it is used."""
+
+
+def shifted(w: World, task: str) -> dict[str, Split]:
+    """No sets: nobody has sketched these classes, or dressed them in new textures."""
+    return {}
+
+
+def main_gear(w: World, name: str) -> tuple[float, float] | None:
+    """None: nobody has measured where wheels stand in photographs."""
+    return None
+
+
+def intervention(w: World) -> Artifact:
+    """Raises ``NotKnown``: nobody trains Stable Diffusion anew on a pool with a class thinned."""
+    problem = f"world {w.name!r} cannot train its generator again on another pool"
+    raise NotKnown(f"{problem}. {RENDERED} 06 -p intervention=True")
+
+
+def quality(w: World) -> dict:
+    """Raises ``NotKnown``: the published models come with their own papers."""
+    raise NotKnown(f"world {w.name!r} does not measure its upstream models. {RENDERED} 00")
+
+
+def retrain(w: World) -> Path:
+    """Raises ``StudyError``: the published models are downloaded."""
+    advice = "retrain=True is for the rendered worlds"
+    raise StudyError(f"world {w.name!r} cannot train its upstream models; {advice}.")

@@ -37,7 +37,9 @@ from helpers.paper.download import guard, laion, polite
 from helpers.study import retrieval
 
 HERE = ("127.0.0.1",)
-LIMITS = polite.Limits(seconds=2.0, bytes=200_000, pixels=1_000_000, per_host=500)
+LIMITS = polite.Limits(
+    seconds=2.0, bytes=200_000, pixels=1_000_000, per_host=500, allow_private=HERE
+)
 
 
 def picture(i: int, kind: str = "jpeg", size=(90, 60)) -> bytes:
@@ -148,10 +150,11 @@ def server():
     made.shutdown()
 
 
-def ask(url, folder, limits=LIMITS, allow=HERE):
+def ask(url, folder, limits=LIMITS, **changes):
     """What one address gives: "came", or the reason why not."""
+    limits = dataclasses.replace(limits, **changes)
     try:
-        with polite.opener(limits, folder, allow).open(url, timeout=limits.seconds) as answer:
+        with polite.opener(limits, folder).open(url, timeout=limits.seconds) as answer:
             assert Image.open(io.BytesIO(answer.read())).size == (90, 60)
         return "came"
     except polite.Refusal as e:
@@ -227,13 +230,15 @@ def test_certificates_are_checked(server, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     assert ask(url + "/good/1", tmp_path / "after") == "came"
     assert ask(url + "/drip", tmp_path / "after") == "failed: timeout"
-    assert ask(url + "/good/1", tmp_path / "after", allow=()) == "refused: address not public"
+    assert (
+        ask(url + "/good/1", tmp_path / "after", allow_private=()) == "refused: address not public"
+    )
     made.shutdown()
 
 
 def test_only_http_to_public_addresses(server, tmp_path):
     before = len(server.seen)
-    assert ask(server.url + "/good/1", tmp_path, allow=()) == "refused: address not public"
+    assert ask(server.url + "/good/1", tmp_path, allow_private=()) == "refused: address not public"
     number = int.from_bytes(socket.inet_aton("127.0.0.1"), "big")
     for host in (
         "localhost",
@@ -245,7 +250,7 @@ def test_only_http_to_public_addresses(server, tmp_path):
         "0.0.0.0",
     ):
         assert (
-            ask(f"http://{host}:{server.server_port}/good/1", tmp_path, allow=())
+            ask(f"http://{host}:{server.server_port}/good/1", tmp_path, allow_private=())
             == "refused: address not public"
         ), host
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/x", "data:image/png;base64,AAAA"):
@@ -300,7 +305,7 @@ def test_endless_bodies_are_hung_up_on(server, tmp_path):
 
 def test_a_host_is_asked_in_turns_with_one_robots_and_our_name(server, tmp_path):
     before = len(server.seen)
-    slow = polite.Limits(per_host=10)
+    slow = polite.Limits(per_host=10, allow_private=HERE)
     threads = [
         threading.Thread(target=ask, args=(f"{server.url}/good/{i}", tmp_path, slow))
         for i in range(6)
@@ -360,7 +365,7 @@ def test_shards_outcomes_and_loss_per_class(server, tmp_path, capsys):
     ]
     classes = ["A320"] * 6 + ["rose"] * 3 + ["Tornado"]
     rows = table(server, paths, NSFW=["UNLIKELY"] * 8 + ["NSFW", None]).assign(**{"class": classes})
-    told, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=3, allow_private=HERE)
+    told, lost = laion.download(rows, tmp_path / "laion", dataclasses.replace(LIMITS, shard_rows=3))
     assert "10 rows name 7 images" in capsys.readouterr().out
     assert told["outcome"].tolist() == [
         "downloaded",
@@ -443,13 +448,13 @@ def test_a_killed_download_goes_on(server, tmp_path, monkeypatch):
         table(server, [f"/good/{i}" for i in range(48)]),
         dataclasses.replace(LIMITS, seconds=20.0),
     )
-    laion.download(rows, tmp_path / "whole", patient, shard_rows=4, threads=8, allow_private=HERE)
+    laion.download(rows, tmp_path / "whole", dataclasses.replace(patient, shard_rows=4, threads=8))
     monkeypatch.setattr(server, "delay", 0.1)
     killer = threading.Thread(target=kill_after_first_shard, args=(tmp_path / "killed",))
     killer.start()
     with pytest.raises(StudyError, match="run the same command again"):
         laion.download(
-            rows, tmp_path / "killed", patient, shard_rows=4, threads=2, allow_private=HERE
+            rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=2)
         )
     killer.join()
     before, asked = digests(tmp_path / "killed"), len(server.seen)
@@ -457,7 +462,7 @@ def test_a_killed_download_goes_on(server, tmp_path, monkeypatch):
     assert 0 < len(list((tmp_path / "killed").glob("*_stats.json"))) < 12
     monkeypatch.setattr(server, "delay", 0.0)
     told, _ = laion.download(
-        rows, tmp_path / "killed", patient, shard_rows=4, threads=3, allow_private=HERE
+        rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=3)
     )
     assert (told["outcome"] == "downloaded").all() and digests(tmp_path / "killed") == digests(
         tmp_path / "whole"
@@ -496,7 +501,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     ]
     found = scan.find(parts, rules.plan(["A320", "rose"], "substring"))
     rows = found[["class"]].join(meta.iloc[found["row"]].reset_index(drop=True))
-    _, lost = laion.download(rows, tmp_path / "laion", LIMITS, shard_rows=4, allow_private=HERE)
+    _, lost = laion.download(rows, tmp_path / "laion", dataclasses.replace(LIMITS, shard_rows=4))
     assert lost.set_index("class")["downloaded"].to_dict() == {"A320": 2, "rose": 2}
 
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))

@@ -84,6 +84,13 @@ def w(made, tmp_path, monkeypatch):
     return world
 
 
+def search(w, address):
+    """What ``search_index`` finds through the index at an address."""
+    file = Path(os.environ["STUDY_PAPER"]) / "paper.toml"
+    file.write_text(f"index = {json.dumps(address)}\n")
+    return index.search_index(w, BENCH)
+
+
 def exact(made, w, label):
     """Brute force: rows near any text of a class, by picture or by caption."""
     queries = clip.embed_texts(clip.load(w), BENCH.texts(CLASSES[label]))
@@ -95,7 +102,7 @@ def exact(made, w, label):
 
 
 def test_a_folder_against_brute_force(made, w):
-    found = index.search(w, str(made / "found"), BENCH)
+    found = search(w, str(made / "found"))
     for label, rows in found.groupby("label"):
         assert (
             set(rows["SAMPLE_ID"]) == exact(made, w, label)
@@ -107,7 +114,7 @@ def test_a_folder_against_brute_force(made, w):
         "NSFW",
         "similarity",
     } <= set(found)
-    assert index.search(w, str(made / "found"), BENCH).equals(found)
+    assert search(w, str(made / "found")).equals(found)
 
 
 def free_port():
@@ -152,18 +159,16 @@ def back_end(made):
 
 
 def test_the_back_end_of_clip_retrieval_finds_the_same(made, w, back_end):
-    found = index.search(w, back_end, BENCH)
+    found = search(w, back_end)
     for label, rows in found.groupby("label"):
         want = exact(made, w, label)
         assert (
             want - set(rows["SAMPLE_ID"]) <= {8, 9} and set(rows["SAMPLE_ID"]) <= want
         )  # what repeats in an answer is dropped [C]
         assert list(rows["url"]) == [f"https://pool.example/{i}" for i in rows["SAMPLE_ID"]]
-    assert found.equals(index.search(w, f"{back_end}#pool", BENCH)) and set(found["NSFW"]) == {
-        "UNLIKELY"
-    }
+    assert found.equals(search(w, f"{back_end}#pool")) and set(found["NSFW"]) == {"UNLIKELY"}
     with pytest.raises(StudyError, match="Internal Server Error"):
-        index.search(w, f"{back_end}#another", BENCH)
+        search(w, f"{back_end}#another")
 
 
 @contextlib.contextmanager
@@ -204,7 +209,7 @@ def test_queries_that_fail_are_repeated_and_paced(w, monkeypatch):
     monkeypatch.setattr(index, "PER_SECOND", 40)
     start = time.monotonic()
     with stumbling(lambda i: i % 2) as (address, seen):
-        found = index.search(w, address, BENCH)
+        found = search(w, address)
     assert (
         set(found["label"]) == {0, 1, 2}
         and len(seen) >= 14
@@ -219,40 +224,40 @@ def test_queries_that_fail_are_repeated_and_paced(w, monkeypatch):
 def test_a_search_goes_on_where_the_back_end_left(w):
     with stumbling(lambda i: i > 6) as (address, seen):
         with pytest.raises(StudyError, match=r"gave no answer to .*what was found is kept"):
-            index.search(w, address, BENCH)
+            search(w, address)
         assert len(list(Path(os.environ["STUDY_RUNS"]).rglob("0000?.parquet"))) == 1
         before = len(seen)
         seen.clear()
         with pytest.MonkeyPatch.context() as patch, pytest.raises(StudyError):
             patch.setattr(index, "_answers", lambda *_: True)
             patch.setattr(index, "TRIES", 1)
-            index.search(w, address, BENCH)
+            search(w, address)
         assert before > 6 and all("A320" not in q["text"] for q in seen)
 
 
 def test_without_an_index_of_captions_only_pictures_are_searched(w, capsys):
     with stumbling(lambda i: False, captions=False) as (address, _):
-        assert len(index.search(w, address, BENCH)) > 0
+        assert len(search(w, address)) > 0
     assert "captions are not searched" in capsys.readouterr().out
 
 
 def test_errors_say_what_to_do(made, w, tmp_path):
     with pytest.raises(StudyError, match=r"gave no answer.*refused.*clip-retrieval back"):
-        index.search(w, f"http://127.0.0.1:{free_port()}/knn-service", BENCH)
+        search(w, f"http://127.0.0.1:{free_port()}/knn-service")
     with pytest.raises(StudyError, match=r"no index of clip-retrieval in .*Valid: such a folder"):
-        index.search(w, str(tmp_path / "nowhere"), BENCH)
+        search(w, str(tmp_path / "nowhere"))
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "metadata").symlink_to(made / "found" / "metadata")
     with pytest.raises(StudyError, match=r"no index .*it should hold image.index"):
-        index.search(w, str(tmp_path / "part"), BENCH)
+        search(w, str(tmp_path / "part"))
     (tmp_path / "part" / "image.index").write_bytes(b"nothing")
     with pytest.raises(StudyError, match="cannot read the index"):
-        index.search(w, str(tmp_path / "part"), BENCH)
+        search(w, str(tmp_path / "part"))
     narrow = faiss.IndexFlatIP(16)
     narrow.add(np.zeros((N, 16), np.float32))
     faiss.write_index(narrow, str(tmp_path / "part" / "image.index"))
     with pytest.raises(StudyError, match="vectors of 16 numbers"):
-        index.search(w, str(tmp_path / "part"), BENCH)
+        search(w, str(tmp_path / "part"))
 
 
 def test_the_named_index_serves_the_semantic_rule(made, w, tmp_path, monkeypatch, capsys):

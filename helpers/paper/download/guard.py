@@ -1,9 +1,8 @@
 """HTTP connections to public addresses only, with one deadline: what polite.py puts into urllib.
 
-A list of image addresses is written by strangers, and so is every redirect. A connection resolves
-its host once, refuses it when any of its addresses is not public, and connects to the very address
-that was checked, so that a second DNS answer cannot differ. http.client's timeout starts anew with
-every packet; the deadline here does not.
+Strangers wrote the addresses, and every redirect. A connection resolves its host once, refuses it
+when any of its addresses is not public, and connects to the very address that was checked, so that
+a second DNS answer cannot differ. http.client's timeout starts anew with every packet.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import socket
 import time
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that wrap an IPv4 address
-NOT_PUBLIC = "refused: address not public"
 
 
 class Refusal(Exception):  # an outcome, not always an error
@@ -33,9 +31,8 @@ def is_public(address: str) -> bool:
 
 
 class Guarded:
-    """Mixin for http.client's connections: checked addresses, one deadline from first to last byte.
-
-    ``allow_private`` lists addresses that are let through although they are not public.
+    """Mixin for http.client's connections: checked addresses (but for those in ``allow_private``),
+    one deadline from first to last byte.
     """
 
     def __init__(self, host: str, *, allow_private: tuple[str, ...], **settings):
@@ -51,7 +48,7 @@ class Guarded:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         for *_, place in found:
             if place[0] not in self.allow_private and not is_public(place[0]):
-                raise Refusal(NOT_PUBLIC)
+                raise Refusal("refused: address not public")
         problem = OSError("no address")
         for family, kind, protocol, _, place in found:
             connection = socket.socket(family, kind, protocol)
@@ -74,8 +71,6 @@ class Https(Guarded, http.client.HTTPSConnection):
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer whose header and body are read through ``_Timed``."""
-
     def __init__(self, sock, *args, until: float, **settings):
         super().__init__(sock, *args, **settings)
         self.fp = io.BufferedReader(_Timed(sock, self.fp, until))

@@ -1,9 +1,7 @@
-"""From retrieved rows to images: img2dataset behind polite.py, and what did not come.
+"""From retrieved rows to images: img2dataset behind polite.py, as in [C], and what did not come.
 
 Web pools rot and their pictures belong to somebody. So every row ends with an outcome (downloaded,
-refused: why, failed: why), refusals are never retried, and what is lost is reported per class,
-where it changes the comparison. [C] downloads with img2dataset too: 256 pixels, padded to a square,
-JPEG, rows tagged exactly NSFW left out.
+refused: why, failed: why), refusals are never retried, and what is lost is reported per class.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,36 +24,31 @@ from helpers.paper.download import shards
 from helpers.paper.download.polite import AGENT, NOT_AN_IMAGE, NOT_HTTP, Limits
 
 COLUMNS = ("SAMPLE_ID", "url", "TEXT", "class")
-RESERVED = (  # columns that img2dataset fills in
-    *("key", "caption", "status", "error_message", "exif", "md5", "sha256", "sha512"),
-    *("width", "height", "original_width", "original_height"),
-)
+SPELLINGS = {"URL": "url", "caption": "TEXT"}
+OUTCOME = ["key", "outcome"]  # columns that a download adds
+FILLED_IN = ("key", "caption", "status", "error_message", "exif", "md5", "sha256", "sha512")
+SIZES = ("width", "height", "original_width", "original_height")
+RESERVED = (*FILLED_IN, *SIZES)  # columns that img2dataset fills in
 DOWNLOADED = "downloaded"
-TAGGED = "refused: tagged NSFW"
+UNKNOWN = "failed: unknown"
 FETCHED = 200_000  # bytes per image, roughly, as the web sends it
 KEPT = 25_000  # bytes per image, roughly, at 256 pixels
 
 
 def download(
-    rows: pd.DataFrame,
-    folder: Path,
-    limits: Limits | None = None,
-    shard_rows: int = 1_000,
-    threads: int = 32,
-    allow_private: tuple[str, ...] = (),
+    rows: pd.DataFrame, folder: Path, limits: Limits | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
     ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an
-    address named by several rows is fetched once. Says in one line what it is going to do, then
-    leaves ``00000.tar`` + ``00000.parquet`` + ``00000_stats.json`` per ``shard_rows`` addresses,
-    and in ``report/`` what became of them. A killed download goes on at its first unfinished shard;
-    finished shards keep their bytes, which do not depend on threads or processes.
+    address named by several rows is fetched once. Leaves ``00000.tar`` + ``00000.parquet`` +
+    ``00000_stats.json`` per ``shard_rows`` addresses, and ``report/``. A killed download goes on at
+    its first unfinished shard; the bytes of shards do not depend on threads or processes.
 
-    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and ``loss`` per class. Raises
-    ``StudyError`` on no rows, a missing column, a folder that is not writable, in use or holds
-    another download, a killed process, and without img2dataset. ``allow_private`` lists addresses
-    let through although not public: for the tests' own server and nothing else.
+    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and per class ``wanted,
+    downloaded, lost`` (share) and the most frequent ``reason``. Raises ``StudyError`` on no rows, a
+    missing column, a folder that is not writable, in use or holds another download, and a killed
+    process.
     """
     limits = limits or Limits()
     folder = Path(folder)
@@ -64,114 +56,93 @@ def download(
     wanted = plan(rows)
     extra = [c for c in wanted if c not in ("url", "TEXT")]
     with _alone(folder):
-        _claim(folder, wanted, shard_rows)
+        _claim(folder, wanted, limits.shard_rows)
         done = {int(f.name.split("_")[0]) for f in folder.glob("*_stats.json")}
-        parts = math.ceil(len(wanted) / shard_rows)
-        print(announcement(rows, wanted, folder, limits, len(done), parts))
-        store.check_disk(folder, KEPT * max(len(wanted) - len(done) * shard_rows, 0))
-        work = shards.Downloader(folder, extra, shard_rows, threads, limits, allow_private)
-        with store.writing(folder), _scratch(folder) as scratch:
+        there = f"{len(done)} of {math.ceil(len(wanted) / limits.shard_rows)} shards are there"
+        print(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
+        store.check_disk(folder, KEPT * max(len(wanted) - len(done) * limits.shard_rows, 0))
+        with store.writing(folder):
+            scratch = folder / "_tmp"
+            shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
+            for half_written in folder.rglob("*.tmp"):
+                half_written.unlink()
+            columns = ("parquet", "url", "TEXT", None, None, extra, limits.shard_rows)
             table = store.write(scratch / "rows.parquet", wanted)
             with contextlib.redirect_stdout(io.StringIO()):
-                jobs = shards.jobs(table, extra, shard_rows, done, scratch)
-            finished = workers.starmap(work, [(job,) for job in jobs], uses_gpu=False)
+                jobs = [(job,) for job in shards.Reader(str(table), *columns, done, str(scratch))]
+            work = shards.Downloader(folder, extra, limits)
+            finished = workers.starmap(work, jobs, uses_gpu=False)
             for _ in store.progress(finished, "shards downloaded", len(jobs)):
                 pass
+            shutil.rmtree(scratch)
         return _report(rows, folder)
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with LAION's spellings of columns evened out; ``StudyError`` on a missing column."""
-    spellings = {"URL": "url", "caption": "TEXT"}
-    rows = rows.rename(columns={old: new for old, new in spellings.items() if new not in rows})
-    rows = rows.drop(columns=["key", "outcome"], errors="ignore")  # of an earlier download
-    missing = [c for c in COLUMNS if c not in rows]
+    rows = rows.rename(columns={old: new for old, new in SPELLINGS.items() if new not in rows})
+    rows = rows.drop(columns=OUTCOME, errors="ignore")  # of an earlier download
+    missing = ", ".join(c for c in COLUMNS if c not in rows)
     if missing:
-        raise StudyError(
-            f"the rows to download have no column {', '.join(missing)}; they have "
-            f"{', '.join(map(str, rows))}. Give the table of retrieved rows with "
-            f"{', '.join(COLUMNS)}."
-        )
+        problem = f"the rows to download have no column {missing}; they have {', '.join(rows)}"
+        raise StudyError(f"{problem}. Give the table of retrieved rows with {', '.join(COLUMNS)}.")
     if not len(rows):
-        raise StudyError(
-            "there are no rows to download. Loosen the retrieval rule, or look whether the pool's "
-            "captions name the classes."
-        )
-    return rows.assign(
-        url=rows["url"].fillna("").astype(str), TEXT=rows["TEXT"].fillna("").astype(str)
-    ).reset_index(drop=True)
+        advice = "Loosen the retrieval rule, or look whether the pool's captions name the classes."
+        raise StudyError(f"there are no rows to download. {advice}")
+    texts = {name: rows[name].fillna("").astype(str) for name in ("url", "TEXT")}
+    return rows.assign(**texts).reset_index(drop=True)
 
 
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
     """What is asked for: a row per address, in order, but none tagged NSFW ([C]; UNSURE stays).
 
-    A pool knows no classes, so ``class`` and ``label`` are left out; ``NSFW`` is filled in where
-    nothing was said.
+    Classes are left out, as a pool knows none. Raises ``StudyError`` when nothing is left.
     """
     rows = rows.assign(NSFW=rows["NSFW"].fillna("UNTAGGED") if "NSFW" in rows else "UNTAGGED")
     kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
     wanted = rows.loc[rows["NSFW"] != "NSFW", kept].drop_duplicates("url", ignore_index=True)
     if not len(wanted):
-        raise StudyError(
-            f"all {len(rows)} rows are tagged NSFW, so there is nothing to download. Look at the "
-            "pool's NSFW column."
-        )
+        problem = f"all {len(rows)} rows are tagged NSFW, so there is nothing to download"
+        raise StudyError(f"{problem}. Look at the pool's NSFW column.")
     return wanted
 
 
-def announcement(
-    rows: pd.DataFrame, wanted: pd.DataFrame, folder: Path, limits: Limits, done: int, parts: int
-) -> str:
-    """One line on what a download costs; the time is that of the host that is asked most often."""
+def costs(wanted: pd.DataFrame, folder: Path, limits: Limits) -> str:
+    """What a download costs; the time is that of the host that is asked most often."""
+    n = len(wanted)
     hosts = wanted["url"].str.extract(r"^\w+://([^/]+)")[0].value_counts()
     minutes = (hosts.max() if len(hosts) else 0) / limits.per_host / 60
     return (
-        f"download: {len(rows):,} rows name {len(wanted):,} images on {len(hosts):,} hosts; about "
-        f"{FETCHED * len(wanted) / 1e9:.2g} GB to fetch and {KEPT * len(wanted) / 1e9:.2g} GB to "
-        f"keep in {folder}, at least {minutes:.0f} minutes at {limits.per_host:g} images/s per "
-        f"host; {done} of {parts} shards are there"
+        f"{n:,} images on {len(hosts):,} hosts; about {FETCHED * n / 1e9:.2g} GB to fetch and "
+        f"{KEPT * n / 1e9:.2g} GB to keep in {folder}, at least {minutes:.0f} minutes at "
+        f"{limits.per_host:g} images/s per host"
     )
 
 
-def outcome(status: str | None, message: str | None) -> str:
-    """What became of a row in a few words, from img2dataset's ``status`` and ``error_message``."""
-    if status == "success":
-        return DOWNLOADED
-    if status == "failed_to_resize":
-        return NOT_AN_IMAGE
-    message = message if isinstance(message, str) else ""
-    if message.startswith("unknown url type"):  # said by urllib before the opener is asked
-        return NOT_HTTP
-    return message if message.startswith(("refused: ", "failed: ")) else "failed: unknown"
-
-
-def loss(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per class: ``wanted`` and ``downloaded`` rows, share ``lost`` (0..1), and the most frequent
-    ``reason``.
-    """
+def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write down, and return, what became of every row, and what was lost per class."""
+    files = sorted((folder / "report").glob("[0-9]*.parquet"))
+    parts = pd.concat(map(store.read_table, files), ignore_index=True)
+    # What img2dataset's ``status`` and ``error_message`` say in a few words.
+    message = parts["error_message"].fillna("").astype(str)
+    known = message.str.startswith(("refused: ", "failed: "))
+    parts["outcome"] = message.where(known, UNKNOWN)
+    parts.loc[message.str.startswith("unknown url type"), "outcome"] = NOT_HTTP  # says urllib
+    parts.loc[parts["status"] == "failed_to_resize", "outcome"] = NOT_AN_IMAGE
+    parts.loc[parts["status"] == "success", "outcome"] = DOWNLOADED
+    rows = rows.merge(parts[["url", *OUTCOME]], on="url", how="left")
+    rows["outcome"] = rows["outcome"].fillna(UNKNOWN)
+    if "NSFW" in rows:
+        rows.loc[rows["NSFW"] == "NSFW", OUTCOME] = None, "refused: tagged NSFW"
     losses = []
     for name, outcomes in rows.groupby("class", sort=True)["outcome"]:
         lost = outcomes[outcomes != DOWNLOADED]
-        reasons = lost.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        reason = reasons.index[0] if len(reasons) else ""
-        wanted = len(outcomes)
-        losses.append((name, wanted, wanted - len(lost), len(lost) / wanted, reason))
-    return pd.DataFrame(losses, columns=["class", "wanted", "downloaded", "lost", "reason"])
-
-
-def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write down, and return, what became of every row, and the loss per class."""
-    files = sorted((folder / "report").glob("[0-9]*.parquet"))
-    parts = pd.concat([store.read_table(f) for f in files], ignore_index=True)
-    parts["outcome"] = list(map(outcome, parts["status"], parts["error_message"]))
-    rows = rows.merge(parts[["url", "key", "outcome"]], on="url", how="left")
-    rows["outcome"] = rows["outcome"].fillna("failed: unknown")
-    if "NSFW" in rows:
-        rows.loc[rows["NSFW"] == "NSFW", ["key", "outcome"]] = None, TAGGED
-    lost = loss(rows)
+        n = len(outcomes)
+        losses.append((name, n, n - len(lost), len(lost) / n, next(iter(lost.mode()), "")))
+    loss = pd.DataFrame(losses, columns=["class", "wanted", "downloaded", "lost", "reason"])
     store.write(folder / "report" / "rows.parquet", rows)
-    store.write(folder / "report" / "loss.csv", lost.to_csv(index=False).encode())
-    return rows, lost
+    store.write(folder / "report" / "loss.csv", loss.to_csv(index=False).encode())
+    return rows, loss
 
 
 @contextlib.contextmanager
@@ -179,36 +150,17 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which goes with the process when it is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+        lock = (folder / ".lock").open("a")
     except OSError as e:
-        raise StudyError(
-            f"cannot write to {folder}: {e.strerror}. Give a folder that can be created and "
-            "written to."
-        ) from e
-    try:
+        advice = "Give a folder that can be created and written to."
+        raise StudyError(f"cannot write to {folder}: {e.strerror}. {advice}") from e
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise StudyError(
-                f"another process downloads into {folder}. Wait until it is done, or give another "
-                "folder."
-            ) from e
+            advice = "Wait until it is done, or give another folder."
+            raise StudyError(f"another process downloads into {folder}. {advice}") from e
         yield
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder ``_tmp`` for a while."""
-    shutil.rmtree(folder / "_tmp", ignore_errors=True)  # of a download that was killed
-    for half_written in folder.rglob("*.tmp"):
-        half_written.unlink()
-    (folder / "_tmp").mkdir()
-    try:
-        yield folder / "_tmp"
-    finally:
-        shutil.rmtree(folder / "_tmp", ignore_errors=True)
 
 
 def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:
@@ -216,17 +168,13 @@ def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:
     digest = hashlib.sha256("\n".join(wanted["url"]).encode()).hexdigest()
     mine = {"addresses": len(wanted), "sha256": digest, "shard_rows": shard_rows, "agent": AGENT}
     file = folder / "report" / "plan.json"
-    if file.exists():
-        found = json.loads(file.read_text())
-        if found != mine:
-            raise StudyError(
-                f"{folder} holds another download: {found['addresses']:,} addresses in shards of "
-                f"{found['shard_rows']:,}, now {len(wanted):,} in shards of {shard_rows:,} are "
-                "wanted. Give another folder, or delete that one."
-            )
-        return
-    if any(folder.glob("*.tar")) or any(folder.glob("*.parquet")):
-        raise StudyError(
-            f"{folder} already holds shards that this download did not make. Give an empty folder."
-        )
+    found = json.loads(file.read_text()) if file.exists() else None
+    if found not in (None, mine):
+        there = f"{found['addresses']:,} addresses in shards of {found['shard_rows']:,}"
+        asked = f"now {len(wanted):,} in shards of {shard_rows:,} are wanted"
+        advice = "Give another folder, or delete that one."
+        raise StudyError(f"{folder} holds another download: {there}, {asked}. {advice}")
+    if not found and (any(folder.glob("*.tar")) or any(folder.glob("*.parquet"))):
+        problem = f"{folder} already holds shards that this download did not make"
+        raise StudyError(f"{problem}. Give an empty folder.")
     store.write(file, mine)

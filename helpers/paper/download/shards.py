@@ -1,8 +1,7 @@
 """img2dataset's downloader and writer, each with one thing changed. The import takes seconds.
 
-img2dataset reads the table, runs the threads, resizes, encodes and formats the shards. Its
-``download`` is not called, only its parts: that function takes over the interrupt key, starts its
-own processes and never notices when one is killed.
+Its ``download`` is not called, only its parts: that function takes over the interrupt key, starts
+its own processes and never notices when one is killed.
 """
 
 from __future__ import annotations
@@ -15,56 +14,34 @@ from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.paper.download import polite
 
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask for news
 try:
     from img2dataset import downloader, writer
-    from img2dataset.reader import Reader
+    from img2dataset.reader import Reader  # noqa: F401 - cuts a table into shards for laion.py
     from img2dataset.resizer import Resizer
 except ImportError as e:
-    raise StudyError(
-        f"downloads need img2dataset, which cannot be imported ({e}). Install it with: "
-        "pip install -r requirements.txt"
-    ) from e
+    advice = "Install it with: pip install -r requirements.txt"
+    raise StudyError(f"downloads need img2dataset, which cannot be imported ({e}). {advice}") from e
 
 SIDE = 256  # pixels, padded to a square [C]
 QUALITY = 95  # of the JPEGs [C]
 DIGITS = 5  # of a shard's name
-POOL_NAMES = {"caption": "TEXT", "url": "URL"}  # img2dataset's names of columns -> a pool's
-
-
-def jobs(
-    table: Path, extra: list[str], rows: int, done: set[int], folder: Path
-) -> list[tuple[int, str]]:
-    """Cut a parquet table (``url``, ``TEXT`` and ``extra``) into the shards not in ``done``.
-
-    Returns (shard, file) for ``Downloader``.
-    """
-    return list(
-        Reader(str(table), "parquet", "url", "TEXT", None, None, extra, rows, done, str(folder))
-    )
 
 
 class Downloader(downloader.Downloader):
-    """img2dataset's downloader behind polite.py's opener: a call with (shard, file) fetches it."""
+    """img2dataset's downloader behind polite.py's opener."""
 
-    def __init__(
-        self,
-        folder: Path,
-        extra: list[str],
-        rows: int,
-        threads: int,
-        limits: polite.Limits,
-        allow_private: tuple[str, ...],
-    ):
+    def __init__(self, folder: Path, extra: list[str], limits: polite.Limits):
         super().__init__(
             sample_writer_class=Writer,
             resizer=Resizer(SIDE, "border", False, encode_quality=QUALITY),
-            thread_count=threads,
+            thread_count=limits.threads,
             save_caption=True,
             extract_exif=False,
             output_folder=str(folder),
             column_list=[*extra, "caption", "url"],
             timeout=limits.seconds,
-            number_sample_per_shard=rows,
+            number_sample_per_shard=limits.shard_rows,
             oom_shard_count=DIGITS,
             compute_hash="sha256",
             verify_hash_type=None,
@@ -73,16 +50,15 @@ class Downloader(downloader.Downloader):
             user_agent_token=None,  # this and the next are the opener's business
             disallowed_header_directives=None,
         )
-        self.rules = (limits, Path(folder) / "_tmp" / "turns", tuple(allow_private))
+        self.rules = (limits, Path(folder) / "_tmp" / "turns")
 
-    def __call__(self, row: tuple[int, str]) -> int:
-        """Download one shard and return its number. Raises what img2dataset would only print."""
+    def __call__(self, job: tuple[int, str]) -> None:
+        """Download a shard: its number, and the file of its addresses. Raises what goes wrong."""
         urllib.request.install_opener(polite.opener(*self.rules))
         try:
-            self.download_shard(row)
+            self.download_shard(job)
         finally:
             urllib.request.install_opener(None)
-        return row[0]
 
 
 class Writer(writer.WebDatasetSampleWriter):
@@ -111,14 +87,11 @@ class Writer(writer.WebDatasetSampleWriter):
         name = f"{self.shard_id:0{DIGITS}d}"
         rows = store.read_table(self.folder / "_tmp" / f"{name}.parquet")
         store.write(self.folder / "report" / f"{name}.parquet", rows)
-        came = (
-            rows[rows["status"] == "success"]
-            .drop(columns=["status", "error_message"])
-            .rename(columns=POOL_NAMES)
-        )
+        came = rows[rows["status"] == "success"].drop(columns=["status", "error_message"])
         if len(came):
             tar = self.folder / "_tmp" / f"{name}.tar"
             with tar.open("rb") as f:
                 os.fsync(f.fileno())
             tar.replace(self.folder / tar.name)
+            came = came.rename(columns={"caption": "TEXT", "url": "URL"})  # a pool's names
             store.write(self.folder / f"{name}.parquet", came)

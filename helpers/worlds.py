@@ -220,7 +220,7 @@ class RobustnessSettings:
     pgd_steps: int = 10  # [R] 20
     checkpoints: tuple[
         tuple[str, str, str], ...
-    ] = ()  # family, source, name (helpers/models/checkpoints.py): probed instead of training any
+    ] = ()  # family, source, name (helpers/models/families.py): probed instead of training any
 
 
 @dataclass(frozen=True)

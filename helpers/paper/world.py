@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers import worlds
 from helpers.errors import unknown
-from helpers.models import checkpoints
+from helpers.models import families
 from helpers.paper import config, probes
 from helpers.paper.config import Task, identity
 from helpers.worlds import World
@@ -29,7 +29,7 @@ def configured(w: World) -> World:
     if s.checkpoints:
         w = worlds.replace(w, robustness={"checkpoints": s.checkpoints})
     w = worlds.replace(w, **s.world)
-    checkpoints.checked(w.robustness.checkpoints)
+    families.checked(w.robustness.checkpoints)
     for task in w.tasks:
         if task not in tasks:
             raise unknown(f"task in [world] of {config.root() / config.FILE}", task, tasks)

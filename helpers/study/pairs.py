@@ -20,7 +20,7 @@ from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
 from helpers.measure import metrics
-from helpers.models import evaluation, families
+from helpers.models import families
 from helpers.study import synthesis
 from helpers.worlds import World
 
@@ -92,9 +92,9 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     rows = nested_subset(real.labels, n, randomness.rng(w, "pairs", seed))
     train = even.take(rows[::2]).plus(odd.take(rows[1::2]))
     model = families.train(w, "language-supervised", train, train, benchmark, seed)
-    logits = evaluation.logits(model, benchmark.test.images)
+    logits = model.image_logits(benchmark.test.images)
     shifted = [
-        metrics.accuracy(evaluation.logits(model, split.images), split.labels)
+        metrics.accuracy(model.image_logits(split.images), split.labels)
         for split in worlds.backend(w).shifted(w, task).values()
     ]
     row = {

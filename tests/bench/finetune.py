@@ -6,6 +6,7 @@ decodes each image in a loader and computes in float32; here both get decoded im
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -16,8 +17,8 @@ import pandas as pd
 from helpers import worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
-from helpers.models import augment, classifier, clip
-from helpers.models.train import Schedule
+from helpers.models import classifier, clip
+from helpers.models.train import Schedule, cropped
 from tests import tiny
 from tests.bench._models import Method, compare
 from tests.bench.embed import VIT_B_16
@@ -51,7 +52,7 @@ def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None
     """[C]'s loop: float32, gradients clipped at 1, AdamW, cosine after a warm-up; its augmentation is open_clip's, as ours."""
     import torch
 
-    model = clip.copy(made).model
+    model = copy.deepcopy(made.model)
     head = torch.nn.Linear(model.visual.output_dim, CLASSES).to(gpu.device())
     parameters = [*model.visual.parameters(), *head.parameters()]
     optimiser, generator = (
@@ -61,8 +62,7 @@ def published(made: clip.Clip, bench: Benchmark, steps: int, batch: int) -> None
     schedule = Schedule(steps, batch, 1e-5, round(0.1 * steps))
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = schedule.rate(step)
-        windows = augment.crop_windows(batch, generator)
-        x = augment.cropped(clip.pixels(made, bench.train.images[:batch]), windows)
+        x = cropped(clip.pixels(made, bench.train.images[:batch]), generator)
         wanted = torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())
 
         def backward(rows, x=x, wanted=wanted):

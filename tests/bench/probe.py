@@ -23,6 +23,7 @@ from helpers.engine import gpu
 from helpers.models import linear
 from helpers.models.linear import accuracy_of
 from helpers.models.train import Schedule
+from helpers.worlds import FinetuneSettings
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES, SIBLINGS, WIDTH, EPOCHS = 100, 5, 512, 200
@@ -122,7 +123,9 @@ def main(rows: int | None, rounds: int) -> None:
             for solution in [fit(p)]
         )
 
-    _, (_, penalty) = linear.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)
+    settings = FinetuneSettings(probe_on="train")
+    fitted, checked = (x[train], y[train]), (x[val], y[val])
+    penalty = best(lambda p: next(linear.linear_probes(fitted, CLASSES, [p])))[1]
     published, given, chosen = (
         "AdamW as published",
         "AdamW, our objective, penalty given",
@@ -132,11 +135,11 @@ def main(rows: int | None, rounds: int) -> None:
         published: Row(lambda: adamw(x[train], y[train])),
         given: Row(lambda: adamw(x[train], y[train], penalty), published),
         "the study's, penalty given": Row(
-            lambda: next(linear.linear_probes(x[train], y[train], CLASSES, [penalty])), given
+            lambda: next(linear.linear_probes(fitted, CLASSES, [penalty])), given
         ),
         chosen: Row(lambda: best(lambda p: adamw(x[train], y[train], p))[-1], published),
         "the study's, penalty chosen": Row(
-            lambda: linear.chosen_probe(x[train], y[train], x[val], y[val], CLASSES)[0], chosen
+            lambda: linear.chosen_probe(fitted, checked, CLASSES, settings), chosen
         ),
     }
     tops = []

@@ -7,27 +7,26 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
 from helpers.errors import StudyError
 from helpers.models import clip as clips
-from helpers.models.augment import crop_windows, cropped
 from helpers.models.clip import Clip
-from helpers.models.linear import accuracy_of, chosen_probe
-from helpers.models.train import Batches, Schedule, fit, save_state
+from helpers.models.linear import Solution, accuracy_of, chosen_probe
+from helpers.models.train import Batches, Schedule, cropped, fit, save_state
 from helpers.worlds import FinetuneSettings
 
 if TYPE_CHECKING:
     import torch
 
-BETAS = (0.9, 0.95)  # [P]
-WEIGHT_DECAY = 0.1  # [P]
-CLIP_NORM = 1.0  # [C]
+RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "clip_norm": 1.0}  # [P], [C]
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
 
 
@@ -43,24 +42,35 @@ class Classifier:
         """Logits (n, classes) of the tower's input, ``clip.pixels`` (n, 3, s, s)."""
         return self.clip.model.encode_image(x, normalize=True) @ self.weight.T + self.bias
 
+    def pixel_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of pixels (n, 3, s, s) in 0..1; their gradient is cheap."""
+        x = clips.resized(x, self.clip.image_size)
+        return self.logits(clips.pixels(self.clip, 255 * x.permute(0, 2, 3, 1)))
+
+    def image_logits(self, images: Any) -> np.ndarray:
+        """The same of uint8 images (n, side, side, 3), as an array (n, classes) float32."""
+        weight, bias = self.head()
+        return clips.embed_images(self.clip, images) @ weight.T + bias
+
+    def head(self) -> Solution:
+        """Weight and bias as arrays."""
+        return self.weight.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
+
     def trainable(self) -> torch.nn.Module:
         """Image tower, weight and bias, in this order, as one module."""
         from torch import nn
 
         return nn.ModuleList([self.clip.model.visual, nn.ParameterList([self.weight, self.bias])])
 
-    def detached(self) -> Classifier:
-        """The same model, its head no longer to be trained."""
-        return Classifier(self.clip, self.weight.detach(), self.bias.detach())
 
-
-def text_classifier(clip: Clip, bench: Benchmark) -> Classifier:
+def text_classifier(clip: Clip, bench: Benchmark, scaled: bool = True) -> Classifier:
     """A CLIP as a classifier: its text head times exp(logit scale), on which ECE depends [C]."""
     import torch
 
     head = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
-    scale = clip.model.logit_scale.detach().exp()
-    return Classifier(clip, head * scale, torch.zeros(len(head), device=gpu.device()))
+    if scaled:
+        head = head * clip.model.logit_scale.detach().exp()
+    return Classifier(clip, head, torch.zeros(len(head), device=gpu.device()))
 
 
 def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule:
@@ -84,44 +94,39 @@ def finetune(
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
     Returns what validated best, and ``{"val": accuracy, "step": step kept, "steps": all}``.
-    Normalisation layers keep their statistics. A long run keeps its state in the file ``resume``
-    and, killed, goes on from there to the same result. Raises ``StudyError`` without images.
+    Normalisation layers keep their statistics. A run keeps its state in the file ``resume`` and,
+    killed, goes on from there to the same result. Raises ``StudyError`` without images.
     """
     import torch
 
     if not len(train):
-        raise StudyError(
-            f"no images to train on for task {bench.task!r}; see which classes have rows in "
-            "notebook 03."
-        )
+        raise StudyError(f"no images of task {bench.task!r} to train on; see notebook 03.")
     # what changes in the course of a run: model, random numbers, order of images, best state
-    start = text_classifier(clips.copy(clip), bench)
+    start = text_classifier(clip, bench)
     head = (torch.nn.Parameter(start.weight), torch.nn.Parameter(start.bias))
-    model = Classifier(start.clip, *head)
+    model = Classifier(replace(clip, model=copy.deepcopy(clip.model)), *head)
     trainable = model.trainable()
     plan = schedule(len(train), lr, s, bench.task)
     generator = torch.Generator().manual_seed(seed % 2**63)
     order = Batches(plan.batch, lambda: torch.randperm(len(train), generator=generator).numpy())
-    best: dict[str, Any] = {"val": -1.0}
+    state: dict[str, Any] = {"step": 0, "best": {"val": -1.0}, "optimiser": None}
     at_once = plan.batch
     saved = time.monotonic()
 
     # go on where a killed run was
-    first, optimiser_state = 0, None
     if resume and resume.exists():
         state = torch.load(resume, map_location="cpu", weights_only=True)
         trainable.load_state_dict(state["model"])
         generator.set_state(state["generator"])
         order.waiting = state["order"].numpy()
-        first, best, optimiser_state = state["step"], state["best"], state["optimiser"]
-        print(f"finetuning: goes on at step {first}")
+        print(f"finetuning: goes on at step {state['step']}")
+    best = state["best"]
 
     def backward(step: int) -> None:
         nonlocal at_once
         rows, images = next(batches)
-        windows = crop_windows(len(rows), generator)
         with gpu.autocast(s.precision):
-            x = cropped(clips.pixels(model.clip, images), windows)
+            x = cropped(clips.pixels(model.clip, images), generator)
         labels = torch.from_numpy(train.labels[rows]).to(gpu.device())
         at_once = accumulate(model, x, labels, at_once, s.precision)
 
@@ -131,7 +136,7 @@ def finetune(
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         nonlocal best, saved
         if step + 1 in evaluated:
-            accuracy = zero_shot(model, val)
+            accuracy = float((model.image_logits(val.images).argmax(1) == val.labels).mean())
             if accuracy > best["val"]:
                 weights = copy.deepcopy(trainable.state_dict())
                 best = {"val": accuracy, "step": step + 1, "weights": weights}
@@ -147,23 +152,14 @@ def finetune(
             save_state(resume, state)
             saved = time.monotonic()
 
+    parameters = list(trainable.parameters())
     with ThreadPoolExecutor(1) as reader:
         batches = _read_ahead(train, order, reader)
-        fit(
-            list(trainable.parameters()),
-            backward,
-            plan,
-            betas=BETAS,
-            weight_decay=WEIGHT_DECAY,
-            clip_norm=CLIP_NORM,
-            first=first,
-            state=optimiser_state,
-            after=after,
-        )
+        fit(parameters, backward, plan, state["step"], state["optimiser"], after, **RECIPE)
     trainable.load_state_dict(best.pop("weights"))
     if resume:
         resume.unlink(missing_ok=True)
-    return model.detached(), {**best, "steps": plan.steps}
+    return model, {**best, "steps": plan.steps}
 
 
 def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Iterator[tuple]:
@@ -180,15 +176,22 @@ def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Ite
 def accumulate(
     model: Classifier, x: torch.Tensor, labels: torch.Tensor, at_once: int, precision: str
 ) -> int:
-    """Leave the gradients of a batch's mean cross-entropy, ``at_once`` images at a time.
-
-    Where memory is short it starts again with half as many. Returns the number that fits.
+    """Leave the gradients of a batch's mean cross-entropy, ``at_once`` images at a time, or half as
+    many where memory is short. Returns the number that fits.
     """
     import torch
 
+    def add_gradients() -> None:
+        for start in range(0, len(x), at_once):
+            part = slice(start, start + at_once)
+            with gpu.autocast(precision):
+                logits = model.logits(x[part])
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
+            (loss * (len(logits) / len(x))).backward()
+
     while True:
         try:
-            _add_gradients(model, x, labels, at_once, precision)
+            add_gradients()
             return at_once
         except torch.OutOfMemoryError:
             if at_once == 1:
@@ -197,45 +200,17 @@ def accumulate(
         model.trainable().zero_grad()
 
 
-def _add_gradients(model: Classifier, x, labels, at_once: int, precision: str) -> None:
-    import torch
-
-    for start in range(0, len(x), at_once):
-        part = slice(start, start + at_once)
-        with gpu.autocast(precision):
-            logits = model.logits(x[part])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
-        (loss * (len(logits) / len(x))).backward()
-
-
-def zero_shot(model: Classifier, split: Split) -> float:
-    """Accuracy, 0..1, of the finetuned encoder with its own trained head."""
-    embeddings = clips.embed_images(model.clip, split.images)
-    return accuracy_of(embeddings, model.weight, model.bias, split.labels)
-
-
 def measure(model: Classifier, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
-    """Test accuracy of a model, 0..1: ``zero_shot``, and ``linear_probe`` of its frozen encoder.
-
-    The probe's penalty is chosen on validation; its head is fitted on train and validation [C], or
-    on train alone [P], as ``probe_on`` says.
-    """
+    """Test accuracy, 0..1: ``zero_shot`` with the model's own head, and of its ``linear_probe``."""
     train, val = (thinned(split, s.probe_images) for split in (bench.train, bench.val))
-    test = clips.embed_images(model.clip, bench.test.images)
-    x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
-    classes = len(bench.classes)
-    solution, _ = chosen_probe(
-        x, train.labels, y, val.labels, classes, s.probe_on, s.probe_penalties
-    )
+    x, y, test = (clips.embed_images(model.clip, p.images) for p in (train, val, bench.test))
+    probe = chosen_probe((x, train.labels), (y, val.labels), len(bench.classes), s)
     return {
-        "zero_shot": accuracy_of(test, model.weight, model.bias, bench.test.labels),
-        "linear_probe": accuracy_of(test, *solution, bench.test.labels),
+        "zero_shot": accuracy_of(test, *model.head(), bench.test.labels),
+        "linear_probe": accuracy_of(test, *probe, bench.test.labels),
     }
 
 
 def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
-    """The same of the CLIP before finetuning, with its text head."""
-    import torch
-
-    head = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
-    return measure(Classifier(clip, head, torch.zeros(len(head), device=gpu.device())), bench, s)
+    """The same of a CLIP before finetuning, with its text head."""
+    return measure(text_classifier(clip, bench, scaled=False), bench, s)

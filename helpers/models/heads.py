@@ -23,12 +23,9 @@ WEIGHT_DECAY = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Two-layer networks side by side.
+    """Two-layer networks side by side."""
 
-    ``parameters`` are the tensors (members, d, hidden), (members, 1, hidden), (members, hidden,
-    classes) and (members, 1, classes).
-    """
-
+    # (members, d, hidden), (members, 1, hidden), (members, hidden, classes), (members, 1, classes)
     parameters: tuple[torch.Tensor, ...]
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,13 +46,9 @@ def start(d: int, classes: int, seeds: Sequence[int], hidden: int) -> Heads:
         generator = torch.Generator().manual_seed(seed % 2**63)
         firsts.append(torch.randn(d, hidden, generator=generator) * (2 / d) ** 0.5)
         seconds.append(torch.randn(hidden, classes, generator=generator) * 0.1 / hidden**0.5)
-    parts = (
-        torch.stack(firsts),
-        torch.zeros(len(seeds), 1, hidden),
-        torch.stack(seconds),
-        torch.zeros(len(seeds), 1, classes),
-    )
-    return Heads(tuple(p.to(gpu.device()).requires_grad_() for p in parts))
+    shift, bias = (torch.zeros(len(seeds), 1, width) for width in (hidden, classes))
+    parts = (torch.stack(firsts), shift, torch.stack(seconds), bias)
+    return Heads(tuple(part.to(gpu.device()).requires_grad_() for part in parts))
 
 
 def train(
@@ -66,56 +59,47 @@ def train(
     classes: int,
     s: ScalingSettings,
 ) -> Heads:
-    """One head per subset of the rows, each for ``s.steps`` updates of ``s.batch`` images.
+    """One head per subset of the rows, for ``s.steps`` updates of ``s.batch`` images each.
 
-    Images are drawn with replacement. ``features`` (2, n, d) float32 holds each image and its
-    mirror image, one of which is drawn; ``subsets`` are positions in 0 .. n - 1. A member depends
-    on its own subset and seed only. Raises ``StudyError`` on an empty subset.
+    ``features`` (2, n, d) float32 holds each image and its mirror image; either is drawn, with
+    replacement. ``subsets`` are positions in 0 .. n - 1. A member depends on its own subset and
+    seed only. Raises ``StudyError`` on an empty subset.
     """
     import torch
 
     if not all(len(rows) for rows in subsets):
-        raise StudyError(
-            "a training set without images was asked for; every size must be at least 1."
-        )
-    n, device = features.shape[1], gpu.device()
-    x = torch.from_numpy(features).flatten(0, 1).to(device)
-    y = torch.from_numpy(labels).to(device)
+        raise StudyError("a training set without images was asked for; every size is at least 1.")
+    x = torch.from_numpy(features).flatten(0, 1).to(gpu.device())
+    y = torch.from_numpy(labels).repeat(2).to(gpu.device())
     heads = start(features.shape[2], classes, seeds, s.hidden)
-    rows, mirrored = _draws(subsets, seeds, s)
+    # each member's positions in x and y, (steps, batch): rows, and where their mirror images are
+    size = (s.steps, s.batch)
+    drawn = []
+    for subset, seed in zip(subsets, seeds, strict=True):
+        generator = torch.Generator().manual_seed((seed + 1) % 2**63)
+        rows = torch.from_numpy(subset)[torch.randint(len(subset), size, generator=generator)]
+        mirrored = torch.randint(2, size, generator=generator)
+        drawn.append(rows + features.shape[1] * mirrored)
+    positions = torch.stack(drawn)
 
     def backward(step: int) -> None:
-        chosen = rows[:, step].to(device)
-        logits = heads.logits(x[chosen + n * mirrored[:, step].to(device)])
+        chosen = positions[:, step].to(gpu.device())
+        logits = heads.logits(x[chosen])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y[chosen].flatten())
         # the sum of the members' means: their gradients do not mix
         (loss * len(subsets)).backward()
 
     schedule = Schedule(s.steps, s.batch, LR, round(WARMUP * s.steps))
     fit(heads.parameters, backward, schedule, weight_decay=WEIGHT_DECAY, clip_norm=None)
-    return Heads(tuple(p.detach() for p in heads.parameters))
-
-
-def _draws(subsets, seeds, s: ScalingSettings):
-    """Each member's rows, and 1 where they are mirrored: (members, steps, batch) both."""
-    import torch
-
-    size = (s.steps, s.batch)
-    rows, mirrored = [], []
-    for subset, seed in zip(subsets, seeds, strict=True):
-        generator = torch.Generator().manual_seed((seed + 1) % 2**63)
-        chosen = torch.randint(len(subset), size, generator=generator)
-        rows.append(torch.from_numpy(np.asarray(subset))[chosen])
-        mirrored.append(torch.randint(2, size, generator=generator))
-    return torch.stack(rows), torch.stack(mirrored)
+    return Heads(tuple(part.detach() for part in heads.parameters))
 
 
 def evaluate(
     heads: Heads, features: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy (nats) and top-1 accuracy (0..1), (members, classes) both.
+    """Mean cross-entropy (nats) and top-1 accuracy (0..1) per member and class, of features (n, d).
 
-    They are nan for classes without images. ``features`` are (n, d) float32.
+    They are nan for classes without images.
     """
     import torch
 
@@ -123,15 +107,14 @@ def evaluate(
     y = torch.from_numpy(labels).to(gpu.device())
     losses, hits = [], []
     for i in range(len(heads.parameters[0])):
-        member = Heads(tuple(p[i : i + 1] for p in heads.parameters))
+        member = Heads(tuple(part[i : i + 1] for part in heads.parameters))
         with torch.inference_mode():
-            logits = member.logits(x)[0].float()
+            logits = member.logits(x)[0]
             loss = torch.nn.functional.cross_entropy(logits, y, reduction="none")
             losses.append(loss.cpu().numpy())
             hits.append((logits.argmax(1) == y).float().cpu().numpy())
     # sums over each class's images, divided by their number
     belongs = np.eye(classes)[labels]
+    count = belongs.sum(0)
     with np.errstate(invalid="ignore"):
-        loss = np.stack(losses) @ belongs / belongs.sum(0)
-        top1 = np.stack(hits) @ belongs / belongs.sum(0)
-    return loss, top1
+        return np.stack(losses) @ belongs / count, np.stack(hits) @ belongs / count

@@ -1,4 +1,4 @@
-"""The training loop of all models: schedule, order of images, AdamW."""
+"""What all trainings share: schedule, order of images, random crops, and the loop with AdamW."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class Schedule:
 class Batches(Iterator):
     """Endless shuffled batches of ``size`` positions: permutations, laid end to end.
 
-    The next ``permutation()`` is drawn only when it is needed; ``waiting`` are the positions that
-    were drawn and not yet given out.
+    The next is drawn only when it is needed; ``waiting`` are positions drawn and not given out.
     """
 
     size: int
@@ -62,30 +61,47 @@ class Batches(Iterator):
         return rows
 
 
+def cropped(images: torch.Tensor, generator: torch.Generator, low: float = 0.9) -> torch.Tensor:
+    """Random crops of ``low`` to 1 of the area, as open_clip's, of images (n, 3, s, s)."""
+    import torch
+    from torch.nn import functional
+
+    side = (low + (1 - low) * torch.rand(len(images), generator=generator)).sqrt()
+    shift = (2 * torch.rand(len(images), 2, generator=generator) - 1) * (1 - side)[:, None]
+    window = torch.cat([side[:, None, None] * torch.eye(2), shift[:, :, None]], 2)  # affine maps
+    shape = list(images.shape)
+    grid = functional.affine_grid(window.to(images.device), shape, align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def augmented(images: torch.Tensor, generator: torch.Generator, low: float = 0.9) -> torch.Tensor:
+    """The same, half of them mirrored."""
+    import torch
+
+    x = cropped(images, generator, low)
+    mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
 def fit(
     parameters: Sequence[torch.Tensor],
     backward: Callable[[int], None],
     schedule: Schedule,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.01,
-    clip_norm: float | None = 1.0,
-    fused: bool | None = None,
     first: int = 0,
     state: dict[str, Any] | None = None,
     after: Callable[[int, torch.optim.Optimizer], None] | None = None,
+    clip_norm: float | None = 1.0,
+    **adamw: Any,
 ) -> None:
     """Train ``parameters`` in place with AdamW, from step ``first`` to the end of the schedule.
 
-    ``backward(step)`` leaves the gradients of a step in the parameters; they are clipped at the
-    norm ``clip_norm`` (None: not at all). ``after(step, optimiser)`` is called after each step. A
-    training that goes on starts from ``state``, the state of its optimiser.
+    ``backward(step)`` leaves a step's gradients, which are clipped at the norm ``clip_norm`` (None:
+    not at all); ``after(step, optimiser)`` is called after each step. A training that goes on
+    starts from ``state``, the state of its optimiser. ``adamw`` are further options of torch's.
     """
     import torch
 
-    optimiser = torch.optim.AdamW(
-        parameters, lr=schedule.lr, betas=betas, weight_decay=weight_decay, fused=fused
-    )
+    optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, **adamw)
     if state is not None:
         optimiser.load_state_dict(state)
     for step in range(first, schedule.steps):

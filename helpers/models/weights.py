@@ -39,25 +39,21 @@ def safe(file: Path) -> Path:
 
 
 def folder(what: str, name: str) -> Path:
-    """The folder of a model of transformers or diffusers: one here, or a repository in the cache.
-
-    ``what`` names the model's part in messages. Raises ``StudyError`` when there is none, or when
-    a part of the model is there as a pickle only.
+    """The folder of a model of transformers or diffusers, called ``what`` in messages: here, or a
+    repository in the cache. Raises ``StudyError`` when there is none, or pickles only.
     """
     found = Path(name) if Path(name).is_dir() else cached(name)
     if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1):
         key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
         raise StudyError(
-            f"{what} {name!r} is a path, but there is no such folder. It is named under {key} in "
-            "paper.toml (in $STUDY_PAPER): put the weights there or name the folder they are in. "
-            "Or take a world that needs nothing: pocket."
+            f"{what} {name!r} is a path, but there is no such folder. Put the weights there, or "
+            f"another folder under {key} in paper.toml, or take a world that needs none: pocket."
         )
     if found is None:
         raise StudyError(
             f"{what} {name!r} is not on this machine: neither a folder nor in the Hugging Face "
-            "cache. Accept its licence on its page, log in (hf auth login), and run: hf download "
-            f"{name}   If you have it elsewhere, put its folder into paper.toml. Or take a world "
-            "that needs nothing: pocket."
+            "cache. Accept its licence on its page, log in (hf auth login), then: hf download "
+            f"{name}   Or put its folder into paper.toml, or take a world that needs none: pocket."
         )
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
         is_model = (part / "config.json").exists() and part.name != "safety_checker"
@@ -85,12 +81,11 @@ def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
 def clip_file(name: str) -> Path:
     """The weights of a CLIP: "MODEL/PRETRAINED" as open_clip knows it, "MODEL/FILE", or "FOLDER".
 
-    Files are safetensors, folders laid out as on the hub or as ``clip.save`` leaves them. Raises
-    ``StudyError`` on another name, a pickle, and weights that are not on this machine.
+    Raises ``StudyError`` on another name, a pickle, and weights that are not on this machine.
     """
     import open_clip
 
-    if Path(name).is_dir():
+    if Path(name).is_dir() or Path(name).is_absolute():
         return _within(Path(name), CLIP)
     model, _, pretrained = name.partition("/")
     if model not in open_clip.list_models():
@@ -106,23 +101,32 @@ def clip_file(name: str) -> Path:
     return _fetched(f"CLIP {name!r}", repository, CLIP, fetch)
 
 
-def timm_file(name: str) -> Path:
-    """The weights of a model: "MODEL" as timm knows it, "MODEL/FILE", or "FOLDER"; as above."""
+def checkpoint_file(name: str) -> Path:
+    """The same of "open_clip/" and such a name, or "timm/" and "MODEL", "MODEL/FILE", "FOLDER"."""
     import timm
 
-    if Path(name).is_dir():
-        return _within(Path(name), TIMM, "config.json")
-    model, _, file = name.partition("/")
+    library, _, rest = name.partition("/")
+    if library not in ("open_clip", "timm") or not rest:
+        raise StudyError(
+            f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'timm/FOLDER', "
+            "'open_clip/MODEL/PRETRAINED', 'open_clip/MODEL/FILE', 'open_clip/FOLDER'."
+        )
+    if library == "open_clip":
+        return clip_file(rest)
+    if Path(rest).is_dir():
+        return _within(Path(rest), TIMM, "config.json")
+    model, _, file = rest.partition("/")
     if not timm.is_model(model):
         raise StudyError(
-            f"timm knows no model {model!r}, and there is no folder {name!r}; python -c "
+            f"timm knows no model {model!r}, and there is no folder {rest!r}; python -c "
             f"\"import timm; print(timm.list_models('{model[:4]}*'))\" lists names."
         )
     if Path(file).is_file():
         return safe(Path(file))
     published = None if file else timm.get_pretrained_cfg(model)
+    repository = str(published.hf_hub_id or "") if published else ""
     fetch = f"import timm; timm.create_model('{model}', pretrained=True)"
-    return _fetched(f"checkpoint 'timm/{name}'", published and published.hf_hub_id, TIMM, fetch)
+    return _fetched(f"checkpoint {name!r}", repository, TIMM, fetch)
 
 
 def _within(folder: Path, *files: str) -> Path:
@@ -130,32 +134,17 @@ def _within(folder: Path, *files: str) -> Path:
     for file in files:
         if not (folder / file).is_file():
             raise StudyError(
-                f"{folder / file} is missing. A folder is complete when it has "
-                f"{' and '.join(files)}, as on the hub or as helpers.models.clip.save leaves it. A "
-                "shipped one: restore it from git, or run notebook 00."
+                f"{folder / file} is missing. A folder has {' and '.join(files)}, as on the hub or "
+                "as clip.save leaves it. A shipped one: restore it from git, or run notebook 00."
             )
     return folder / files[0]
 
 
-def _fetched(what: str, repository: str | None, file: str, fetch: str) -> Path:
-    """A file in the cache, or a ``StudyError`` with the line of Python that fetches it."""
-    found = cached(repository or "", file)
+def _fetched(what: str, repository: str, file: str, fetch: str) -> Path:
+    found = cached(repository, file)
     if found is None:
         raise StudyError(
             f"the weights of {what} are not on this machine. Fetch them once with a network: "
-            f'python -c "{fetch}"   or give safetensors of your own: MODEL/FILE, or a FOLDER as on '
-            "the hub."
+            f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER.'
         )
     return found
-
-
-def checkpoint_file(name: str) -> Path:
-    """The weights of a model: "open_clip/" and a ``clip_file``, or "timm/" and a ``timm_file``."""
-    library, _, rest = name.partition("/")
-    if library not in ("open_clip", "timm") or not rest:
-        raise StudyError(
-            f"checkpoint {name!r} is unknown; valid: 'timm/NAME', 'timm/NAME/FILE', 'timm/FOLDER', "
-            "'open_clip/MODEL/PRETRAINED', 'open_clip/MODEL/FILE', 'open_clip/FOLDER'; files are "
-            "safetensors."
-        )
-    return clip_file(rest) if library == "open_clip" else timm_file(rest)

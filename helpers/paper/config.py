@@ -42,7 +42,7 @@ def placed(folder: Path, name: str, say: Callable[[str], str] = str) -> str:
 
 
 def checkpoint(w: World, name: str, say: Callable[[str], str] = str) -> str:
-    """The name of a finished model (``checkpoints.load``): its library, then as ``placed``."""
+    """The name of a finished model (``families.finished``): its library, then as ``placed``."""
     library, _, rest = name.partition("/")
     return f"{library}/{placed(root(), rest, say)}" if rest else name
 

@@ -12,7 +12,7 @@ from helpers import worlds
 from helpers.data.tables import Split
 from helpers.engine.store import Artifact
 from helpers.errors import NotKnown, StudyError, unknown
-from helpers.models import checkpoints, clip
+from helpers.models import clip, families
 from helpers.paper import config, probes
 from helpers.paper.benchmarks import benchmark
 from helpers.paper.config import identity
@@ -36,7 +36,7 @@ def configured(w: World) -> World:
     named = s.checkpoints or w.robustness.checkpoints
     w = worlds.replace(w, tasks=tasks, clip=weights, robustness={"checkpoints": named})
     w = worlds.replace(w, **s.world)
-    checkpoints.checked(w.robustness.checkpoints)
+    families.checked(w.robustness.checkpoints)
     for task in w.tasks:
         if task not in tasks:
             raise unknown(f"task in [world] of {config.root() / config.FILE}", task, tasks)

@@ -20,7 +20,7 @@ from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
 from helpers.measure import metrics
-from helpers.models import evaluation, families
+from helpers.models import families
 from helpers.study import synthesis
 from helpers.worlds import World
 
@@ -87,9 +87,9 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     rows = nested_subset(real.labels, n, randomness.rng(w, "pairs", seed))
     train = even.take(rows[::2]).plus(odd.take(rows[1::2]))
     model = families.train(w, "language-supervised", train, train, bench, seed)
-    logits = evaluation.logits(model, bench.test.images)
+    logits = model.image_logits(bench.test.images)
     far = worlds.backend(w).shifted(w, task).values()
-    shifted = [metrics.accuracy(evaluation.logits(model, s.images), s.labels) for s in far]
+    shifted = [metrics.accuracy(model.image_logits(s.images), s.labels) for s in far]
     row = {"source": source, "n": n, "seed": seed}
     row["loss"] = metrics.nll(logits, bench.test.labels)
     row["top1"] = metrics.accuracy(logits, bench.test.labels)

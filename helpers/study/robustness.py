@@ -23,7 +23,7 @@ from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
-from helpers.models import checkpoints, evaluation, families
+from helpers.models import clip, families
 from helpers.models.classifier import Classifier
 from helpers.study import arms
 from helpers.worlds import World
@@ -67,7 +67,7 @@ def small_sets(w: World) -> ProbeSets:
     own = {"test": bench.test, "val": thinned(bench.val, w.robustness.validation)}
     small = {}
     for name, split in {**probed.sets, **own}.items():
-        images = evaluation.shrunk(np.array(split.images), w.robustness.image_size)
+        images = clip.shrunk(np.array(split.images), w.robustness.image_size)
         small[name] = dataclasses.replace(split, images=images)
     return dataclasses.replace(probed, sets=small)
 
@@ -141,9 +141,9 @@ def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
 
 
 def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
-    """Measure a finished model by its name (``checkpoints.load``): as ``run``, with n = 0."""
+    """Measure a finished model by its name (``families.finished``): as ``run``, with n = 0."""
     file = worlds.backend(w).checkpoint(w, name)
-    model = checkpoints.load(file, tables.benchmark(w, probed_task(w)))
+    model = families.finished(file, tables.benchmark(w, probed_task(w)))
     return measured(w, model, (family, source, 0, seed))
 
 
@@ -151,7 +151,7 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
     """Every probe on one model, in order, with ``about``, the values of the columns ``MODEL``."""
     sets = small_sets(w)
     logits = {
-        name: sets.chosen(name, evaluation.logits(model, split.images))
+        name: sets.chosen(name, model.image_logits(split.images))
         for name, split in sets.sets.items()
     }
     there = {key: name for key, name in ACCURACIES.items() if name in logits}
@@ -206,7 +206,7 @@ def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:
     radii = w.robustness.epsilons
     strengths = [radius / 255 for radius in radii]
     pgd_steps = w.robustness.pgd_steps
-    logits_of = evaluation.differentiable_logits(model)
+    logits_of = model.pixel_logits
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
     right: Values = collections.defaultdict(float)
     for start in range(0, len(images), ATTACKED_AT_ONCE):

@@ -7,6 +7,7 @@ decoded images, so only the arithmetic is compared.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -17,8 +18,8 @@ import pandas as pd
 from helpers import worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
-from helpers.models import augment, classifier, clip
-from helpers.models.train import Schedule
+from helpers.models import classifier, clip
+from helpers.models.train import Schedule, cropped
 from tests import tiny
 from tests.bench._models import Method, compare
 from tests.bench.embed import VIT_B_16
@@ -58,7 +59,7 @@ def published(start: clip.Clip, bench: Benchmark, steps: int, batch: int) -> Non
     """
     import torch
 
-    model = clip.copy(start).model
+    model = copy.deepcopy(start.model)
     head = torch.nn.Linear(model.visual.output_dim, CLASSES).to(gpu.device())
     parameters = [*model.visual.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1)
@@ -66,8 +67,7 @@ def published(start: clip.Clip, bench: Benchmark, steps: int, batch: int) -> Non
     schedule = Schedule(steps, batch, 1e-5, round(0.1 * steps))
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = schedule.rate(step)
-        windows = augment.crop_windows(batch, generator)
-        x = augment.cropped(clip.pixels(start, bench.train.images[:batch]), windows)
+        x = cropped(clip.pixels(start, bench.train.images[:batch]), generator)
         wanted = torch.from_numpy(bench.train.labels[:batch]).to(gpu.device())
 
         def backward(rows, x=x, wanted=wanted):

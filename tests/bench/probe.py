@@ -27,12 +27,14 @@ from helpers.engine import gpu
 from helpers.models import linear
 from helpers.models.linear import accuracy_of
 from helpers.models.train import Schedule
+from helpers.worlds import FinetuneSettings
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES = 100
 SIBLINGS = 5  # classes that look alike
 WIDTH = 512  # numbers per feature
 EPOCHS = 200  # [C]
+SETTINGS = FinetuneSettings(probe_on="train")
 
 
 def features(
@@ -133,16 +135,16 @@ def main(rows: int | None, rounds: int) -> None:
         return accuracy_of(images[0], *solution, images[1])
 
     def best_adamw() -> tuple:
-        solutions = {penalty: adamw(*train, penalty) for penalty in linear.PENALTIES}
+        solutions = {penalty: adamw(*train, penalty) for penalty in SETTINGS.probe_penalties}
         return solutions[max(solutions, key=lambda p: (accuracy(solutions[p], val), p))]
 
     def probe_given() -> tuple:
-        return next(linear.linear_probes(*train, CLASSES, [penalty]))
+        return next(linear.linear_probes(train, CLASSES, [penalty]))
 
     def probe_chosen() -> tuple:
-        return linear.chosen_probe(*train, *val, CLASSES)[0]
+        return linear.chosen_probe(train, val, CLASSES, SETTINGS)[0]
 
-    _, (_, penalty) = linear.chosen_probe(*train, *val, CLASSES)
+    _, (_, penalty) = linear.chosen_probe(train, val, CLASSES, SETTINGS)
     published = "AdamW as published"
     given = "AdamW, our objective, penalty given"
     chosen = "AdamW, our objective, penalty chosen"
@@ -192,7 +194,7 @@ def report(
         alike = row.against or label
         more = accuracy(row.solution) - accuracy(table[alike].solution)
         if label.startswith("AdamW"):
-            work = per_run * (len(linear.PENALTIES) if "chosen" in label else 1)
+            work = per_run * (len(SETTINGS.probe_penalties) if "chosen" in label else 1)
         else:
             work = counted(row.run)
         print(

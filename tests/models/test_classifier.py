@@ -1,7 +1,5 @@
 """Finetuning: text head, crops, schedule, best state kept, resumption, gradients in parts."""
 
-import contextlib
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +9,9 @@ from transformers import CLIPTokenizerFast
 from helpers import worlds
 from helpers.data import shards
 from helpers.data.tables import Benchmark, Split
-from helpers.engine import gpu
 from helpers.errors import StudyError
-from helpers.models import augment, classifier, clip
+from helpers.models import classifier, clip
+from helpers.models.train import cropped
 from helpers.pocket.train import clip as miniature
 from helpers.pocket.train import vocabulary
 
@@ -81,22 +79,13 @@ def test_small_sets_take_as_many_steps_as_announced():
 
 
 def test_crops_stay_inside_and_follow_their_generator():
-    def cropped(generator, low=0.9):
-        return augment.cropped(images, augment.crop_windows(4, generator, low))
-
     images = torch.rand(4, 3, 16, 16)
-    first, again = (cropped(torch.Generator().manual_seed(1)) for _ in range(2))
+    first, again = (cropped(images, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, images)
     assert first.min() >= images.min() - 1e-6
     assert first.max() <= images.max() + 1e-6
-    assert torch.allclose(cropped(torch.Generator(), low=1.0), images, atol=1e-5)
-
-
-@pytest.fixture
-def float32(monkeypatch):
-    """Embeddings in full precision, also where the CPU computes bfloat16."""
-    monkeypatch.setattr(gpu, "autocast", lambda precision="bf16": contextlib.nullcontext())
+    assert torch.allclose(cropped(images, torch.Generator(), low=1.0), images, atol=1e-5)
 
 
 @pytest.mark.usefixtures("float32")
@@ -125,11 +114,11 @@ def test_label_scores_take_the_best_template(tiny_clip, bench):
 def test_clip_survives_saving(tiny_clip, bench, tmp_path):
     model, config = tiny_clip
     clip.save(model, tmp_path, config)
-    again = clip.load_folder(tmp_path)
+    again = clip.by_name(str(tmp_path))
     embeddings = [clip.embed_images(m, bench.test.images) for m in (again, model)]
     assert np.abs(embeddings[0] - embeddings[1]).max() < 5e-3
     with pytest.raises(StudyError, match="notebook 00"):
-        clip.load_folder(tmp_path / "nothing")
+        clip.by_name(str(tmp_path / "nothing"))
 
 
 def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, bench):

@@ -51,7 +51,7 @@ def test_the_generator_reads_with_the_same_text_tower(made, tmp_path):
 
     config = miniature.config(worlds.get("smoke"), made.model.token_embedding.num_embeddings)
     clip.save(made, tmp_path / "clip", config)
-    kept, ids = clip.load_folder(tmp_path / "clip"), made.tokenizer(TEXTS)
+    kept, ids = clip.by_name(str(tmp_path / "clip")), made.tokenizer(TEXTS)
     encoder = unet.text_encoder_of(tmp_path / "clip" / clip.WEIGHTS).eval()
     with torch.inference_mode():
         pooled = encoder(ids).pooler_output
@@ -87,22 +87,30 @@ def test_pixels_by_hand(made):
     assert clip.pixels(made, larger).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.usefixtures("float32")
 def test_embeddings_do_not_depend_on_the_batch(made):
     images = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-    whole, parts = clip.embed_images(made, images), clip.embed_images(made, images, batch=3)
-    assert whole.dtype == np.float32 and np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    whole = clip.embed_images(made, images)
+    parts = clip.embed_images(made, images, batch=3)
+    assert whole.dtype == np.float32
+    assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
     assert np.allclose(whole, parts, atol=1e-5)
-    assert np.allclose(
-        clip.embed_texts(made, TEXTS), clip.embed_texts(made, TEXTS, batch=1), atol=1e-5
-    )
+    one_by_one = clip.embed_texts(made, TEXTS, batch=1)
+    assert np.allclose(clip.embed_texts(made, TEXTS), one_by_one, atol=1e-5)
     assert len(clip.embed_images(made, images[:0])) == 0
 
 
-def test_a_copy_is_trained_without_the_original(made):
-    other = clip.copy(made)
-    with torch.no_grad():
-        next(other.model.parameters()).add_(1)
-    assert not torch.equal(next(other.model.parameters()), next(made.model.parameters()))
+@pytest.mark.parametrize("old, new", [(64, 32), (20, 32), (32, 32)])
+def test_images_are_resized_as_by_interpolate(old, new):
+    x = torch.rand(2, 3, old, old, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    wanted = x
+    if old != new:
+        wanted = torch.nn.functional.interpolate(x, (new, new), mode="bicubic", antialias=True)
+        wanted = wanted.clamp(0, 1)
+    found = clip.resized(x, new)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (found, wanted)]
+    assert torch.allclose(*gradients, atol=1e-5)
 
 
 def test_unknown_names_are_answered_with_valid_ones():

@@ -12,7 +12,7 @@ def test_linear_probe_agrees_with_scikit_learn(penalty):
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=150)
     x = (np.eye(3)[labels] @ rng.normal(size=(3, 8)) + rng.normal(size=(150, 8))).astype(np.float32)
-    weight, bias = next(linear.linear_probes(x, labels, 3, [penalty]))
+    weight, bias = next(linear.linear_probes((x, labels), 3, [penalty]))
     other = LogisticRegression(C=1 / (150 * penalty), max_iter=2_000, tol=1e-8).fit(x, labels)
     centred = weight - weight.mean(0)
     assert np.allclose(centred, other.coef_ - other.coef_.mean(0), atol=5e-3)
@@ -34,7 +34,7 @@ def test_the_whole_path_is_optimal_however_badly_scaled_the_features_are(far):
         return loss.mean() + penalty / 2 * np.square(weight).sum()
 
     penalties = (1e-2, 1e-3, 1e-4, 1e-5)
-    solutions = linear.linear_probes(x.astype(np.float32), labels, 4, penalties)
+    solutions = linear.linear_probes((x.astype(np.float32), labels), 4, penalties)
     for penalty, solution in zip(penalties, solutions, strict=True):
         other = LogisticRegression(
             C=1 / (200 * penalty), max_iter=20_000, tol=1e-9, solver="newton-cg"

@@ -132,3 +132,7 @@ BLANK = np.zeros((1, 8, 8, 3), np.uint8)
 def test_messages_say_what_is_valid(call, message):
     with pytest.raises(StudyError, match=message):
         call()
+
+
+def test_the_probed_task_can_put_cues_in_conflict():
+    assert all(worlds.get(name).robustness.task in probes.PAINT for name in ("smoke", "pocket"))

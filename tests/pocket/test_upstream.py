@@ -70,7 +70,7 @@ def test_autoencoder_keeps_the_wheels(card, renderings):
 
 
 def test_clip_baseline_is_reproduced(card, renderings):
-    model = clip.load_folder(upstream.WEIGHTS / "clip")
+    model = clip.by_name(str(upstream.WEIGHTS / "clip"))
     names = tuple(benchmarks.details("aircraft").index)
     head = clip.head(model, names, ("a photo of a {}, a type of aircraft.", "a photo of the {}."))
     embedded = clip.embed_images(model, renderings.images)

@@ -11,8 +11,7 @@ import numpy as np
 from helpers.engine import gpu
 from helpers.engine.randomness import entropy
 from helpers.models import clip as clips
-from helpers.models.augment import augmented
-from helpers.models.train import Schedule
+from helpers.models.train import Schedule, augmented
 from helpers.pocket.train import loop
 from helpers.pocket.train.vocabulary import CONTEXT, tokens
 from helpers.worlds import World

@@ -82,7 +82,7 @@ def clip_folder(w: World) -> Path:
 
 
 def checkpoint(w: World, name: str) -> str:
-    """``name``: that of a finished model (``checkpoints.load``)."""
+    """``name``: that of a finished model (``families.finished``)."""
     return name
 
 

@@ -134,17 +134,23 @@ def main(rows: int | None, rounds: int) -> None:
     def accuracy(solution: tuple, images: tuple) -> float:
         return accuracy_of(images[0], *solution, images[1])
 
+    def best(solutions: dict[float, tuple]) -> float:
+        return max(solutions, key=lambda p: (accuracy(solutions[p], val), p))
+
     def best_adamw() -> tuple:
         solutions = {penalty: adamw(*train, penalty) for penalty in SETTINGS.probe_penalties}
-        return solutions[max(solutions, key=lambda p: (accuracy(solutions[p], val), p))]
+        return solutions[best(solutions)]
 
     def probe_given() -> tuple:
         return next(linear.linear_probes(train, CLASSES, [penalty]))
 
     def probe_chosen() -> tuple:
-        return linear.chosen_probe(train, val, CLASSES, SETTINGS)[0]
+        return linear.chosen_probe(train, val, CLASSES, SETTINGS)
 
-    _, (_, penalty) = linear.chosen_probe(train, val, CLASSES, SETTINGS)
+    penalties = sorted(SETTINGS.probe_penalties, reverse=True)
+    penalty = best(
+        dict(zip(penalties, linear.linear_probes(train, CLASSES, penalties), strict=True))
+    )
     published = "AdamW as published"
     given = "AdamW, our objective, penalty given"
     chosen = "AdamW, our objective, penalty chosen"

@@ -1,4 +1,4 @@
-"""Three families from scratch: losses by hand, learning, the same start; finished models by name."""
+"""Three families from scratch: losses by hand, learning, one start; finished models by name."""
 
 from pathlib import Path
 

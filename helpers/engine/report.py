@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 # For ``rows``: a difference in percentage points with its interval, "+1.2 points (-0.3 to +2.7)".
+OPEN = "the interval includes zero"
 POINTS = "{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
@@ -63,8 +64,8 @@ def includes_zero(intervals: pd.DataFrame) -> pd.Series:
     return (intervals["low"] <= 0) & (intervals["high"] >= 0)
 
 
-def verdict(low: float, high: float, above: str, below: str) -> str:
+def verdict(low: float, high: float, above: str, below: str, between: str = OPEN) -> str:
     """What an interval of a difference says: ``above`` or ``below`` zero, or neither."""
     if low <= 0 <= high:
-        return "the interval includes zero"
+        return between
     return above if low > 0 else below

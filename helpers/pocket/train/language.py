@@ -45,7 +45,7 @@ def train(corpus: Sequence[Row], steps: int, seed: int, folder: Path) -> None:
 
     What the model learns is the *form*: lines that name a subject, an arrow, a caption. As [C] asks
     LLaMA for "A320 aircraft", aircraft and cars should come with their noun in the class
-    (``captions.class_with_noun``). ``folder`` gets a ``transformers`` model in float16 safetensors, about
+    (``captions.prompt_row``). ``folder`` gets a ``transformers`` model in float16 safetensors, about
     2 MB, and its fast tokenizer.
     """
     import torch

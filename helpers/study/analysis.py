@@ -63,12 +63,6 @@ def details_right(w: World, source: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "source", "class", "attribute", "images", "correct"])
 
 
-def examples(split: Split, bench: Benchmark, names: list[str], n: int) -> dict[str, np.ndarray]:
-    """Class name -> its first ``n`` images, for classes that have any."""
-    rows = {c: np.flatnonzero(split.labels == bench.classes.index(c))[:n] for c in names}
-    return {c: split.images[of_class] for c, of_class in rows.items() if len(of_class)}
-
-
 def make(w: World) -> store.Artifact:
     """All ablations: ``results.parquet`` (equal sizes), ``mixing.parquet``, ``counts.json``.
 

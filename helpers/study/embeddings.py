@@ -31,7 +31,8 @@ def make(w: World) -> store.Artifact:
 
 def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
-    n = len(worlds.backend(w).open_pool(w))
+    pool = worlds.backend(w).open_pool(w)
+    n = len(pool)
     parts = {f"{i:05d}": (a, min(a + SHARD, n)) for i, a in enumerate(range(0, n, SHARD))}
     pairs = {}
     for kind in ("img", "text"):
@@ -39,8 +40,9 @@ def _build(path: Path, w: World) -> None:
     store.fill(path, pairs, embed_shard, "shards embedded")
     splits = {f"val_{task}.npy": (w, task) for task in w.tasks}
     store.fill(path, splits, embed_validation, "validation splits embedded")
-    columns = {f"metadata/metadata_{i}.parquet": (w, *ends) for i, ends in parts.items()}
-    store.fill(path, columns, metadata, "metadata written", parallel=False)
+    for i, ends in parts.items():
+        columns = pool.captions(np.arange(*ends)).rename(columns={"TEXT": "caption", "URL": "url"})
+        store.write(path / "metadata" / f"metadata_{i}.parquet", columns)
     jobs = {"image.index": (path / "img_emb",), "text.index": (path / "text_emb",)}
     store.fill(path, jobs, build_index, "indices built")
 
@@ -59,12 +61,6 @@ def embed_validation(w: World, task: str) -> np.ndarray:
     return clip.embed_images(clip.load(w), worlds.backend(w).benchmark(w, task).val.images)
 
 
-def metadata(w: World, start: int, stop: int) -> pd.DataFrame:
-    """LAION's columns of some pairs, caption and address named as clip-retrieval names them."""
-    rows = worlds.backend(w).open_pool(w).captions(np.arange(start, stop))
-    return rows.rename(columns={"TEXT": "caption", "URL": "url"})
-
-
 def build_index(folder: Path) -> bytes:
     """The index of a folder of embeddings by autofaiss, as ``clip-retrieval index`` builds it.
 
@@ -73,8 +69,7 @@ def build_index(folder: Path) -> bytes:
     import autofaiss
     import faiss
 
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         index, _ = autofaiss.build_index(
             embeddings=str(folder),
             save_on_disk=False,

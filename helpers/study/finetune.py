@@ -36,9 +36,8 @@ class Run:
 def make(w: World) -> store.Artifact:
     """Choose retrieval variants and learning rates on validation, then finetune at all sizes.
 
-    ``results.parquet`` has one row per run and metric: ``task, source, n, seed, metric, accuracy``
-    (0..1, on test), and learning rate and validation accuracy. Raises ``StudyError`` when a source
-    offers fewer images than the smallest size.
+    ``results.parquet`` has a row per run and metric: ``task, source, n, seed, metric, accuracy``
+    (0..1, on test), ``lr, val``. Raises ``StudyError`` when a source has too few images.
     """
     return store.make("finetuned", w, lambda path: _build(path, w))
 
@@ -58,8 +57,8 @@ def _build(path: Path, w: World) -> None:
 def choose_variants(path: Path, w: World) -> dict[str, str]:
     """Task -> the column ``keep`` of the retrieval variant that is best on validation.
 
-    Each variant is finetuned on once, at a size that all can fill; those that offer less than the
-    smallest size are left out. Writes ``variants.parquet``: the runs, ``available, val, chosen``.
+    Each variant is finetuned on once, at the middle size or one that all can fill; those that offer
+    less than the smallest are left out. Writes ``variants.parquet``: runs, ``available, val``.
     """
     smallest = w.finetune.sizes[0]
     middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
@@ -71,13 +70,13 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
         usable = {keep: n for keep, n in kept.items() if n >= smallest}
         if not usable:
             raise StudyError(
-                f"every variant of retrieval found fewer than {smallest} images for {task} "
-                f"({kept}). Lower finetune sizes, or widen retrieval (k, filters) and run "
-                "notebook 03 again."
+                f"every variant of retrieval found fewer than {smallest} images of {task}: {kept}. "
+                "Lower finetune sizes, or widen retrieval (k, filters) and run notebook 03 again."
             )
         available += usable.values()
+        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *usable.values())
         for keep in usable:
-            run = Run(task, "retrieved", keep, common_size(w, *usable.values()), 0, middle)
+            run = Run(task, "retrieved", keep, size, 0, middle)
             jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (w, run, False)
     runs = collect(path, jobs, accuracies, "runs on retrieval variants").assign(available=available)
     runs["chosen"] = runs.index.isin(runs.groupby("task")["val"].idxmax())
@@ -88,7 +87,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
 def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
     """The run at the learning rate that is best on validation, for each task and source.
 
-    All are at a size that both sources can fill. Writes ``lrs.parquet``: the runs, ``val, chosen``.
+    All are at the middle size or one that both can fill. Writes ``lrs.parquet``: runs, ``val``.
     """
     jobs = {}
     for task in w.tasks:
@@ -100,20 +99,16 @@ def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]
                 f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
                 "notebooks 01 and 02 again."
             )
+        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available.values())
         for source, keep in keeps.items():
             for lr in w.finetune.lrs:
-                run = Run(task, source, keep, common_size(w, *available.values()), 0, lr)
+                run = Run(task, source, keep, size, 0, lr)
                 jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, run, False)
     runs = collect(path, jobs, accuracies, "runs on learning rates")
     runs["chosen"] = runs.index.isin(runs.groupby(["task", "source"])["val"].idxmax())
     store.write(path / "lrs.parquet", runs)
     best = runs.loc[runs["chosen"], list(Run.__dataclass_fields__)]
     return [Run(*row) for row in best.itertuples(index=False)]
-
-
-def common_size(w: World, *available: int) -> int:
-    """Images per run in a choice: the middle one of the sizes, or what all have available."""
-    return min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available)
 
 
 def run_sizes(path: Path, w: World, chosen: Sequence[Run]) -> pd.DataFrame:

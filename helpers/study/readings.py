@@ -105,27 +105,3 @@ def decided(differences: pd.DataFrame, size: int, seeds: int) -> str:
         f"differences have an interval that includes zero: {size} images and {seeds} seeds are "
         f"{enough} to put arms in an order. The others: {others}."
     )
-
-
-def similarity(scores: pd.DataFrame, keep: str, share: float) -> str:
-    """Notebook 05: whose CLIP similarity is higher after filtering, in words.
-
-    ``scores`` has ``source`` and ``score``; ``keep`` names rule and filter of the retrieved images,
-    such as "word+top". Of drawn images the best ``share`` of each class was kept.
-    """
-    medians = scores.groupby("source")["score"].median()
-    drawn = medians["synthetic"]
-    real = medians["retrieved"]
-    ahead = "drawn" if drawn > real else "retrieved"
-    rule = keep.rsplit("+", 1)[1]
-    filters = (
-        f"Both are the best {share:.0%} of each class, so a filter by this number prefers"
-        if rule == "top"
-        else f"These are two filters: drawn images are the best {share:.0%} of each class by this "
-        f"very number, retrieved ones what lies above one threshold on another text (`{rule}`). So "
-        "the difference is partly the filter's; a cut at one value would prefer"
-    )
-    return (
-        f"Median similarity: retrieved {real:.3f}, drawn {drawn:.3f}. {filters} {ahead} images, "
-        "whatever their details."
-    )

@@ -34,10 +34,9 @@ CLASS_CAP = 10_000  # pairs per class, M [P]
 def make(w: World) -> store.Artifact:
     """Retrieve, filter, cap and decontaminate for every task; keeps the candidates of all variants.
 
-    Per task: ``{task}.npy`` images and ``{task}.parquet`` with ``label, class, caption, id, row,
-    score, domain_score, copy``, and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter``
-    ("kept", or what dropped the pair). ``funnel.parquet`` counts rows after each step, and a card
-    (``card.json``, ``README.md``) says how all this came about.
+    Images are in ``{task}.npy``; ``{task}.parquet`` has ``label, class, caption, id, row, score,
+    domain_score, copy``, and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter``
+    ("kept", or what dropped the pair). ``funnel.parquet`` counts rows after each step.
     """
     return store.make("retrieved", w, lambda path: _build(path, w))
 
@@ -45,7 +44,7 @@ def make(w: World) -> store.Artifact:
 def _build(path: Path, w: World) -> None:
     artifact = store.load("embeddings", w)
     pool = worlds.backend(w).open_pool(w)
-    funnels = []
+    funnels = {}
     tasks = {}
     for task in w.tasks:
         bench = worlds.backend(w).benchmark(w, task)
@@ -54,11 +53,17 @@ def _build(path: Path, w: World) -> None:
         table = table.join(describe(path, w, bench, table))
         table["copy"] = table.pop("similarity") > limits["copy"]
         table["in_domain"] = table["domain_score"] >= limits["domain"]
-        funnel = filter_variants(w, table, task, len(pool))
+        counts = []
+        for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):
+            variant = f"{rule}+{name}"
+            why = drop_reasons(w, table, rule, name)
+            table[f"why:{variant}"] = why
+            table[f"keep:{variant}"] = why == "kept"
+            counts.append(funnel(why, len(pool)).assign(task=task, variant=variant))
         store.write(path / f"{task}.parquet", table)
-        funnels.append(funnel)
-        tasks[task] = task_facts(w, bench, limits, table, funnel)
-    store.write(path / "funnel.parquet", pd.concat(funnels, ignore_index=True))
+        funnels[task] = pd.concat(counts)
+        tasks[task] = task_facts(w, bench, limits, table, funnels[task])
+    store.write(path / "funnel.parquet", pd.concat(funnels.values(), ignore_index=True))
     constants = {"index": INDEX, "domain_quantile": DOMAIN_QUANTILE, "class_cap": CLASS_CAP}
     facts = {
         "artifact": "retrieved",
@@ -135,17 +140,6 @@ def describe_shard(w: World, path: Path, task: str, table: pd.DataFrame) -> pd.D
     held_out = np.load(path / "parts" / f"{task}-held-out.npy")
     similarity = copies.nearest(copies.descriptor(images), held_out)
     return pd.DataFrame({"score": score, "domain_score": domain_score, "similarity": similarity})
-
-
-def filter_variants(w: World, table: pd.DataFrame, task: str, pool_size: int) -> pd.DataFrame:
-    """Add ``why:variant`` and ``keep:variant`` to ``table``; the funnels of all variants."""
-    funnels = []
-    for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):
-        why = drop_reasons(w, table, rule, name)
-        table[f"why:{rule}+{name}"] = why
-        table[f"keep:{rule}+{name}"] = why == "kept"
-        funnels.append(funnel(why, pool_size).assign(task=task, variant=f"{rule}+{name}"))
-    return pd.concat(funnels, ignore_index=True)
 
 
 def drop_reasons(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:

@@ -118,8 +118,11 @@ def test_differences_between_arms_and_which_are_decided():
 @pytest.mark.parametrize(("keep", "said"), [("word+top", "Both are"), ("word+domain", "`domain`")])
 def test_similarity_names_the_filters(keep, said):
     scores = pd.DataFrame({"source": ["synthetic", "retrieved"], "score": [0.3, 0.2]})
-    sentence = readings.similarity(scores, keep, 0.5)
-    assert said in sentence and "drawn images, whatever their details" in sentence
+    sentences = []
+    stub = types.SimpleNamespace(text=sentences.append)
+    w = worlds.get("smoke")
+    cells.run("05", "Median similarity", scores=scores, keep=keep, w=w, report=stub)
+    assert said in sentences[0] and "drawn images, whatever their details" in sentences[0]
 
 
 def test_exponents_of_the_last_three_sizes():

@@ -58,7 +58,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     """Task -> the column ``keep`` of the retrieval variant that is best on validation.
 
     Each variant is finetuned on once, at the middle size or one that all can fill; those that offer
-    less than the smallest are left out. Writes ``variants.parquet``: runs, ``available, val``.
+    less than the smallest are left out. Writes the runs with ``available, val, chosen``.
     """
     smallest = w.finetune.sizes[0]
     middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
@@ -87,7 +87,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
 def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
     """The run at the learning rate that is best on validation, for each task and source.
 
-    All are at the middle size or one that both can fill. Writes ``lrs.parquet``: runs, ``val``.
+    All are at the middle size or one that both can fill. Writes the runs with ``val, chosen``.
     """
     jobs = {}
     for task in w.tasks:

@@ -36,7 +36,8 @@ def make(w: World) -> store.Artifact:
 
     Images are in ``{task}.npy``; ``{task}.parquet`` has ``label, class, caption, id, row, score,
     domain_score, copy``, and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter``
-    ("kept", or what dropped the pair). ``funnel.parquet`` counts rows after each step.
+    ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step, ``card.json`` and
+    ``README.md`` tell how all this came about.
     """
     return store.make("retrieved", w, lambda path: _build(path, w))
 

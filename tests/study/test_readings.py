@@ -121,7 +121,8 @@ def test_similarity_names_the_filters(keep, said):
     sentences = []
     stub = types.SimpleNamespace(text=sentences.append)
     w = worlds.get("smoke")
-    cells.run("05", "Median similarity", scores=scores, keep=keep, w=w, report=stub)
+    names = cells.run("05", "These are two filters", keep=keep, w=w)
+    cells.run("05", "Median similarity", **names, scores=scores, report=stub)
     assert said in sentences[0] and "drawn images, whatever their details" in sentences[0]
 
 

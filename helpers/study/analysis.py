@@ -97,12 +97,11 @@ def _build(path: Path, w: World) -> None:
     jobs = {}
     for n in w.analysis.mix_synthetic:
         for seed in range(w.finetune.seeds):
-            about = {"synthetic_n": min(n, drawn), "retrieved_n": full, "seed": seed}
-            job = (w, path, "full", about["synthetic_n"], rates["retrieved"], about)
+            added = min(n, drawn)
+            about = {"synthetic_n": added, "retrieved_n": full, "seed": seed}
+            job = (w, path, "full", added, rates["retrieved"], about)
             jobs[f"mixed/{n:06d}-{seed}.json"] = job
-    store.write(
-        path / "mixing.parquet", finetune.collect(path, jobs, run_arm, "runs on mixed sets")
-    )
+    store.write(path / "mixing.parquet", finetune.collect(path, jobs, run_arm, "mixed runs"))
 
 
 def others(w: World) -> list[str]:

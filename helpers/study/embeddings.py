@@ -34,7 +34,7 @@ def _build(path: Path, w: World) -> None:
     pool = worlds.backend(w).open_pool(w)
     n = len(pool)
     parts = {f"{i:05d}": (a, min(a + SHARD, n)) for i, a in enumerate(range(0, n, SHARD))}
-    pairs = {}
+    pairs: dict[str, tuple] = {}
     for kind in ("img", "text"):
         pairs |= {f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, *ends) for i, ends in parts.items()}
     store.fill(path, pairs, embed_shard, "shards embedded")

@@ -63,7 +63,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     smallest = w.finetune.sizes[0]
     middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
     jobs = {}
-    available = []
+    available: list[int] = []
     for task in w.tasks:
         table = store.load("retrieved", w).table(f"{task}.parquet")
         kept = table.filter(like="keep:").sum().to_dict()

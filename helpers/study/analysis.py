@@ -1,12 +1,8 @@
-"""Notebook 05: why the sources differ ([P] section 5 and appendix B).
-
-Details counted, SDEdit, mixing, decontamination, generators, prompts.
-"""
+"""Notebook 05: why the sources differ ([P] section 5 and appendix B)."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +19,15 @@ from helpers.study import finetune, synthesis
 from helpers.worlds import World
 
 
-def task(w: World) -> str:
-    """The task that is analysed: the first of the world, the one with countable details."""
-    return w.tasks[0]
-
-
-def _bench(w: World) -> Benchmark:
-    return tables.benchmark(w, task(w))
+def benchmark(w: World) -> Benchmark:
+    """The benchmark of the task that is analysed: the first one, whose details can be counted."""
+    return tables.benchmark(w, w.tasks[0])
 
 
 def source_sets(w: World) -> dict[str, Split]:
     """The two sources as notebook 04 trained on them, and the test split as ``ground_truth``."""
-    sources = {source: tables.source_set(w, task(w), source) for source in finetune.SOURCES}
-    return {"ground_truth": _bench(w).test, **sources}
+    sources = {source: tables.source_set(w, w.tasks[0], source) for source in finetune.SOURCES}
+    return {"ground_truth": benchmark(w).test, **sources}
 
 
 def fidelity(w: World) -> pd.DataFrame:
@@ -44,24 +36,22 @@ def fidelity(w: World) -> pd.DataFrame:
     A detail is right when the judge sees what the blueprint of the *label* says, so that misses in
     ``ground_truth`` are the judge's. Raises ``NotKnown`` where nobody knows the details of a class.
     """
-    if not len(_bench(w).details.columns):
+    if not len(benchmark(w).details.columns):
         raise NotKnown(
             f"world {w.name!r} has no judge of details. They are known in the rendered worlds "
             "only: python -m helpers.run pocket 05"
         )
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
-
-    def build(path: Path) -> None:
-        store.fill(path, jobs, details_right, "sources judged")
-
-    artifact = store.make("fidelity", w, build)
-    return pd.concat([store.read_table(artifact.path / file) for file in jobs], ignore_index=True)
+    fill = functools.partial(store.fill, jobs=jobs, fn=details_right, label="sources judged")
+    return store.make("fidelity", w, fill).table()
 
 
 def details_right(w: World, source: str) -> pd.DataFrame:
-    """``fidelity`` of one source, from at most ``w.analysis.judged`` images of each class."""
-    bench = _bench(w)
-    split = few_of_each(source_sets(w)[source], w.analysis.judged)
+    """``fidelity`` of one source, from the first ``w.analysis.judged`` images of each class."""
+    bench = benchmark(w)
+    split = source_sets(w)[source]
+    first = pd.Series(split.labels).groupby(split.labels).head(w.analysis.judged)
+    split = split.take(first.index)
     judgement = worlds.backend(w).judge(w, np.asarray(split.images))
     rows = []
     for label in np.unique(split.labels):
@@ -71,18 +61,6 @@ def details_right(w: World, source: str) -> pd.DataFrame:
             correct = int((of_class[attribute].to_numpy() == true).sum())
             rows.append((bench.task, source, name, attribute, len(of_class), correct))
     return pd.DataFrame(rows, columns=["task", "source", "class", "attribute", "images", "correct"])
-
-
-def few_of_each(split: Split, n: int) -> Split:
-    """At most ``n`` images of each class, the first ones."""
-    position = pd.Series(split.labels).groupby(split.labels).cumcount().to_numpy()
-    return split.take(np.flatnonzero(position < n))
-
-
-def examples(split: Split, bench: Benchmark, names: Sequence[str], n: int) -> dict[str, np.ndarray]:
-    """Class name -> its first ``n`` images, for classes that have any."""
-    rows = {c: np.flatnonzero(split.labels == bench.classes.index(c))[:n] for c in names}
-    return {c: split.images[of_class] for c, of_class in rows.items() if len(of_class)}
 
 
 def make(w: World) -> store.Artifact:
@@ -97,38 +75,33 @@ def _build(path: Path, w: World) -> None:
     size = make_arms(path, w)
     edit_arms(path, w, size)
     chosen = store.load("finetuned", w).table("lrs.parquet").query("chosen")
-    rates = chosen[chosen["task"] == task(w)].set_index("source")["lr"].to_dict()
+    rates = chosen[chosen["task"] == w.tasks[0]].set_index("source")["lr"].to_dict()
 
-    # Arms of equal size, each with the learning rate of its source.
+    # Arms of equal size, each with the learning rate of its source; edits count as retrieved.
+    edited = [f"sdedit-{strength:g}" for strength in w.analysis.strengths]
+    captioned = [f"captions-{g}" for g in (w.synthesis.generator, *others(w))]
+    arms = {
+        **dict.fromkeys(["retrieved", "decontaminated", *edited], "retrieved"),
+        **dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic"),
+    }
     jobs = {}
-    for arm, source in arms(w).items():
+    for arm, source in arms.items():
         for seed in range(w.finetune.seeds):
             about = {"arm": arm, "n": size, "seed": seed}
             jobs[f"runs/{arm}-{seed}.json"] = (w, path, arm, 0, rates[source], about)
-    runs = finetune.collect(path, jobs, run_arm, "ablation runs")
-    store.write(path / "results.parquet", runs)
+    store.write(path / "results.parquet", finetune.collect(path, jobs, run_arm, "ablation runs"))
 
     # Drawn images added to the largest retrieved set ([P] figure 7).
-    drawn = len(tables.source_set(w, task(w), "synthetic"))
+    drawn = len(tables.source_set(w, w.tasks[0], "synthetic"))
     full = len(_arm(path, "full"))
     jobs = {}
     for n in w.analysis.mix_synthetic:
         for seed in range(w.finetune.seeds):
-            about = {"synthetic_n": min(n, drawn), "retrieved_n": full, "seed": seed}
-            job = (w, path, "full", min(n, drawn), rates["retrieved"], about)
+            added = min(n, drawn)
+            about = {"synthetic_n": added, "retrieved_n": full, "seed": seed}
+            job = (w, path, "full", added, rates["retrieved"], about)
             jobs[f"mixed/{n:06d}-{seed}.json"] = job
-    runs = finetune.collect(path, jobs, run_arm, "runs on mixed sets")
-    store.write(path / "mixing.parquet", runs)
-
-
-def arms(w: World) -> dict[str, str]:
-    """Arm -> the source whose learning rate it is trained with; edits count as retrieved images."""
-    edited = [f"sdedit-{strength:g}" for strength in w.analysis.strengths]
-    by_generator = [f"captions-{g}" for g in (w.synthesis.generator, *others(w))]
-    return {
-        **dict.fromkeys(["retrieved", "decontaminated", *edited], "retrieved"),
-        **dict.fromkeys([*by_generator, "alt-text", "templates"], "synthetic"),
-    }
+    store.write(path / "mixing.parquet", finetune.collect(path, jobs, run_arm, "mixed runs"))
 
 
 def others(w: World) -> list[str]:
@@ -142,23 +115,21 @@ def make_arms(path: Path, w: World) -> int:
     ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). ``full``,
     for mixing, is as large as the retrieved set was in notebook 04.
     """
-    bench = _bench(w)
+    bench = benchmark(w)
     sets = source_sets(w)
     full = sets["retrieved"]
     largest = min(len(full), w.finetune.sizes[-1])
     rows = nested_subset(full.labels, largest, randomness.rng(w, "analysis", "full"))
     _write(path, "full", full.take(rows))
-    drawn = draw_arms(path, w, full)
     train = copies.descriptor(bench.train.images)
-    similarity = copies.nearest(copies.descriptor(full.images), train)
-    copied = similarity > copies.threshold(bench)
+    copied = copies.nearest(copies.descriptor(full.images), train) > copies.threshold(bench)
     offered = {
         "retrieved": full,
         "decontaminated": full.take(np.flatnonzero(~copied)),
         f"captions-{w.synthesis.generator}": sets["synthetic"],
-        **drawn,
+        **draw_arms(path / "drawn", w, full),
     }
-    size = min(w.analysis.size, *(len(split) for split in offered.values()))
+    size = min(w.analysis.size, *map(len, offered.values()))
     for arm, split in offered.items():
         rows = nested_subset(split.labels, size, randomness.rng(w, "analysis", "arm"))
         _write(path, arm, split.take(rows))
@@ -169,36 +140,33 @@ def make_arms(path: Path, w: World) -> int:
 
 def draw_arms(path: Path, w: World, retrieved: Split) -> dict[str, Split]:
     """Arms that are drawn and filtered: other generators, other prompts ([P] figures 6, 10)."""
-    bench = _bench(w)
+    bench = benchmark(w)
+    study = w.synthesis.generator
     columns = ["caption", "label", "class"]
     captions = store.load("captions", w).table(f"{bench.task}.parquet")[columns]
     names = pd.DataFrame({"class": bench.classes, "label": range(len(bench.classes))})
     filled = [names.assign(caption=names["class"].map(t.format)) for t in bench.templates]
-    prompts = {
-        **{f"captions-{g}": (g, captions) for g in others(w)},
-        "alt-text": (w.synthesis.generator, retrieved.facts[columns]),
-        "templates": (w.synthesis.generator, pd.concat(filled)),
-    }
+    prompts = {f"captions-{g}": (g, captions) for g in others(w)}
+    prompts["alt-text"] = (study, retrieved.facts[columns])
+    prompts["templates"] = (study, pd.concat(filled))
     n = int(np.ceil(w.analysis.size / w.clip.top_share))
-    folder = path / "drawn"
     drawn = {}
     for arm, (generator, table) in prompts.items():
         rows = repeated(table, n, randomness.rng(w, "analysis", arm))
         world = worlds.replace(w, synthesis={"generator": generator})
-        tars = synthesis.draw_table(folder, world, rows, arm)
-        synthesis.filter_drawn(folder, world, bench, tars, arm)
-        drawn[arm] = tables.training_set(store.Artifact("analysed", folder), arm)
+        tars = synthesis.draw_table(path, world, rows, arm)
+        synthesis.filter_drawn(path, world, bench, tars, arm)
+        drawn[arm] = tables.training_set(store.Artifact("analysed", path), arm)
     return drawn
 
 
 def edit_arms(path: Path, w: World, size: int) -> None:
     """Redraw the ``size`` images of the arm ``retrieved`` at each strength of SDEdit."""
-    shard = w.synthesis.shard
-    jobs = {
-        f"edits/{s:g}-{i:05d}.npy": (w, path, i, min(i + shard, size), s)
-        for s in w.analysis.strengths
-        for i in range(0, size, shard)
-    }
+    jobs = {}
+    for s in w.analysis.strengths:
+        for start in range(0, size, w.synthesis.shard):
+            stop = min(start + w.synthesis.shard, size)
+            jobs[f"edits/{s:g}-{start:05d}.npy"] = (w, path, start, stop, s)
     store.fill(path, jobs, edit_shard, "shards of retrieved images edited")
     retrieved = _arm(path, "retrieved")
     for s in w.analysis.strengths:
@@ -209,7 +177,7 @@ def edit_arms(path: Path, w: World, size: int) -> None:
 def edit_shard(w: World, path: Path, start: int, stop: int, strength: float) -> np.ndarray:
     """Images ``start`` to ``stop`` of the arm ``retrieved``, redrawn with a template as caption."""
     retrieved = _arm(path, "retrieved").take(range(start, stop))
-    texts = [_bench(w).templates[0].format(name) for name in retrieved.facts["class"]]
+    texts = [benchmark(w).templates[0].format(name) for name in retrieved.facts["class"]]
     seeds = [randomness.entropy(w.seed, "sdedit", i) for i in range(start, stop)]
     return worlds.backend(w).draw(w, texts, seeds, np.asarray(retrieved.images), strength)
 
@@ -230,7 +198,7 @@ def _arm(path: Path, arm: str) -> Split:
 
 def run_arm(w: World, path: Path, arm: str, added: int, lr: float, about: dict) -> dict:
     """Finetune on an arm and ``added`` drawn images; ``about`` with accuracies on test, 0..1."""
-    bench = _bench(w)
+    bench = benchmark(w)
     seed = about["seed"]
     train = _arm(path, arm)
     if added:

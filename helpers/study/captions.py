@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +64,9 @@ EXAMPLES = {  # written for this study: everyday things, so that no example name
 
 
 def make(w: World) -> store.Artifact:
-    """Write the captions of every task: ``{task}.parquet``, one row per caption.
+    """Write ``{task}.parquet``: ``caption, class, label, kind, extra, mentions_class``.
 
-    Columns ``caption, class, label, kind, extra, mentions_class``; ``extra`` is the relation or
-    background of the prompt. Raises ``StudyError`` when no class of a task got a caption.
+    ``extra`` is the prompt's relation or background. Raises ``StudyError`` when a task gets none.
     """
     return store.make("captions", w, lambda path: _build(path, w))
 
@@ -80,26 +77,20 @@ def _build(path: Path, w: World) -> None:
         bench = worlds.backend(w).benchmark(w, task)
         table = _write_task(path, w, bench)
         if not len(table):
-            raise StudyError(
-                f"the language model wrote no caption for any class of {task}; see {path / 'raw'}."
-            )
-        lost = missing_classes(table, bench)
-        if lost:
-            print(f"captions: none for {', '.join(lost)}; the study goes on without them")
+            raise StudyError(f"no caption for any class of {task} is left; see {path / 'raw'}.")
         store.write(path / f"{task}.parquet", table.assign(mentions_class=mentions_class(table)))
 
 
 def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
-    """Clean captions of a task; classes that are short of them are asked for again."""
+    """The clean captions of a task; of classes that are short of them more are asked for."""
     wanted = dict(w.captions.per_class_of).get(bench.task, w.captions.per_class)
     table = pd.DataFrame()
     for attempt in range(ROUNDS):
         written = Counter(table.get("label", ()))
         jobs = {}
         for label in range(len(bench.classes)):
-            missing = wanted - written[label]
-            if missing > 0:
-                count = int(np.ceil(missing * 4 / 3))  # some will repeat others
+            count = int(np.ceil((wanted - written[label]) * 4 / 3))  # some will repeat others
+            if count > 0:
                 file = f"raw/{bench.task}-{attempt}-{label:04d}.parquet"
                 jobs[file] = (w, bench.task, label, attempt, count)
         if not jobs:
@@ -111,7 +102,7 @@ def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
 
 
 def write_class(w: World, task: str, label: int, attempt: int, count: int) -> pd.DataFrame:
-    """Captions for ``count`` prompts of a class, with empty ones; columns of ``prompt_row``."""
+    """Captions for ``count`` prompts of a class, some empty: ``caption`` and ``prompt_row``'s."""
     bench = worlds.backend(w).benchmark(w, task)
     first = 1_000_000 * attempt
     prompts = pd.DataFrame([prompt_row(w, bench, label, first + i) for i in range(count)])
@@ -128,13 +119,9 @@ def prompt_row(w: World, bench: Benchmark, label: int, number: int) -> dict:
     background = bench.backgrounds[rng.integers(len(bench.backgrounds))]
     extra = {"class": "", "relation": relation, "background": background}[kind]
     name = bench.classes[label]
-    prompt = few_shot_prompt(class_with_noun(bench, name), kind, extra, rng)
+    subject = f"{name} {bench.noun}" if bench.noun in ("aircraft", "car") else name  # [C]
+    prompt = few_shot_prompt(subject, kind, extra, rng)
     return {"class": name, "label": label, "kind": kind, "extra": extra, "prompt": prompt}
-
-
-def class_with_noun(bench: Benchmark, name: str) -> str:
-    """A class name as it stands in a prompt: aircraft and cars with their noun appended [C]."""
-    return f"{name} {bench.noun}" if bench.noun in ("aircraft", "car") else name
 
 
 def few_shot_prompt(subject: str, kind: str, extra: str, rng: np.random.Generator) -> str:
@@ -151,10 +138,7 @@ def first_line(text: str) -> str:
 
 
 def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
-    """At most ``per_class`` captions of each class, in order of ``label``.
-
-    Empty captions, lines with a second arrow and exact duplicates are dropped [C].
-    """
+    """At most ``per_class`` captions of each class, none empty, repeated or with an arrow [C]."""
     valid = (table["caption"] != "") & ~table["caption"].str.contains("=>")
     table = table[valid].drop_duplicates("caption")
     table = table[table.groupby("label").cumcount() < per_class]
@@ -169,17 +153,5 @@ def mentions_class(table: pd.DataFrame) -> np.ndarray:
 
 
 def missing_classes(table: pd.DataFrame, bench: Benchmark) -> list[str]:
-    """Classes without any row in ``table``; the study goes on without them."""
+    """Classes without any row in ``table``."""
     return [name for name in bench.classes if name not in set(table["class"])]
-
-
-def diversity(texts: Sequence[str]) -> dict[str, float]:
-    """Distinct-1 and -2 (share of distinct words and word pairs, 0..1), mean length in words."""
-    words = [text.lower().split() for text in texts]
-    ones = [word for line in words for word in line]
-    twos = [pair for line in words for pair in pairwise(line)]
-    return {
-        "distinct_1": len(set(ones)) / max(len(ones), 1),
-        "distinct_2": len(set(twos)) / max(len(twos), 1),
-        "words": len(ones) / max(len(words), 1),
-    }

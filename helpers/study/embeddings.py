@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.tables import Benchmark, Pool
-from helpers.engine import store, workers
+from helpers.data.tables import Benchmark
+from helpers.engine import store
 from helpers.models import clip
 from helpers.worlds import World
 
@@ -32,19 +31,20 @@ def make(w: World) -> store.Artifact:
 
 def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
-    n = len(worlds.backend(w).open_pool(w))
+    pool = worlds.backend(w).open_pool(w)
+    n = len(pool)
     parts = {f"{i:05d}": (a, min(a + SHARD, n)) for i, a in enumerate(range(0, n, SHARD))}
-    pairs = {
-        f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, *ends)
-        for kind in ("img", "text")
-        for i, ends in parts.items()
-    }
+    pairs: dict[str, tuple] = {}
+    for kind in ("img", "text"):
+        pairs |= {f"{kind}_emb/{kind}_emb_{i}.npy": (w, kind, *ends) for i, ends in parts.items()}
     store.fill(path, pairs, embed_shard, "shards embedded")
     splits = {f"val_{task}.npy": (w, task) for task in w.tasks}
     store.fill(path, splits, embed_validation, "validation splits embedded")
-    columns = {f"metadata/metadata_{i}.parquet": (w, *ends) for i, ends in parts.items()}
-    store.fill(path, columns, metadata, "metadata written", parallel=False)
-    build_indices(path)
+    for i, ends in parts.items():
+        columns = pool.captions(np.arange(*ends)).rename(columns={"TEXT": "caption", "URL": "url"})
+        store.write(path / "metadata" / f"metadata_{i}.parquet", columns)
+    jobs = {"image.index": (path / "img_emb",), "text.index": (path / "text_emb",)}
+    store.fill(path, jobs, build_index, "indices built")
 
 
 def embed_shard(w: World, kind: str, start: int, stop: int) -> np.ndarray:
@@ -61,48 +61,30 @@ def embed_validation(w: World, task: str) -> np.ndarray:
     return clip.embed_images(clip.load(w), worlds.backend(w).benchmark(w, task).val.images)
 
 
-def metadata(w: World, start: int, stop: int) -> pd.DataFrame:
-    """LAION's columns of some pairs, caption and address named as clip-retrieval names them."""
-    rows = worlds.backend(w).open_pool(w).captions(np.arange(start, stop))
-    return rows.rename(columns={"TEXT": "caption", "URL": "url"})
+def build_index(folder: Path) -> bytes:
+    """The index of a folder of embeddings by autofaiss, as ``clip-retrieval index`` builds it.
 
-
-def build_indices(path: Path) -> None:
-    """Build those of ``image.index`` and ``text.index`` that are missing."""
-    names = {"img": "image", "text": "text"}
-    jobs = [(path, k, name) for k, name in names.items() if not (path / f"{name}.index").exists()]
-    for _ in store.progress(workers.starmap(build_index, jobs), "indices built", len(jobs)):
-        pass
-
-
-def build_index(path: Path, kind: str, name: str) -> None:
-    """Index ``{kind}_emb/`` in ``{name}.index`` with autofaiss, as ``clip-retrieval index`` does.
-
-    Left to itself, autofaiss would choose by the clock, another index on every run. One core builds
-    it, so that its bytes repeat.
+    Left to itself, autofaiss would choose another one by the clock; one core repeats its bytes.
     """
     import autofaiss
+    import faiss
 
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        autofaiss.build_index(
-            embeddings=str(path / f"{kind}_emb"),
-            index_path=str(path / f"{name}.index.tmp"),
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        index, _ = autofaiss.build_index(
+            embeddings=str(folder),
+            save_on_disk=False,
             metric_type="ip",
             index_key=INDEX[0],
             index_param=INDEX[1],
-            index_infos_path=str(path / f"{name}_infos.tmp"),
             max_index_memory_usage="1G",
             current_memory_available="2G",
             nb_cores=1,
             verbose=logging.ERROR,
         )
-    (path / f"{name}.index.tmp").rename(path / f"{name}.index")
+    return faiss.serialize_index(index).tobytes()
 
 
-def embeddings(
-    artifact: store.Artifact, kind: str, rows: Sequence[int] | np.ndarray | None = None
-) -> np.ndarray:
+def embeddings(artifact: store.Artifact, kind: str, rows: np.ndarray | None = None) -> np.ndarray:
     """Embeddings of a kind, "img" or "text", (n, d) float32, at pool positions ``rows`` or all."""
     return tables.on_disk(artifact.files(f"{kind}_emb/*.npy"), rows)[:]
 
@@ -114,30 +96,20 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
     ``artifact``, or through one that the world names (``backend.search_index``).
     """
     found = worlds.backend(w).search_index(w, bench)
-    if found is not None:
-        return in_pool(worlds.backend(w).open_pool(w), found)
-    texts = [text for name in bench.classes for text in bench.texts(name)]
-    queries = clip.embed_texts(clip.load(w), texts)
-    k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
-    label = np.repeat(np.arange(len(bench.classes)), k * len(bench.templates))
-    by_index = [
-        pd.DataFrame({"row": nearest(artifact.path / file, queries, k).ravel(), "label": label})
-        for file in ("image.index", "text.index")
-    ]
-    table = pd.concat(by_index).query("row >= 0")
-    table["class"] = np.array(bench.classes, object)[table["label"]]
-    return table.drop_duplicates().sort_values(["row", "label"], ignore_index=True)
-
-
-def in_pool(pool: Pool, found: pd.DataFrame) -> pd.DataFrame:
-    """Those of ``found`` (``url, label, class``) that were downloaded: ``row, label, class``."""
-    urls = pd.concat([store.read_table(shard)["URL"] for shard in pool.shards])
-    rows = pd.DataFrame({"url": urls, "row": np.arange(len(urls))})
-    table = found.merge(rows, on="url")[["row", "label", "class"]]
-    print(
-        f"search: {len(table):,} of {len(found):,} pairs found are in the pool; download the rest "
-        "with helpers.paper.download.laion"
-    )
+    if found is not None:  # ``url, label, class``; some of them were downloaded
+        pool = worlds.backend(w).open_pool(w).captions()[["URL"]].reset_index(names="row")
+        table = found.merge(pool, left_on="url", right_on="URL")[["row", "label", "class"]]
+        counts = f"{len(table):,} of {len(found):,} pairs found are in the pool"
+        print(f"search: {counts}; download the rest with helpers.paper.download.laion")
+    else:
+        queries = clip.embed_texts(clip.load(w), [t for c in bench.classes for t in bench.texts(c)])
+        k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
+        label = np.repeat(np.arange(len(bench.classes)), k * len(bench.templates))
+        indices = (artifact.path / "image.index", artifact.path / "text.index")
+        rows = [nearest(index, queries, k).ravel() for index in indices]
+        table = pd.concat([pd.DataFrame({"row": r, "label": label}) for r in rows])
+        table = table.query("row >= 0")
+        table["class"] = np.array(bench.classes, object)[table["label"]]
     return table.drop_duplicates().sort_values(["row", "label"], ignore_index=True)
 
 

@@ -1,17 +1,12 @@
-"""Notebook 04: finetune CLIP on each source at growing sizes ([P] section 4).
-
-Before that, retrieval variants and learning rates are chosen on validation.
-"""
+"""Notebook 04: finetune CLIP on each source at growing sizes ([P] section 4)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
-from itertools import pairwise
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from helpers.data import tables
@@ -39,11 +34,10 @@ class Run:
 
 
 def make(w: World) -> store.Artifact:
-    """All runs: ``variants.parquet``, ``lrs.parquet``, ``results.parquet``, and a file per run.
+    """Choose retrieval variants and learning rates on validation, then finetune at all sizes.
 
-    ``results.parquet`` has one row per run and metric: ``task, source, n, seed, metric, accuracy``
-    (0..1, on test), and learning rate and validation accuracy. Raises ``StudyError`` when a source
-    offers fewer images than the smallest size.
+    ``results.parquet`` has a row per run and metric: ``task, source, n, seed, metric, accuracy``
+    (0..1, on test), ``lr, val``. Raises ``StudyError`` when a source has too few images.
     """
     return store.make("finetuned", w, lambda path: _build(path, w))
 
@@ -63,38 +57,37 @@ def _build(path: Path, w: World) -> None:
 def choose_variants(path: Path, w: World) -> dict[str, str]:
     """Task -> the column ``keep`` of the retrieval variant that is best on validation.
 
-    Each variant is finetuned on once, at a size that all can fill; those that offer less than the
-    smallest size are left out. Writes ``variants.parquet``: the runs, ``available, val, chosen``.
+    Each variant is finetuned on once, at the middle size or one that all can fill; those that offer
+    less than the smallest are left out. Writes the runs with ``available, val, chosen``.
     """
+    smallest = w.finetune.sizes[0]
     middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
     jobs = {}
-    available = {}
+    available: list[int] = []
     for task in w.tasks:
-        table = store.read_table(store.load("retrieved", w).path / f"{task}.parquet")
-        kept = {c: int(table[c].sum()) for c in map(str, table) if c.startswith("keep:")}
-        usable = {c: n for c, n in kept.items() if n >= w.finetune.sizes[0]}
+        table = store.load("retrieved", w).table(f"{task}.parquet")
+        kept = table.filter(like="keep:").sum().to_dict()
+        usable = {keep: n for keep, n in kept.items() if n >= smallest}
         if not usable:
             raise StudyError(
-                f"retrieval found fewer than {w.finetune.sizes[0]} images for {task} with every "
-                f"variant ({kept}). Lower finetune sizes, or widen retrieval (k, filters) and run "
-                "notebook 03 again."
+                f"every variant of retrieval found fewer than {smallest} images of {task}: {kept}. "
+                "Lower finetune sizes, or widen retrieval (k, filters) and run notebook 03 again."
             )
+        available += usable.values()
+        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *usable.values())
         for keep in usable:
-            available[task, keep] = kept[keep]
-            run = Run(task, "retrieved", keep, common_size(w, *usable.values()), 0, middle)
+            run = Run(task, "retrieved", keep, size, 0, middle)
             jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (w, run, False)
-    runs = collect(path, jobs, accuracies, "runs on retrieval variants")
-    runs["available"] = [available[key] for key in zip(runs["task"], runs["keep"], strict=True)]
+    runs = collect(path, jobs, accuracies, "runs on retrieval variants").assign(available=available)
     runs["chosen"] = runs.index.isin(runs.groupby("task")["val"].idxmax())
     store.write(path / "variants.parquet", runs)
-    best = runs[runs["chosen"]]
-    return dict(zip(best["task"], best["keep"], strict=True))
+    return runs[runs["chosen"]].set_index("task")["keep"].to_dict()
 
 
 def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
     """The run at the learning rate that is best on validation, for each task and source.
 
-    All are at a size that both sources can fill. Writes ``lrs.parquet``: the runs, ``val, chosen``.
+    All are at the middle size or one that both can fill. Writes the runs with ``val, chosen``.
     """
     jobs = {}
     for task in w.tasks:
@@ -106,20 +99,16 @@ def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]
                 f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
                 "notebooks 01 and 02 again."
             )
+        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available.values())
         for source, keep in keeps.items():
             for lr in w.finetune.lrs:
-                run = Run(task, source, keep, common_size(w, *available.values()), 0, lr)
+                run = Run(task, source, keep, size, 0, lr)
                 jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, run, False)
     runs = collect(path, jobs, accuracies, "runs on learning rates")
     runs["chosen"] = runs.index.isin(runs.groupby(["task", "source"])["val"].idxmax())
     store.write(path / "lrs.parquet", runs)
-    best = runs.loc[runs["chosen"], [field.name for field in fields(Run)]]
+    best = runs.loc[runs["chosen"], list(Run.__dataclass_fields__)]
     return [Run(*row) for row in best.itertuples(index=False)]
-
-
-def common_size(w: World, *available: int) -> int:
-    """Images per run in a choice: the middle one of the sizes, or what all have available."""
-    return min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available)
 
 
 def run_sizes(path: Path, w: World, chosen: Sequence[Run]) -> pd.DataFrame:
@@ -127,30 +116,29 @@ def run_sizes(path: Path, w: World, chosen: Sequence[Run]) -> pd.DataFrame:
 
     Drawn images go on doubling beyond the largest size that retrieved images can fill.
     """
-    offered = {(r.task, r.source): tables.source_set(w, r.task, r.source, r.keep) for r in chosen}
-    jobs = {}
+    runs = []
+    available = {
+        (r.task, r.source): len(tables.source_set(w, r.task, r.source, r.keep)) for r in chosen
+    }
     for best in chosen:
-        retrieved = len(offered[best.task, "retrieved"])
-        sizes = [n for n in w.finetune.sizes if n <= retrieved]
+        sizes = [n for n in w.finetune.sizes if n <= available[best.task, "retrieved"]]
         if best.source == "synthetic":
             sizes += [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
         for n in sizes:
-            for seed in range(w.finetune.seeds):
-                if n <= len(offered[best.task, best.source]):
-                    file = f"runs/{best.task}-{best.source}-{n:06d}-{seed}.json"
-                    jobs[file] = (w, replace(best, n=n, seed=seed), True)
-    longest_first = dict(sorted(jobs.items(), key=lambda job: -job[1][1].n))
-    return collect(path, longest_first, accuracies, "runs of the size sweep")
+            if n <= available[best.task, best.source]:
+                runs += [replace(best, n=n, seed=seed) for seed in range(w.finetune.seeds)]
+    runs.sort(key=lambda run: run.n, reverse=True)  # the longest first
+    jobs = {f"runs/{r.task}-{r.source}-{r.n:06d}-{r.seed}.json": (w, r, True) for r in runs}
+    return collect(path, jobs, accuracies, "runs of the size sweep")
 
 
 def accuracies(w: World, run: Run, test: bool) -> dict:
     """Finetune once: the run, its best accuracy ``val``, with ``test`` the ``METRICS``; 0..1."""
     bench = tables.benchmark(w, run.task)
     seed = randomness.entropy(w.seed, "run", run.task, run.seed)
+    train = training_images(w, run)
     state = store.unfinished("finetuned", w, *astuple(run))
-    model, best = classifier.finetune(
-        clip.load(w), training_images(w, run), bench, run.lr, seed, w.finetune, state
-    )
+    model, best = classifier.finetune(clip.load(w), train, bench, run.lr, seed, w.finetune, state)
     scores = classifier.measure(model, bench, w.finetune) if test else {}
     return {**asdict(run), **best, **scores}
 
@@ -179,25 +167,3 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     keys = [c for c in map(str, runs) if c not in METRICS]
     long = runs.melt(keys, list(METRICS), "metric", "accuracy")
     return long.sort_values([*keys, "metric"], ignore_index=True)
-
-
-def gap(results: pd.DataFrame, task: str, metric: str, n: int) -> np.ndarray:
-    """Retrieved minus synthetic accuracy at equal size, seed by seed (0..1)."""
-    rows = results[(results["task"] == task) & (results["metric"] == metric) & (results["n"] == n)]
-    table = rows.pivot(index="seed", columns="source", values="accuracy")
-    return (table["retrieved"] - table["synthetic"]).to_numpy()
-
-
-def matching_size(results: pd.DataFrame, task: str, metric: str, accuracy: float) -> float:
-    """How many synthetic images reach ``accuracy``; ``inf`` where none do.
-
-    The size is read off the mean curve over seeds, which is linear in log2 n between sizes.
-    """
-    rows = results[(results["task"] == task) & (results["metric"] == metric)]
-    curve = rows[rows["source"] == "synthetic"].groupby("n")["accuracy"].mean()
-    for (n0, a0), (n1, a1) in pairwise(zip(curve.index, curve, strict=True)):
-        if a0 >= accuracy:
-            return float(n0)
-        if a1 >= accuracy:
-            return float(n0 * (n1 / n0) ** ((accuracy - a0) / (a1 - a0)))
-    return float(curve.index[-1]) if curve.iloc[-1] >= accuracy else float("inf")

@@ -22,10 +22,7 @@ SAMPLES = 8  # images per job when a few are drawn to look at
 
 
 def make(w: World) -> store.Artifact:
-    """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``.
-
-    Raises ``MissingArtifact`` when there are no captions yet.
-    """
+    """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``."""
     captions = store.load("captions", w)
     return store.make("synthetic", w, lambda path: _build(path, w, captions))
 
@@ -42,16 +39,14 @@ def _build(path: Path, w: World, captions: store.Artifact) -> None:
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:
     """Draw each row of ``table`` (``caption, label, class``) into shards ``{name}-{start}.tar``.
 
-    Each image has a seed of its own, hashed from ``name`` and position: the same image comes
-    whatever the shard, batch or number of workers. Shards that exist are kept.
+    The seed of an image is hashed from ``name`` and its position: shards, batches and the number
+    of workers do not change it.
     """
     seeds = [str(randomness.entropy(w.seed, "image", name, i)) for i in range(len(table))]
     rows = table.assign(seed=seeds).to_dict("records")
     size = w.synthesis.shard
-    jobs = {
-        f"{name}-{start:07d}.tar": (w, rows[start : start + size])
-        for start in range(0, len(rows), size)
-    }
+    starts = range(0, len(rows), size)
+    jobs = {f"{name}-{start:07d}.tar": (w, rows[start : start + size]) for start in starts}
     return store.fill(path, jobs, draw_shard, f"shards of {name} drawn")
 
 
@@ -62,13 +57,11 @@ def draw_shard(w: World, rows: list[dict]) -> bytes:
     return shards.tar_bytes(worlds.backend(w).draw(w, captions, seeds), rows)
 
 
-def filter_drawn(
-    path: Path, w: World, bench: Benchmark, tars: Sequence[Path], name: str
-) -> pd.DataFrame:
+def filter_drawn(path: Path, w: World, bench: Benchmark, tars: Sequence[Path], name: str) -> None:
     """Collect shards into ``{name}.npy`` and ``{name}.parquet`` with ``id, score, keep``.
 
     ``keep`` marks the best ``w.clip.top_share`` of each class by ``score``, the similarity to the
-    text of the class. This is the filter of retrieved images: [P] applies it to both sources.
+    text of the class, as for retrieved images: [P] applies this filter to both sources.
     """
     jobs = {f"scores/{tar.stem}.parquet": (w, tar, bench.classes, bench.templates) for tar in tars}
     files = store.fill(path, jobs, score_shard, f"shards of {name} scored")
@@ -78,13 +71,10 @@ def filter_drawn(
     table = table.assign(id=np.arange(len(table)), score=score, keep=keep)
     store.write(path / f"{name}.npy", shards.Lazy(*map(shards.Tar, tars)))
     store.write(path / f"{name}.parquet", table)
-    return table
 
 
-def score_shard(
-    w: World, tar: Path, classes: Sequence[str], templates: Sequence[str]
-) -> pd.DataFrame:
-    """The rows of a shard with ``score``: the similarity to the class text, the largest of all."""
+def score_shard(w: World, tar: Path, classes: Sequence, templates: Sequence) -> pd.DataFrame:
+    """The rows of a shard with ``score``, the largest similarity to a text of the class."""
     drawn = tables.read_tars([tar])
     model = clip.load(w)
     vectors = clip.embed_images(model, drawn.images)
@@ -96,12 +86,10 @@ def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarra
     """Images to look at, (n, side, side, 3) uint8, one per caption and seed; kept in the store."""
     request = json.dumps([list(captions), [int(seed) for seed in seeds]])
     digest = hashlib.sha256(request.encode()).hexdigest()[:12]
+    parts = {f"{i:05d}.npy": slice(i, i + SAMPLES) for i in range(0, len(captions), SAMPLES)}
+    jobs = {file: (w, list(captions[part]), list(seeds[part])) for file, part in parts.items()}
 
     def build(path: Path) -> None:
-        jobs = {
-            f"{i:05d}.npy": (w, list(captions[i : i + SAMPLES]), list(seeds[i : i + SAMPLES]))
-            for i in range(0, len(captions), SAMPLES)
-        }
         store.fill(path, jobs, worlds.backend(w).draw, "groups of samples drawn")
 
     artifact = store.make("samples", w, build, of=digest)
@@ -111,7 +99,5 @@ def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarra
 def sweep(w: World, captions: Sequence[str], scales: Sequence[float]) -> dict[float, np.ndarray]:
     """Guidance scale -> images (n, side, side, 3) uint8 of the same captions and seeds."""
     seeds = [randomness.entropy(w.seed, "sweep", i) for i in range(len(captions))]
-    return {
-        scale: sample(worlds.replace(w, synthesis={"guidance": scale}), captions, seeds)
-        for scale in scales
-    }
+    guided = {scale: worlds.replace(w, synthesis={"guidance": scale}) for scale in scales}
+    return {scale: sample(world, captions, seeds) for scale, world in guided.items()}

@@ -65,7 +65,9 @@ def made(tmp_path_factory):
             "NSFW": "UNLIKELY",
         }
         store.write(top / "found" / "metadata" / f"metadata_{i}.parquet", pd.DataFrame(table))
-    embeddings.build_indices(top / "found")
+    for name, kind in (("image", "img"), ("text", "text")):
+        index_bytes = embeddings.build_index(top / "found" / f"{kind}_emb")
+        store.write(top / "found" / f"{name}.index", index_bytes)
     tiny.clip(top / "clip")
     return top
 

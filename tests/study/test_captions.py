@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import types
 
 import numpy as np
@@ -12,11 +12,12 @@ import pytest
 
 from helpers import pocket, worlds
 from helpers.data.tables import Benchmark
-from helpers.engine import catalogue, workers
+from helpers.engine import report, workers
 from helpers.errors import StudyError
 from helpers.models import sampling
 from helpers.pocket.train import language
 from helpers.study import captions
+from tests.study import cells
 
 W = worlds.get("smoke", tasks=("aircraft",), captions={"per_class": 4})
 
@@ -86,8 +87,12 @@ def test_model_is_trained_on_the_lines_that_prompts_have():
 
 
 def test_noun_follows_aircraft_and_cars_only():
-    assert captions.class_with_noun(bench(), "Tornado") == "Tornado aircraft"
-    assert captions.class_with_noun(bench("flowers", ("rose",), "flower"), "rose") == "rose"
+    def subject(benchmark):
+        prompt = captions.prompt_row(W, benchmark, 0, 0)["prompt"]
+        return prompt.splitlines()[-1].removesuffix(" =>").split(", ")[0]
+
+    assert subject(bench(classes=("Tornado",))) == "Tornado aircraft"
+    assert subject(bench("flowers", ("rose",), "flower")) == "rose"
 
 
 def test_kinds_are_mixed_as_asked_and_extras_fit_them():
@@ -186,20 +191,17 @@ def test_a_class_without_captions_is_listed_and_the_run_goes_on(in_process):
 
 
 def test_the_checkpoint_lists_classes_without_captions(capsys):
-    cells = json.loads(catalogue.notebooks()["01"].read_text())["cells"]
-    code = next(
-        "".join(c["source"]) for c in cells if "checkpoint" in c["metadata"].get("tags", [])
-    )
     one = pd.DataFrame({"class": ["A320"], "caption": ["an A320"]})
     known = {
         "captions": captions,
+        "report": report,
         "worlds": types.SimpleNamespace(backend=lambda w: fake_backend(None)),
         "w": W,
     }
-    exec(code, {**known, "tables": {"aircraft": one}})
+    cells.run("01", "without any caption", **known, tables={"aircraft": one})
     assert "aircraft: classes without any caption: 737-800" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="some class of every task"):
-        exec(code, {**known, "tables": {"aircraft": one.iloc[:0]}})
+        cells.run("01", "without any caption", **known, tables={"aircraft": one.iloc[:0]})
 
 
 def test_error_only_when_no_class_got_a_caption(in_process):
@@ -230,9 +232,10 @@ def test_killed_run_goes_on_and_ends_the_same(in_process, tmp_path):
     assert {f.relative_to(tmp_path / "again"): f.read_bytes() for f in again} == whole
 
 
-def test_diversity_by_hand():
-    found = captions.diversity(["a red car", "a red boat"])
-    assert (found["distinct_1"], found["distinct_2"], found["words"]) == (4 / 6, 3 / 4, 3)
+def test_distinct_words_and_pairs_by_hand():
+    distinct = cells.run("01", "def distinct(", pairwise=itertools.pairwise)["distinct"]
+    found = distinct(["a red car", "a red boat"])
+    assert (found["distinct_1"], found["distinct_2"]) == (4 / 6, 3 / 4)
 
 
 @pytest.fixture(scope="module")

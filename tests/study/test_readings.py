@@ -1,12 +1,15 @@
 """What notebooks read off results, on tables small enough to work out by hand."""
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import worlds
-from helpers.engine import store
-from helpers.study import readings
+from helpers.engine import report, store
+from helpers.study import captions, exponents, finetune, readings
+from tests.study import cells
 
 
 def runs(source, accuracies, task="cars", metric="linear_probe"):
@@ -39,16 +42,18 @@ def test_mean_and_interval_per_key():
     assert table["low"].iloc[0] < 0.29 < 0.31 < table["high"].iloc[0]
 
 
-def test_labels_are_moved_up_until_they_are_apart():
-    assert readings.stacked([0.0, 0.5, 0.6, 5.0], 1.0) == [0.0, 1.0, 2.0, 5.0]
-
-
 def test_repeats_are_shares_per_form(tmp_path):
     (tmp_path / "raw").mkdir()
-    for number, captions in enumerate((["a", "a", "b"], ["b"])):
-        table = pd.DataFrame({"caption": captions, "kind": "class"})
+    for number, texts in enumerate((["a", "a", "b"], ["b"])):
+        table = pd.DataFrame({"caption": texts, "kind": "class"})
         store.write(tmp_path / f"raw/cars-{number}-0.parquet", table)
-    shares = readings.repeats(store.Artifact("captions", tmp_path), ["cars"])
+    shares = cells.run(
+        "01",
+        "again.reindex",
+        w=types.SimpleNamespace(tasks=["cars"]),
+        artifact=store.Artifact("captions", tmp_path),
+        **{"pd": pd, "store": store, "captions": captions, "report": report},
+    )["repeats"]
     assert shares.loc[0, "class"] == 0.5 and shares.loc[0, "rounds"] == 2
     assert np.isnan(shares.loc[0, "background"])
 
@@ -56,15 +61,17 @@ def test_repeats_are_shares_per_form(tmp_path):
 def test_dropped_copies_are_told_from_other_candidates():
     truth = pd.DataFrame({"test_copy_of": [7, -1, 7], "kind": ["cars", "cars", "flowers"]})
     tables = {"cars": pd.DataFrame({"row": [0, 1, 2], "copy": [True, False, False]})}
-    planted, others = readings.copies_dropped(tables, truth)
-    assert planted.tolist() == [True] and others.tolist() == [False, False]
+    names = {"tables": tables, "truth": truth, "known": True, "display": print}
+    found = cells.run("03", "planted near-copies", **names, np=np, pd=pd, report=report)
+    assert found["planted"].tolist() == [True] and found["others"].tolist() == [False, False]
 
 
 def test_gaps_at_common_sizes_only(results):
-    gaps = readings.gaps(results, ["cars"])
-    assert gaps["metric"].unique().tolist() == ["zero shot", "linear probe"]
-    assert gaps["n"].tolist() == [4, 8, 4, 8]
-    assert gaps["gap"].tolist() == [pytest.approx(g) for g in (10, 40, 10, 40)]
+    pairs = [("retrieved", "synthetic")]
+    gaps = readings.differences(results, "source", pairs, ["task", "n"])
+    assert gaps["metric"].tolist() == ["zero shot"] * 2 + ["linear probe"] * 2
+    assert gaps["n"].tolist() == [4, 8, 4, 8] and set(gaps["task"]) == {"cars"}
+    assert gaps["mean"].tolist() == [pytest.approx(g) for g in (10, 40, 10, 40)]
 
 
 def test_matching_sizes_of_both_ends(results):
@@ -89,9 +96,10 @@ def test_axles_are_counted_together_and_apart():
 
 def test_changes_against_the_first_value(results):
     drawn = results[results["source"] == "synthetic"]
-    changes = readings.changes(drawn, "n")
-    assert changes[["metric", "n"]].values.tolist()[:2] == [["zero shot", 8], ["zero shot", 16]]
-    assert changes["mean"].tolist()[:2] == [pytest.approx(10), pytest.approx(20)]
+    changes = readings.differences(drawn, "n", [(8, 4), (16, 4)])
+    assert changes[["n", "other"]].values.tolist() == [[8, 4], [8, 4], [16, 4], [16, 4]]
+    assert changes["metric"].tolist() == ["zero shot", "linear probe"] * 2
+    assert changes["mean"].tolist() == [pytest.approx(change) for change in (10, 10, 20, 20)]
 
 
 def test_differences_between_arms_and_which_are_decided():
@@ -99,7 +107,7 @@ def test_differences_between_arms_and_which_are_decided():
         [("a", 0, 0.5, 0.5), ("a", 1, 0.5, 0.7), ("b", 0, 0.4, 0.6), ("b", 1, 0.4, 0.6)],
         columns=["arm", "seed", "zero_shot", "linear_probe"],
     )
-    differences = readings.differences(table, [("a", "b")])
+    differences = readings.differences(finetune.tidy(table), "arm", [("a", "b")])
     assert differences["mean"].tolist() == [pytest.approx(10), pytest.approx(0)]
     said = readings.decided(differences, 16, 2)
     assert "1 of 2 differences" in said and "16 images and 2 seeds" in said
@@ -110,8 +118,12 @@ def test_differences_between_arms_and_which_are_decided():
 @pytest.mark.parametrize(("keep", "said"), [("word+top", "Both are"), ("word+domain", "`domain`")])
 def test_similarity_names_the_filters(keep, said):
     scores = pd.DataFrame({"source": ["synthetic", "retrieved"], "score": [0.3, 0.2]})
-    sentence = readings.similarity(scores, keep, 0.5)
-    assert said in sentence and "drawn images, whatever their details" in sentence
+    sentences = []
+    stub = types.SimpleNamespace(text=sentences.append)
+    w = worlds.get("smoke")
+    names = cells.run("05", "These are two filters", keep=keep, w=w)
+    cells.run("05", "Median similarity", **names, scores=scores, report=stub)
+    assert said in sentences[0] and "drawn images, whatever their details" in sentences[0]
 
 
 def test_exponents_of_the_last_three_sizes():
@@ -122,5 +134,19 @@ def test_exponents_of_the_last_three_sizes():
     ]
     columns = ["arm", "eval_set", "n", "seed", "loss"]
     table = pd.DataFrame(rows, columns=columns)
-    k = readings.last_three_sizes(worlds.get("smoke"), table, "synthetic")
-    assert k["test"] == pytest.approx(0.5)
+    w = worlds.get("smoke")
+    laws = pd.DataFrame({"arm": ["synthetic"], "eval_set": ["test"], "k": [0.1]})
+    found = cells.run(
+        "06",
+        "its last three sizes",
+        **{"pd": pd, "report": report, "exponents": exponents, "w": w, "results": table},
+        **{"colours": ["synthetic"], "low_high": (4, 32)},
+        law_of=laws.set_index(["arm", "eval_set"]),
+    )
+    assert found["ends"]["last"].tolist() == [pytest.approx(0.5)]
+
+
+def test_matching_size_interpolates_in_log_size():
+    curve = pd.Series({100: 0.2, 200: 0.4, 400: 0.5})
+    assert readings.matching_size(curve, 0.3) == pytest.approx(100 * 2**0.5)
+    assert readings.matching_size(curve, 0.6) == float("inf")

@@ -18,7 +18,8 @@ from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.pocket.train import autoencoder, generator, unet, vocabulary
 from helpers.pocket.train import clip as miniature
-from helpers.study import analysis, finetune, synthesis
+from helpers.study import finetune, synthesis
+from tests.study import cells
 
 W = worlds.get(
     "smoke", tasks=("aircraft",), image_size=8, synthesis={"shard": 4}, clip={"top_share": 0.5}
@@ -128,9 +129,15 @@ def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
     assert set(made.facts["class"]) == {"A320"} and len(made) == 3
     run = finetune.Run("aircraft", "synthetic", "keep", 2, 0, 1e-3)
     assert list(finetune.training_images(w, run).labels) == [0, 0]
-    few = analysis.few_of_each(made, 1)
-    bench = in_process.benchmark(w, "aircraft")
-    assert len(few) == 1 and list(analysis.examples(made, bench, CLASSES, 3)) == ["A320"]
+    bench = dataclasses.replace(in_process.benchmark(w, "aircraft"), details=pd.DataFrame())
+    sets = types.SimpleNamespace(
+        benchmark=lambda w: bench, source_sets=lambda w: {"synthetic": made}
+    )
+    found = cells.run("05", "complete = [", analysis=sets, w=w, np=np)
+    assert {name: len(images) for name, images in found["shown"]["synthetic"].items()} == {
+        "A320": 3,
+        "737-800": 0,
+    }
 
 
 def test_captions_are_missed_with_the_command_that_writes_them(in_process):

@@ -27,8 +27,7 @@ from helpers.paper import config
 from helpers.paper.benchmarks import pool_of
 from helpers.worlds import World
 
-Kinds = tuple[str, ...]
-KINDS: Kinds = ("image", "text")  # clip-retrieval's modalities
+KINDS = ("image", "text")  # clip-retrieval's modalities
 NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
 HTTP = ("http://", "https://")  # the address of a back end, not a folder
 TRIES = 4  # of a query
@@ -114,7 +113,7 @@ def _folder(index: str) -> tuple[dict, Pool]:
     return indices, pool
 
 
-def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
+def ask_folder(w: World, index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataFrame:
     """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``."""
     indices, pool = _folder(index)
     queries = clip.embed_texts(clip.load(w), texts)
@@ -132,7 +131,7 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: Kinds, k: int) -> 
     return pd.concat([facts, found], axis=1)
 
 
-def ask_back_end(index: str, texts: list[str], kinds: Kinds, k: int) -> pd.DataFrame:
+def ask_back_end(index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataFrame:
     """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``."""
     jobs = itertools.product(texts, kinds)
     with ThreadPoolExecutor(AT_ONCE) as threads:

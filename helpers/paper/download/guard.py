@@ -31,9 +31,7 @@ def is_public(address: str) -> bool:
 
 
 class Guarded:
-    """Mixin for http.client's connections: checked addresses (but for those in ``allow_private``),
-    one deadline from first to last byte.
-    """
+    """Mixin for http.client's connections: checked addresses, one deadline for all bytes."""
 
     def __init__(self, host: str, *, allow_private: tuple[str, ...], **settings):
         super().__init__(host, **settings)

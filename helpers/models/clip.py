@@ -85,16 +85,16 @@ def build(
 ) -> Clip:
     """A CLIP of open_clip's configuration, random without a file of weights.
 
-    ``tokenizer`` is the folder of transformers' tokenizer; without, it is the configuration's.
-    ``scaling`` is that of pixels, in open_clip's words (``mean``, ``std``); without, CLIP's.
+    ``tokenizer`` is a folder (None: the configuration's own), ``scaling`` pixels' mean and std.
     """
     import open_clip
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
-    reader = open_clip.get_tokenizer("miniature")
-    if tokenizer:
+    if tokenizer is None:
+        reader = open_clip.get_tokenizer("miniature")
+    else:
         context = config["text_cfg"]["context_length"]
         reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
     before = logging.root.manager.disable
@@ -163,10 +163,7 @@ def pixels(clip: Clip, images: Any) -> torch.Tensor:
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:
-    """Square images (n, 3, s, s) in 0..1 at another size, as by ``interpolate``, up to rounding.
-
-    As products of matrices, so that the gradient costs a tenth.
-    """
+    """Images (n, 3, s, s) in 0..1 at another size, by matrices: the gradient costs a tenth."""
     import torch
 
     old = x.shape[-1]
@@ -245,9 +242,6 @@ def head(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> np.nda
 def label_scores(
     clip: Clip, x: np.ndarray, labels: np.ndarray, classes: Sequence[str], templates: Sequence[str]
 ) -> np.ndarray:
-    """Cosine of image embeddings (n, d) to their label's text, (n,) float32 ([P] section 3).
-
-    It is the largest over templates.
-    """
+    """Largest cosine of each image embedding with a text of its label, (n,) ([P] section 3)."""
     texts = _kept_class_texts(clip, tuple(classes), tuple(templates))
     return np.einsum("nd,ntd->nt", x, texts[np.asarray(labels)]).max(1).astype(np.float32)

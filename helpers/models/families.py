@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers import worlds
 from helpers.data.subsets import thinned
@@ -154,8 +154,7 @@ def _linear_classifier(tower, train, bench, val):
     """A frozen tower with the linear probe on ``train`` that has the best validation likelihood."""
     import torch
 
-    x = clip.embed_images(tower, train.images)
-    y = clip.embed_images(tower, val.images)
+    x, y = (clip.embed_images(tower, split.images) for split in (train, val))
     descending = sorted(linear.PENALTIES, reverse=True)
     solutions = linear.linear_probes((x, train.labels), len(bench.classes), descending)
     best = min(solutions, key=lambda pair: metrics.nll(y @ pair[0].T + pair[1], val.labels))
@@ -198,10 +197,7 @@ def text_embeddings(tower: Clip, ids: torch.Tensor) -> torch.Tensor:
 
 
 def finished(name: str, bench: Benchmark) -> Classifier:
-    """The model of a name of ``weights.checkpoint_file``, as it is, as a classifier of ``bench``.
-
-    Raises ``StudyError`` when it is not there, damaged, or of other classes.
-    """
+    """A named model (``weights.checkpoint_file``) as a classifier; ``StudyError`` if it is none."""
     import timm
     import torch
     from safetensors import SafetensorError
@@ -212,12 +208,11 @@ def finished(name: str, bench: Benchmark) -> Classifier:
         return text_classifier(clip.by_name(rest), bench)
     classes = len(bench.classes)
     model, _, own = rest.partition("/")
-    options = (
-        {"num_classes": classes, "checkpoint_path": str(file)} if own else {"pretrained": True}
-    )
+    options: dict[str, Any] = {"pretrained": True}
     if Path(rest).is_dir():
         model = f"local-dir:{rest}"
-        options = {"pretrained": True}
+    elif own:
+        options = {"num_classes": classes, "checkpoint_path": str(file)}
     try:
         network = timm.create_model(model, **options)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as e:

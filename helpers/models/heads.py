@@ -97,10 +97,7 @@ def train(
 def evaluate(
     heads: Heads, features: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cross-entropy (nats) and top-1 accuracy (0..1) per member and class, of features (n, d).
-
-    They are nan for classes without images.
-    """
+    """Cross-entropy (nats) and top-1 accuracy, (members, classes); nan where there are no images."""
     import torch
 
     x = torch.from_numpy(features)[None].to(gpu.device())

@@ -97,7 +97,7 @@ def train(
 def evaluate(
     heads: Heads, features: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy (nats) and top-1 accuracy, (members, classes); nan where there are no images."""
+    """Cross-entropy (nats) and top-1 accuracy, (members, classes); nan where no image is."""
     import torch
 
     x = torch.from_numpy(features)[None].to(gpu.device())

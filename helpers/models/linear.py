@@ -21,7 +21,7 @@ def accuracy_of(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, labels: np.
 
 
 def chosen_probe(train: Labelled, val: Labelled, classes: int, s: FinetuneSettings) -> Solution:
-    """The probe whose penalty validates best; with ``probe_on`` "both" refitted on both sets [C]."""
+    """The probe whose penalty validates best; with ``probe_on`` "both" refitted on both [C]."""
     penalties = sorted(s.probe_penalties, reverse=True)
     solutions = dict(zip(penalties, linear_probes(train, classes, penalties), strict=True))
     _, best = max((accuracy_of(val[0], *solutions[p], val[1]), p) for p in penalties)

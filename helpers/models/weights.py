@@ -134,8 +134,8 @@ def _within(folder: Path, *files: str) -> Path:
     for file in files:
         if not (folder / file).is_file():
             raise StudyError(
-                f"{folder / file} is missing. A folder has {' and '.join(files)}, as on the hub or "
-                "as clip.save leaves it. A shipped one: restore it from git, or run notebook 00."
+                f"{folder / file} is missing; a folder is complete when it has "
+                f"{' and '.join(files)}. A shipped one: restore it from git, or run notebook 00."
             )
     return folder / files[0]
 

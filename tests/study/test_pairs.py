@@ -1,5 +1,7 @@
 """Language supervision: all sources share their captions."""
 
+import types
+
 import numpy as np
 import pandas as pd
 
@@ -18,19 +20,17 @@ def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
     bench = tables.Benchmark("t", ("a", "b", "c"), "", "", (), (), None, real, real, real)
     monkeypatch.setattr(pairs.tables, "benchmark", lambda w, task: bench)
     monkeypatch.setattr(worlds.backend(W), "shifted", lambda w, task: {"far": drawn})
-    monkeypatch.setattr(pairs.families, "train", lambda w, family, images, *_: images)
-    asked = []
+    trained_on = []
 
-    def logits(model, images):
-        asked.append(model)
-        return np.eye(3)[labels]
+    def train(w, family, images, *_):
+        trained_on.append(images)
+        return types.SimpleNamespace(image_logits=lambda images: np.eye(3)[labels])
 
-    monkeypatch.setattr(pairs.evaluation, "logits", logits)
+    monkeypatch.setattr(pairs.families, "train", train)
     for source in pairs.SOURCES:
         assert pairs.run(W, tmp_path, source, 6, 0)[
             ["source", "n", "top1", "shifted"]
         ].to_numpy().tolist() == [[source, 6, 1.0, 1.0]]
-    trained_on = asked[::2]  # every other call asks about the shifted set
     texts = [split.facts["caption"].tolist() for split in trained_on]
     assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) == 6
     assert [split.images.mean() for split in trained_on] == [1, 2, 1.5]

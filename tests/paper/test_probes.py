@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from helpers import paper, worlds
 from helpers.errors import StudyError
-from helpers.measure import probes
+from helpers.measure.metrics import shape_bias
 from helpers.study import robustness
 
 
@@ -74,7 +74,7 @@ def test_published_probe_sets_from_folders(folders, capsys):
     assert found.accuracy("mixed_rand", logits[:, [2, 0, 1]]) == 0  # unmapped: never right
     facts = found.sets["cue_conflict"].facts
     assert len(facts) == 1
-    assert probes.shape_bias(np.array([1]), facts, found.groups)["shape_bias"] == 1
+    assert shape_bias(np.array([1]), facts, found.groups)["shape_bias"] == 1
     bench = paper.benchmark(folders, "imagenet")
     assert (len(bench.train), len(bench.val), len(bench.test)) == (28, 8, 6)
     assert bench.classes == ("cat", "dog", "truck")

@@ -41,10 +41,10 @@ def placed(folder: Path, name: str, say: Callable[[str], str] = str) -> str:
     return say(here(folder, name))
 
 
-def checkpoint(w: World, name: str, say: Callable[[str], str] = str) -> str:
+def checkpoint(w: World, name: str) -> str:
     """The name of a finished model (``families.finished``): its library, then as ``placed``."""
     library, _, rest = name.partition("/")
-    return f"{library}/{placed(root(), rest, say)}" if rest else name
+    return f"{library}/{placed(root(), rest)}" if rest else name
 
 
 def clip_folder(w: World) -> Path:

@@ -48,12 +48,13 @@ def outside(w: World) -> dict[str, dict]:
     s = config.settings()
     names = (w.synthesis.generator, *w.analysis.generators, *w.scaling.generators)
     generators = {name: identity(s.generators[name]) for name in names if name in s.generators}
-    probed = [config.checkpoint(w, name, identity) for _, _, name in w.robustness.checkpoints]
+    probed = [name.partition("/")[2] for _, _, name in w.robustness.checkpoints]  # without library
+    weights = [config.placed(config.root(), name, identity) for name in probed if name]
     parts = {
         "captions": {"language_model": identity(s.language_model)},
         "pool": {"shards": identity(str(s.laion))},
         "scaled": {"judge": config.placed(config.root(), s.judge, identity)},
-        "robust": {"checkpoints": probed, "sets": probes.present(s.benchmarks)},
+        "robust": {"checkpoints": weights, "sets": probes.present(s.benchmarks)},
         "benchmarks": {},
     }
     for name, task in s.tasks.items():

@@ -71,7 +71,7 @@ def test_nothing_starts_while_something_is_missing(
         (
             ("timm/weights/resnet", "timm/weights/clip"),
             "probed checkpoint",
-            ("it has model.safetensors and config.json",),
+            ("A folder has model.safetensors and config.json",),
         ),
         (
             ("timm/weights/resnet", "timm/resnett50"),

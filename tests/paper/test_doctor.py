@@ -71,7 +71,7 @@ def test_nothing_starts_while_something_is_missing(
         (
             ("timm/weights/resnet", "timm/weights/clip"),
             "probed checkpoint",
-            ("A folder has model.safetensors and config.json",),
+            ("a folder is complete when it has model.safetensors and config.json",),
         ),
         (
             ("timm/weights/resnet", "timm/resnett50"),

@@ -16,9 +16,8 @@ from pathlib import Path
 from helpers.engine.places import PACKAGE
 
 UNCOUNTED = ("helpers.worlds", "helpers.errors")
-SEAM = re.compile(
-    r"\bbackend\(\w+\)\.(\w+)"
-)  # how code asks for what a world's own package supplies
+# how code asks for what a world's own package supplies
+SEAM = re.compile(r"\bbackend\(\w+\)\.(\w+)")
 
 
 def path_of(module: str) -> Path:

@@ -35,6 +35,15 @@ def seeded(seed: int = 0):
         yield
 
 
+def red_and_blue(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Noise in red (label 0) and blue (1) by turns, (n, 32, 32, 3) uint8, and the labels (n,)."""
+    labels = np.arange(n) % 2
+    images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
+    images[labels == 0, :, :, 0] += 120
+    images[labels == 1, :, :, 2] += 120
+    return images, labels
+
+
 def language_model(folder: Path, steps: int = 160) -> Path:
     """A two-layer LLaMA, which has learned that captions end in a newline, and its tokenizer."""
     import torch

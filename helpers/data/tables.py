@@ -67,6 +67,12 @@ class Benchmark:
         """The templates filled with a class name."""
         return [t.format(name) for t in self.templates]
 
+    def filled(self, patterns: Iterable[str]) -> pd.DataFrame:
+        """All class names in a pattern like "a {}", then in the next: class, label, caption."""
+        names = pd.DataFrame({"class": self.classes, "label": range(len(self.classes))})
+        parts = [names.assign(caption=names["class"].map(p.format)) for p in patterns]
+        return pd.concat(parts, ignore_index=True)
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -17,6 +17,7 @@ from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
 from helpers.errors import StudyError
+from helpers.measure import metrics
 from helpers.models import clip as clips
 from helpers.models.clip import Clip
 from helpers.models.linear import Solution, accuracy_of, chosen_probe
@@ -136,7 +137,7 @@ def finetune(
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         nonlocal best, saved
         if step + 1 in evaluated:
-            accuracy = float((model.image_logits(val.images).argmax(1) == val.labels).mean())
+            accuracy = metrics.accuracy(model.image_logits(val.images), val.labels)
             if accuracy > best["val"]:
                 weights = copy.deepcopy(trainable.state_dict())
                 best = {"val": accuracy, "step": step + 1, "weights": weights}

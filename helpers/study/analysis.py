@@ -144,11 +144,9 @@ def draw_arms(path: Path, w: World, retrieved: Split) -> dict[str, Split]:
     study = w.synthesis.generator
     columns = ["caption", "label", "class"]
     captions = store.load("captions", w).table(f"{bench.task}.parquet")[columns]
-    names = pd.DataFrame({"class": bench.classes, "label": range(len(bench.classes))})
-    filled = [names.assign(caption=names["class"].map(t.format)) for t in bench.templates]
     prompts = {f"captions-{g}": (g, captions) for g in others(w)}
     prompts["alt-text"] = (study, retrieved.facts[columns])
-    prompts["templates"] = (study, pd.concat(filled))
+    prompts["templates"] = (study, bench.filled(bench.templates))
     n = int(np.ceil(w.analysis.size / w.clip.top_share))
     drawn = {}
     for arm, (generator, table) in prompts.items():

@@ -37,13 +37,11 @@ def prompts(w: World, task: str, kind: str) -> pd.DataFrame:
     if kind in LEAKS:
         real = tables.source_set(w, task, "retrieved") if kind == "alt text" else bench.train
         return real.facts[["caption", "class"]].assign(label=real.labels)
-    names = pd.DataFrame({"class": bench.classes, "label": range(len(bench.classes))})
     if kind == "class and description":
+        names = bench.filled(["{}"])
         return names.assign(caption=names["class"] + ", " + list(bench.descriptions))
     patterns = {"class names": ["{}"], "class and parent": [f"{{}} {bench.noun}"]}
-    texts = patterns.get(kind, bench.templates)
-    filled = [names.assign(caption=names["class"].map(text.format)) for text in texts]
-    return pd.concat(filled, ignore_index=True)
+    return bench.filled(patterns.get(kind, bench.templates))
 
 
 def unfiltered(w: World, task: str) -> Split:

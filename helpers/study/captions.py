@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import worlds
+from helpers.data import tables
 from helpers.data.tables import Benchmark
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
@@ -74,7 +75,7 @@ def make(w: World) -> store.Artifact:
 def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
-        bench = worlds.backend(w).benchmark(w, task)
+        bench = tables.benchmark(w, task)
         table = _write_task(path, w, bench)
         if not len(table):
             raise StudyError(f"no caption for any class of {task} is left; see {path / 'raw'}.")
@@ -103,7 +104,7 @@ def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
 
 def write_class(w: World, task: str, label: int, attempt: int, count: int) -> pd.DataFrame:
     """Captions for ``count`` prompts of a class, some empty: ``caption`` and ``prompt_row``'s."""
-    bench = worlds.backend(w).benchmark(w, task)
+    bench = tables.benchmark(w, task)
     first = 1_000_000 * attempt
     prompts = pd.DataFrame([prompt_row(w, bench, label, first + i) for i in range(count)])
     rng = randomness.rng(w, "captions", task, label, attempt)

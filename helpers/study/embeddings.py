@@ -58,7 +58,7 @@ def embed_shard(w: World, kind: str, start: int, stop: int) -> np.ndarray:
 
 def embed_validation(w: World, task: str) -> np.ndarray:
     """Unit embeddings of a task's validation images, (n, d) float32."""
-    return clip.embed_images(clip.load(w), worlds.backend(w).benchmark(w, task).val.images)
+    return clip.embed_images(clip.load(w), tables.benchmark(w, task).val.images)
 
 
 def build_index(folder: Path) -> bytes:

@@ -48,7 +48,7 @@ def _build(path: Path, w: World) -> None:
     funnels = {}
     tasks = {}
     for task in w.tasks:
-        bench = worlds.backend(w).benchmark(w, task)
+        bench = tables.benchmark(w, task)
         limits = thresholds(w, artifact, bench)
         table = candidates(w, artifact, pool, bench)
         table = table.join(describe(path, w, bench, table))

@@ -33,7 +33,7 @@ def _build(path: Path, w: World, captions: store.Artifact) -> None:
         table = captions.table(f"{task}.parquet")
         store.check_disk(path, 4 * len(table) * w.image_size**2 * 3)
         tars = draw_table(path, w, table[["caption", "label", "class", "kind"]], task)
-        filter_drawn(path, w, worlds.backend(w).benchmark(w, task), tars, task)
+        filter_drawn(path, w, tables.benchmark(w, task), tars, task)
 
 
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:

@@ -14,6 +14,7 @@ from helpers.models import classifier, clip
 from helpers.models.train import cropped
 from helpers.pocket.train import clip as miniature
 from helpers.pocket.train import vocabulary
+from tests import tiny
 
 SMOKE = worlds.get("smoke")
 
@@ -33,10 +34,7 @@ def bench():
     rng = np.random.default_rng(0)
 
     def split(n):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
-        images[labels == 0, :, :, 0] += 120
-        images[labels == 1, :, :, 2] += 120
+        images, labels = tiny.red_and_blue(n, rng)
         return Split(images, labels, pd.DataFrame({"class": np.array(["red", "blue"])[labels]}))
 
     return Benchmark(

@@ -29,10 +29,7 @@ def toy(monkeypatch):
     rng = np.random.default_rng(0)
 
     def split(n):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
-        images[labels == 0, :, :, 0] += 120
-        images[labels == 1, :, :, 2] += 120
+        images, labels = tiny.red_and_blue(n, rng)
         captions = np.array([f"a photo of a {name}" for name in CLASSES])[labels]
         return Split(images, labels, pd.DataFrame({"caption": captions}))
 

@@ -12,6 +12,7 @@ from helpers.errors import StudyError
 from helpers.measure.metrics import ProbeSets
 from helpers.models import families
 from helpers.study import arms, robustness
+from tests import tiny
 
 W = worlds.get("smoke", robustness={"steps": 25, "batch": 12, "validation": 20})
 SHIPPED = Path(pocket.__file__).parent / "weights" / "clip"
@@ -24,10 +25,7 @@ def toy():
     rng = np.random.default_rng(0)
 
     def split(n):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 90, (n, 32, 32, 3), dtype=np.uint8)
-        images[labels == 0, :, :, 0] += 120
-        images[labels == 1, :, :, 2] += 120
+        images, labels = tiny.red_and_blue(n, rng)
         return Split(images, labels)
 
     facts = pd.DataFrame(index=CLASSES)

@@ -1,8 +1,7 @@
 """The worlds as frozen dataclasses: every setting of the study, readable as a diff between them.
 
-Values marked [P] follow the NeurIPS text of *The Unmet Promise of Synthetic Training Images* (arXiv
-2406.05184), [W] its workshop version, [C] the authors' code, [R] *Is Synthetic Data all We Need?*
-(arXiv 2405.20469). Where they disagree the choice follows [P].
+[P], which decides, is the NeurIPS text of *The Unmet Promise of Synthetic Training Images* (arXiv
+2406.05184), [W] its workshop version, [C] its code; [R] is *Is Synthetic Data all We Need?*.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ class PoolSettings:
     rows: Count = 16_000
     shard_rows: Count = 2_000
     benchmark_per_class: Count = 100  # images per class in each of train, val and test
+    test_per_class_of: PerTask = ()  # another number in the test split
     upstream: str = "committed"  # the shipped weights; "train": tiny models from scratch
 
 
@@ -57,8 +57,8 @@ class UpstreamSettings:
 class CaptionSettings:
     """Captions by a language model, SynCLR style ([P] section 3, [C] synthesize_text.py)."""
 
-    per_class: Count = 80  # captions wanted per class, after exact duplicates are dropped
-    per_class_of: PerTask = ()  # so that all tasks get about as many captions
+    per_class: Count = 115  # captions wanted, images drawn: twice what finetuning needs passes
+    per_class_of: PerTask = (("flowers", 196), ("cars", 196))
     temperature: Number = 0.8  # [C]
     top_p: Number = 0.9  # [C]
     max_new_tokens: Count = 32  # [C] has 100
@@ -67,10 +67,10 @@ class CaptionSettings:
 
 @dataclass(frozen=True)
 class SynthesisSettings:
-    """One image per caption from a latent diffusion model ([P] section 3)."""
+    """Images of captions from a latent diffusion model ([P] section 3)."""
 
     generator: str = "long"  # training budget: short, middle, long; [P] has SD 1.1, 1.3, 1.5
-    steps: Count = 12  # of DDIM; [P] 50
+    steps: Count = 6  # of DDIM; [P] 50
     guidance: Number = 2.0  # [P]; [W] has 2.5
     batch: Count = 64
     shard: Count = 60  # images per file: small enough to keep all cores busy to the end
@@ -82,7 +82,7 @@ class ClipSettings:
 
     model: str = "upstream"  # the world's own; otherwise a name that open_clip knows
     pretrained: str = ""
-    top_share: Number = 0.5  # best share per class kept by the filter, of both sources; [P] 0.3
+    top_share: Number = 0.7  # best share per class kept by the filter, of both sources; [P] 0.3
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,19 @@ class RetrievalSettings:
 class FinetuneSettings:
     """Full finetuning with cross-entropy from the text-initialised head ([P] section 4)."""
 
-    sizes: Counts = (30, 60, 120, 240, 480)  # nested subsets
+    sizes: Counts = (30, 120, 480)  # nested subsets
+    largest_of: PerTask = ()  # another largest size, where the pool has less
     synthetic_beyond: Whole = 1  # further doublings of the synthetic arm: the figure's grey zone
     seeds: Count = 3  # [P] at least 3
-    lrs: Annotated[Numbers, Field(min_length=1)] = (1e-3, 3e-4, 1e-4)  # grid, chosen on validation
+    selection_seeds: Whole = 0  # runs per learning rate tried; 0: rates of helpers/study/rates.csv
+    lrs: Annotated[Numbers, Field(min_length=1)] = (1e-3, 3e-4, 1e-4)  # tried; more at the edges
     batch: Count = 32  # [P] 512
     epochs: Count = 6  # [P] 30
     epochs_of: PerTask = ()  # [P] ImageNet 10
     min_steps: Count = 40  # so that the smallest sets leave the warm-up, for every source
     warmup: Number = 0.1  # share of the steps, or from 1 on their number; [P] 500
-    evaluations: Count = 2  # times validation accuracy is taken, the best state kept; [P] per epoch
-    validation: Count = 500  # validation images looked at during training
     probe_images: Count = 800  # of train, and of validation, that the linear probe is fitted on
+    few_labels: Wholes = (5, 20)  # labelled images per class of further probes
     probe_penalties: Numbers = (1e-5, 1e-4, 1e-3, 1e-2)  # of its weights; chosen on validation
     probe_on: str = "both"  # the final probe is fitted on train and validation [C]; "train" [P]
     precision: str = "bf16"  # where the device computes it fast; "fp32" throughout [C]
@@ -120,10 +121,11 @@ class FinetuneSettings:
 class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
-    size: Count = 120  # images per arm of every ablation
+    tasks: Names = ("aircraft",)  # that ablations are made on
+    size: Count = 480  # images per arm of every ablation, where the gap of notebook 04 is clear
     generators: Names = ("short", "middle", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
-    strengths: Numbers = (0.2, 0.4, 0.6, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
-    mix_synthetic: Wholes = (0, 120, 240, 480)  # added to the full retrieved set
+    strengths: Numbers = (0.1, 0.5, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
+    mix_synthetic: Wholes = (0, 480)  # added to `size` retrieved images
     judged: Count = 40  # images per class and source given to the detail judge
 
 
@@ -180,6 +182,7 @@ class World:
 
     name: str
     backend: str = "pocket"
+    keeps_runs: bool = False  # beside its figures, to be committed: another machine goes on there
     seed: Whole = 0
     image_size: Count = 64
     tasks: Names = ("aircraft", "flowers", "cars")
@@ -209,17 +212,15 @@ SMOKE = replace(
     World("smoke"), image_size=32,
     pool={"rows": 1_500, "shard_rows": 500, "benchmark_per_class": 8, "upstream": "train"},
     upstream={
-        "clip_epochs": 2, "clip_batch": 64, "language_steps": 60,
-        "autoencoder_steps": 40, "autoencoder_channels": (8, 16, 16),
-        "unet_channels": (16, 32, 32), "generator_steps": 30, "generator_batch": 16,
-        "judge_images": 800, "judge_epochs": 2,
+        "clip_epochs": 2, "clip_batch": 64, "language_steps": 60, "autoencoder_steps": 40,
+        "autoencoder_channels": (8, 16, 16), "unet_channels": (16, 32, 32), "generator_steps": 30,
+        "generator_batch": 16, "judge_images": 800, "judge_epochs": 2,
     },
-    captions={"per_class": 5, "max_new_tokens": 24, "batch": 32},
-    synthesis={"steps": 4, "shard": 40},
-    retrieval={"k": 20},
+    captions={"per_class": 8, "per_class_of": (), "max_new_tokens": 24, "batch": 32},
+    synthesis={"steps": 4, "shard": 40}, retrieval={"k": 20},
     finetune={
-        "sizes": (4, 8, 16, 32, 48), "seeds": 2, "lrs": (1e-3, 1e-4), "epochs": 1, "min_steps": 2,
-        "evaluations": 1, "validation": 50, "probe_images": 100,
+        "sizes": (8, 16, 32), "seeds": 2, "selection_seeds": 1, "lrs": (1e-3, 1e-4), "epochs": 1,
+        "min_steps": 2, "probe_images": 100, "few_labels": (2,),
     },
     analysis={"size": 16, "strengths": (0.3, 0.7), "mix_synthetic": (0, 16), "judged": 2},
     scaling={
@@ -234,6 +235,19 @@ SMOKE = replace(
         "epsilons": (1, 4), "pgd_steps": 3,
     },
 )
+DESK = replace(
+    World("desk"), keeps_runs=True,
+    pool={"test_per_class_of": (("aircraft", 417), ("flowers", 715), ("cars", 715))},
+    captions={"per_class": 915, "per_class_of": (("flowers", 392), ("cars", 392))},
+    finetune={
+        "sizes": (30, 60, 120, 240, 480, 960, 1_920, 3_840), "seeds": 20, "selection_seeds": 5,
+        "largest_of": (("flowers", 960), ("cars", 960)),
+    },
+    analysis={
+        "tasks": ("aircraft", "cars"), "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
+        "mix_synthetic": (0, 480, 960), "judged": 400,
+    },
+)
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,
     tasks=("aircraft", "cars", "flowers", "dtd", "imagenet"),  # [P] section 4
@@ -245,9 +259,9 @@ PAPER = replace(
     synthesis={"generator": "1.5", "steps": 50, "shard": 1_024},  # [P]
     retrieval={"rules": ("substring", "semantic"), "k": 2_000, "k_of": (("imagenet", 500),)},
     finetune={  # [P], but the penalties: more images want less
-        "sizes": (15_625, 31_250, 62_500, 125_000, 250_000), "lrs": (5e-4, 1e-5, 1e-6),
-        "batch": 512, "epochs": 30, "epochs_of": (("imagenet", 10),), "min_steps": 1, "warmup": 500,
-        "evaluations": 30, "validation": 50_000, "probe_images": 1_300_000, "probe_on": "train",
+        "sizes": (15_625, 31_250, 62_500, 125_000, 250_000), "selection_seeds": 1,
+        "lrs": (5e-4, 1e-5, 1e-6), "batch": 512, "epochs": 30, "epochs_of": (("imagenet", 10),),
+        "min_steps": 1, "warmup": 500, "probe_images": 1_300_000, "probe_on": "train",
         "probe_penalties": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
     },
     analysis={  # [P] figures 5, 6, 7
@@ -272,7 +286,8 @@ PAPER = replace(
     },
 )
 # fmt: on
-WORLDS = {w.name: w for w in (SMOKE, POCKET, PAPER)}
+WORLDS = {w.name: w for w in (SMOKE, POCKET, DESK, PAPER)}
+BACKENDS = ("pocket", "paper")
 
 
 def get(name: str, **changes: Any) -> World:
@@ -289,9 +304,8 @@ def get(name: str, **changes: Any) -> World:
     for task in world.tasks:
         if task not in tasks:
             raise unknown(f"task in world {name!r}", task, tasks)
-    backends = sorted({w.backend for w in WORLDS.values()})
-    if world.backend not in backends:
-        raise unknown("backend", world.backend, backends)
+    if world.backend not in BACKENDS:
+        raise unknown("backend", world.backend, BACKENDS)
     return world
 
 

@@ -32,11 +32,19 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
 
 
 def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows, classes in turns, some repeated if need be; ``StudyError`` on an empty table."""
+    """``n`` rows, classes in turns, each class's rows one after the other and then again.
+
+    Raises ``StudyError`` on an empty table.
+    """
     if not len(table):
         raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
-    many = pd.concat([table] * int(np.ceil(n / len(table))), ignore_index=True)
-    return many.iloc[nested_subset(many["label"].to_numpy(), n, rng)].reset_index(drop=True)
+    table = table.iloc[rng.permutation(len(table))]
+    turn = table.groupby("label").cumcount().to_numpy()
+    size = table.groupby("label")["label"].transform("size").to_numpy()
+    rounds = int(np.ceil(n / table["label"].nunique() / size.min()))
+    turns = np.concatenate([turn + size * i for i in range(rounds)])
+    first = np.argsort(turns, kind="stable")[:n] % len(table)
+    return table.iloc[first].reset_index(drop=True)
 
 
 def top_share(scores: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:

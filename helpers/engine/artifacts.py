@@ -37,21 +37,29 @@ class Spec:
 
 CARD = ("pocket/weights/card.json",)
 FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
+PROBES = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
 PROMPTS = "robustness.task robustness.prompts robustness.prompted"
 ARTIFACTS = {
     "pool": Spec("00", "under a minute", "open_pool", "image_size pool"),
     "benchmarks": Spec(
-        "00", "under a minute", "benchmark", "image_size pool.seed pool.benchmark_per_class"
+        "00",
+        "under a minute",
+        "benchmark",
+        "image_size pool.seed pool.benchmark_per_class pool.test_per_class_of",
     ),
     "upstream": Spec(
         "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
     "quality": Spec(
-        "00", "a minute", "quality", "seed synthesis finetune", "pool benchmarks upstream"
+        "00",
+        "a minute",
+        "quality",
+        f"seed synthesis {PROBES}",
+        "pool benchmarks upstream",
     ),
     "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
     "synthetic": Spec(
-        "02", "five minutes", "study.synthesis", "synthesis clip", "captions upstream"
+        "02", "two minutes", "study.synthesis", "synthesis clip", "captions upstream"
     ),
     "samples": Spec("02", "seconds", "study.synthesis", "synthesis", "upstream"),
     "embeddings": Spec("03", "a minute", "study.embeddings", "clip", "pool benchmarks upstream"),
@@ -107,15 +115,19 @@ def _setting(w: World, dotted: str) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
-def key(name: str, w: World, **variant: str) -> str:
-    """The hash that names an artifact: of all that it depends on."""
+def key(name: str, w: World, modules: bool = True, **variant: Any) -> str:
+    """The hash that names an artifact: of all that it depends on.
+
+    Without ``modules`` it leaves their sources out: a run counts also after code was tidied up.
+    """
+    code_of = {m: digest for m, digest in code(name, w).items() if modules or "/" in m}
     parts = {
         "name": name,
         "backend": w.backend,
         "variant": variant,
         "settings": {s: _setting(w, s) for s in spec(name).settings.split()},
-        "needs": {n: key(n, w) for n in spec(name).needs.split()},
-        "code": code(name, w),
+        "needs": {n: key(n, w, modules) for n in spec(name).needs.split()},
+        "code": code_of,
         "outside": worlds.backend(w).outside(w).get(name),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.data.subsets import thinned
+from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu
 from helpers.errors import StudyError
-from helpers.measure import metrics
 from helpers.models import clip as clips
 from helpers.models.clip import Clip
-from helpers.models.linear import Solution, accuracy_of, chosen_probe
+from helpers.models.linear import Solution, chosen_probe, predicted
 from helpers.models.train import Batches, Schedule, cropped, fit, save_state
 from helpers.worlds import FinetuneSettings
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "clip_norm": 1.0}  # [P], [C]
+RECIPE |= {"fused": True}
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
 
 
@@ -91,18 +91,19 @@ def finetune(
     seed: int,
     s: FinetuneSettings,
     resume: Path | None = None,
-) -> tuple[Classifier, dict[str, Any]]:
+) -> tuple[Classifier, int]:
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
-    Returns what validated best, and ``{"val": accuracy, "step": step kept, "steps": all}``.
-    Normalisation layers keep their statistics. A run keeps its state in the file ``resume`` and,
-    killed, goes on from there to the same result. Raises ``StudyError`` without images.
+    Returns what stands at the end of the schedule, and its number of steps: no checkpoint is chosen
+    on images. Normalisation layers keep their statistics. A run keeps its state in the file
+    ``resume`` and, killed, goes on from there to the same result. Raises ``StudyError`` without
+    images.
     """
     import torch
 
     if not len(train):
         raise StudyError(f"no images of task {bench.task!r} to train on; see notebook 03.")
-    # what changes in the course of a run: model, random numbers, order of images, best state
+    # what changes in the course of a run: model, random numbers, order of images
     start = text_classifier(clip, bench)
     head = (torch.nn.Parameter(start.weight), torch.nn.Parameter(start.bias))
     model = Classifier(replace(clip, model=copy.deepcopy(clip.model)), *head)
@@ -110,7 +111,7 @@ def finetune(
     plan = schedule(len(train), lr, s, bench.task)
     generator = torch.Generator().manual_seed(seed % 2**63)
     order = Batches(plan.batch, lambda: torch.randperm(len(train), generator=generator).numpy())
-    state: dict[str, Any] = {"step": 0, "best": {"val": -1.0}, "optimiser": None}
+    state: dict[str, Any] = {"step": 0, "optimiser": None}
     at_once = plan.batch
     saved = time.monotonic()
 
@@ -121,7 +122,6 @@ def finetune(
         generator.set_state(state["generator"])
         order.waiting = state["order"].numpy()
         print(f"finetuning: goes on at step {state['step']}")
-    best = state["best"]
 
     def backward(step: int) -> None:
         nonlocal at_once
@@ -131,23 +131,14 @@ def finetune(
         labels = torch.from_numpy(train.labels[rows]).to(gpu.device())
         at_once = accumulate(model, x, labels, at_once, s.precision)
 
-    evaluated = {math.ceil(plan.steps * (i + 1) / s.evaluations) for i in range(s.evaluations)}
-    val = thinned(bench.val, s.validation)
-
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
-        nonlocal best, saved
-        if step + 1 in evaluated:
-            accuracy = metrics.accuracy(model.image_logits(val.images), val.labels)
-            if accuracy > best["val"]:
-                weights = copy.deepcopy(trainable.state_dict())
-                best = {"val": accuracy, "step": step + 1, "weights": weights}
+        nonlocal saved
         if resume and time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
             state = {
                 "step": step + 1,
                 "model": trainable.state_dict(),
                 "generator": generator.get_state(),
                 "order": torch.from_numpy(order.waiting),
-                "best": best,
                 "optimiser": optimiser.state_dict(),
             }
             save_state(resume, state)
@@ -157,10 +148,9 @@ def finetune(
     with ThreadPoolExecutor(1) as reader:
         batches = _read_ahead(train, order, reader)
         fit(parameters, backward, plan, state["step"], state["optimiser"], after, **RECIPE)
-    trainable.load_state_dict(best.pop("weights"))
     if resume:
         resume.unlink(missing_ok=True)
-    return model, {**best, "steps": plan.steps}
+    return model, plan.steps
 
 
 def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Iterator[tuple]:
@@ -201,17 +191,32 @@ def accumulate(
         model.trainable().zero_grad()
 
 
-def measure(model: Classifier, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
-    """Test accuracy, 0..1: ``zero_shot`` with the model's own head, and of its ``linear_probe``."""
+def measure(
+    model: Classifier, bench: Benchmark, s: FinetuneSettings, held_out: str = "test", seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The classes (n,) that are predicted for a split's images, per metric.
+
+    ``zero_shot``: by the model's own head; ``linear_probe``: fitted on many labelled images;
+    ``probe_{k}``: on k of each class, drawn by ``seed``, for each k of ``s.few_labels``.
+    """
     train, val = (thinned(split, s.probe_images) for split in (bench.train, bench.val))
-    x, y, test = (clips.embed_images(model.clip, p.images) for p in (train, val, bench.test))
-    probe = chosen_probe((x, train.labels), (y, val.labels), len(bench.classes), s)
-    return {
-        "zero_shot": accuracy_of(test, *model.head(), bench.test.labels),
-        "linear_probe": accuracy_of(test, *probe, bench.test.labels),
-    }
+    x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
+    images = clips.embed_images(model.clip, getattr(bench, held_out).images)
+    classes = len(bench.classes)
+    alone = replace(s, probe_on="train")
+    ways = s if held_out == "test" else alone
+    heads = {"zero_shot": model.head()}
+    heads["linear_probe"] = chosen_probe((x, train.labels), (y, val.labels), classes, ways)
+    for k in s.few_labels:
+        rng = np.random.default_rng((seed, k))
+        rows = nested_subset(train.labels, min(k * classes, len(train)), rng)
+        labelled = (x[rows], train.labels[rows])
+        heads[f"probe_{k}"] = chosen_probe(labelled, (y, val.labels), classes, alone)
+    return {name: predicted(images, *head) for name, head in heads.items()}
 
 
-def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings) -> dict[str, float]:
-    """The same of a CLIP before finetuning, with its text head."""
-    return measure(text_classifier(clip, bench, scaled=False), bench, s)
+def baseline(
+    clip: Clip, bench: Benchmark, s: FinetuneSettings, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The same of a CLIP before finetuning, with its text head, on test images."""
+    return measure(text_classifier(clip, bench, scaled=False), bench, s, seed=seed)

@@ -15,9 +15,14 @@ Labelled = tuple[np.ndarray, np.ndarray]  # features (n, d) and labels (n,)
 Solution = tuple[np.ndarray, np.ndarray]  # weight (classes, d) and bias (classes,), float32
 
 
+def predicted(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The classes (n,) that a linear classifier finds in features (n, d)."""
+    return (x @ weight.T + bias).argmax(1)
+
+
 def accuracy_of(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, labels: np.ndarray) -> float:
     """Accuracy, 0..1, of a linear classifier on features (n, d)."""
-    return float(((x @ weight.T + bias).argmax(1) == labels).mean())
+    return float((predicted(x, weight, bias) == labels).mean())
 
 
 def chosen_probe(train: Labelled, val: Labelled, classes: int, s: FinetuneSettings) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ def configured(w: World) -> World:
 
 
 def outside(w: World) -> dict[str, dict]:
-    """Artifact -> what it is made of outside the store: nothing, all of it is made here."""
-    return {}
+    """Artifact -> what it is made of outside the store: learning rates chosen elsewhere."""
+    if w.finetune.selection_seeds:
+        return {}
+    digest = hashlib.sha256((places.PACKAGE / "study" / "rates.csv").read_bytes()).hexdigest()
+    return {"finetuned": {"rates": digest}}
 
 
 def check(w: World) -> tuple[list[Need], dict[str, str]]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from helpers import worlds
 from helpers.data import tables
 from helpers.data.subsets import nested_subset
 from helpers.data.tables import Split
-from helpers.engine import randomness, store
+from helpers.engine import artifacts, places, randomness, store
 from helpers.errors import StudyError
 from helpers.models import classifier, clip
+from helpers.study.runs import collect, packed
 from helpers.worlds import World
 
 SOURCES = ("retrieved", "synthetic")
 METRICS = ("zero_shot", "linear_probe")
+FILTER = "top"  # the filter of both sources in the main contrast, that of [P]
+FIRST_SELECTION = 1_000_000  # seeds from here on choose rates and variants, and are not reported
+AT_ONCE = 5  # seeds after which the rows of finished runs are kept
+EXTENSIONS = 3  # how often at most a grid of rates is extended whose best lies at an edge
+CELL = ["task", "source", "keep", "n"]
+RATES = places.PACKAGE / "study" / "rates.csv"  # python -m helpers.run desk 04
 
 
 @dataclass(frozen=True)
@@ -37,110 +45,218 @@ def make(w: World) -> store.Artifact:
     """Choose retrieval variants and learning rates on validation, then finetune at all sizes.
 
     ``results.parquet`` has a row per run and metric: ``task, source, n, seed, metric, accuracy``
-    (0..1, on test), ``lr, val``. Raises ``StudyError`` when a source has too few images.
+    (0..1, on test), ``lr``, and for ``METRICS`` the predicted classes ``answers``, packed. Raises
+    ``StudyError`` when a source has too few images.
     """
     return store.make("finetuned", w, lambda path: _build(path, w))
 
 
+def recipe(w: World) -> str:
+    """The hash of all settings that say how a run is made, whichever runs there are."""
+    which = {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)}
+    return artifacts.key("finetuned", worlds.replace(w, finetune=which), modules=False)
+
+
 def _build(path: Path, w: World) -> None:
-    variants = choose_variants(path, w)
-    chosen = choose_rates(path, w, variants)
-    jobs = {f"clip/{task}.json": (w, task) for task in w.tasks}
-    unadapted = collect(path, jobs, clip_accuracies, "unadapted CLIP")
-    runs = pd.concat([unadapted, run_sizes(path, w, chosen)], ignore_index=True)
-    columns = ["task", "source", "n", "seed", "lr", "val", "step", "steps", *METRICS]
+    chosen = choose(path, w)
+    store.write(path / "rates.parquet", chosen)
+    clips = {f"clip/{task}.parquet": (w, task) for task in w.tasks}
+    parts = [collect(path, w, "04", recipe(w), clips, clip_accuracies, "unadapted CLIP")]
+    for start in range(0, w.finetune.seeds, AT_ONCE):
+        seeds = range(start, min(start + AT_ONCE, w.finetune.seeds))
+        cells = chosen[[*CELL, "lr"]].drop_duplicates().itertuples(index=False)
+        runs = [Run(*cell[:4], seed, cell[4]) for cell in cells for seed in seeds]
+        parts.append(measured(path, w, runs, "test", f"runs with seeds {seeds[0]} to {seeds[-1]}"))
+    store.write(path / "results.parquet", by_metric(w, pd.concat(parts), chosen))
+
+
+def by_metric(w: World, runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """A row per run and metric, of each metric the runs at its rate; probes on few labels have the
+    linear probe's."""
+    parts = []
+    for metric in (*METRICS, *(f"probe_{k}" for k in w.finetune.few_labels)):
+        decided = chosen[chosen["metric"] == (metric if metric in METRICS else METRICS[1])]
+        of_metric = runs.merge(decided[[*CELL, "lr"]], on=[*CELL, "lr"])
+        of_metric = pd.concat([runs[runs["source"] == "clip"], of_metric], ignore_index=True)
+        answers = of_metric.get(f"{metric}_answers")
+        columns = of_metric[[*CELL, "seed", "lr"]]
+        parts.append(columns.assign(metric=metric, accuracy=of_metric[metric], answers=answers))
     order = ["task", "source", "metric", "n", "seed"]
-    results = tidy(runs[columns]).sort_values(order, ignore_index=True)
-    store.write(path / "results.parquet", results)
+    return pd.concat(parts).sort_values(order, ignore_index=True)
+
+
+def choose(path: Path, w: World) -> pd.DataFrame:
+    """The learning rate of every task, source, size and metric: ``CELL, metric, lr, val``.
+
+    Where no seeds are there to choose, rates and variants are those of ``RATES``, which the world
+    that keeps its runs writes. Writes ``variants.parquet``.
+    """
+    if not w.finetune.selection_seeds:
+        return committed(path, w)
+    cells = [
+        cell for task, keep in choose_variants(path, w).items() for cell in sweep(w, task, keep)
+    ]
+    chosen = choose_rates(path, w, cells)
+    if w.keeps_runs:
+        store.write(RATES, chosen.to_csv(index=False, float_format="%.6g").encode())
+    return chosen
+
+
+def committed(path: Path, w: World) -> pd.DataFrame:
+    """``choose`` from ``RATES``, of each size the rate of the nearest one that is there."""
+    table = pd.read_csv(RATES)
+    keeps = table[table["source"] == "retrieved"].groupby("task")["keep"].first()
+    variants = []
+    rows = []
+    for task in w.tasks:
+        if task not in keeps:
+            raise StudyError(
+                f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}; "
+                "set finetune selection_seeds to 1 or more, and they are chosen here."
+            )
+        offered = len(tables.source_set(w, task, "retrieved", keeps[task]))
+        variants.append({"task": task, "keep": keeps[task], "available": offered, "chosen": True})
+        for cell in sweep(w, task, keeps[task]):
+            for metric in METRICS:
+                same = table.query("task == @task and metric == @metric")
+                same = same[same["source"] == cell[1]]
+                row = same.iloc[(np.log(same["n"]) - np.log(cell[3])).abs().argmin()]
+                rows.append((*cell, metric, row["lr"], row["val"]))
+    store.write(path / "variants.parquet", pd.DataFrame(variants))
+    return pd.DataFrame(rows, columns=[*CELL, "metric", "lr", "val"])
 
 
 def choose_variants(path: Path, w: World) -> dict[str, str]:
     """Task -> the column ``keep`` of the retrieval variant that is best on validation.
 
-    Each variant is finetuned on once, at the middle size or one that all can fill; those that offer
-    less than the smallest are left out. Writes the runs with ``available, val, chosen``.
-    """
-    smallest = w.finetune.sizes[0]
-    middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
-    jobs = {}
-    available: list[int] = []
-    for task in w.tasks:
-        table = store.load("retrieved", w).table(f"{task}.parquet")
-        kept = table.filter(like="keep:").sum().to_dict()
-        usable = {keep: n for keep, n in kept.items() if n >= smallest}
-        if not usable:
-            raise StudyError(
-                f"every variant of retrieval found fewer than {smallest} images of {task}: {kept}. "
-                "Lower finetune sizes, or widen retrieval (k, filters) and run notebook 03 again."
-            )
-        available += usable.values()
-        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *usable.values())
-        for keep in usable:
-            run = Run(task, "retrieved", keep, size, 0, middle)
-            jobs[f"variants/{task}-{keep.removeprefix('keep:')}.json"] = (w, run, False)
-    runs = collect(path, jobs, accuracies, "runs on retrieval variants").assign(available=available)
-    runs["chosen"] = runs.index.isin(runs.groupby("task")["val"].idxmax())
-    store.write(path / "variants.parquet", runs)
-    return runs[runs["chosen"]].set_index("task")["keep"].to_dict()
-
-
-def choose_rates(path: Path, w: World, variants: Mapping[str, str]) -> list[Run]:
-    """The run at the learning rate that is best on validation, for each task and source.
-
-    All are at the middle size or one that both can fill. Writes the runs with ``val, chosen``.
-    """
-    jobs = {}
-    for task in w.tasks:
-        keeps = {"retrieved": variants[task], "synthetic": "keep"}
-        available = {s: len(tables.source_set(w, task, s, keep)) for s, keep in keeps.items()}
-        if available["synthetic"] < w.finetune.sizes[0]:
-            raise StudyError(
-                f"notebook 02 left {available['synthetic']} images of {task}; the smallest size is "
-                f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
-                "notebooks 01 and 02 again."
-            )
-        size = min(w.finetune.sizes[len(w.finetune.sizes) // 2], *available.values())
-        for source, keep in keeps.items():
-            for lr in w.finetune.lrs:
-                run = Run(task, source, keep, size, 0, lr)
-                jobs[f"lrs/{task}-{source}-{lr:g}.json"] = (w, run, False)
-    runs = collect(path, jobs, accuracies, "runs on learning rates")
-    runs["chosen"] = runs.index.isin(runs.groupby(["task", "source"])["val"].idxmax())
-    store.write(path / "lrs.parquet", runs)
-    best = runs.loc[runs["chosen"], list(Run.__dataclass_fields__)]
-    return [Run(*row) for row in best.itertuples(index=False)]
-
-
-def run_sizes(path: Path, w: World, chosen: Sequence[Run]) -> pd.DataFrame:
-    """The chosen runs at all sizes that their sources can fill, and with all seeds.
-
-    Drawn images go on doubling beyond the largest size that retrieved images can fill.
+    All variants have passed the filter of both sources; those that cannot fill the largest size
+    that one can are left out. They are finetuned on at the middle size, and the mean of both
+    metrics decides. Writes the runs with ``available, val, chosen``.
     """
     runs = []
-    available = {
-        (r.task, r.source): len(tables.source_set(w, r.task, r.source, r.keep)) for r in chosen
-    }
-    for best in chosen:
-        sizes = [n for n in w.finetune.sizes if n <= available[best.task, "retrieved"]]
-        if best.source == "synthetic":
-            sizes += [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
-        for n in sizes:
-            if n <= available[best.task, best.source]:
-                runs += [replace(best, n=n, seed=seed) for seed in range(w.finetune.seeds)]
-    runs.sort(key=lambda run: run.n, reverse=True)  # the longest first
-    jobs = {f"runs/{r.task}-{r.source}-{r.n:06d}-{r.seed}.json": (w, r, True) for r in runs}
-    return collect(path, jobs, accuracies, "runs of the size sweep")
+    available = {}
+    middle = sorted(w.finetune.lrs)[len(w.finetune.lrs) // 2]
+    for task in w.tasks:
+        table = store.load("retrieved", w).table(f"{task}.parquet")
+        kept = table.filter(regex=f"^keep:.*{FILTER}$").sum().to_dict()
+        sizes = [n for n in sizes_of(w, task) if n <= max(kept.values())]
+        if not sizes:
+            raise StudyError(
+                f"every variant of retrieval found fewer than {w.finetune.sizes[0]} images of "
+                f"{task}: {kept}. Lower finetune sizes, or widen retrieval and run notebook 03 "
+                "again."
+            )
+        n = sizes[len(sizes) // 2]
+        for keep in [keep for keep, offered in kept.items() if offered >= sizes[-1]]:
+            available[task, keep] = kept[keep]
+            runs += [Run(task, "retrieved", keep, n, seed, middle) for seed in selection(w)]
+    found = measured(path, w, runs, "val", "runs on retrieval variants")
+    found["val"] = found[list(METRICS)].mean(axis=1)
+    table = found.groupby(CELL, as_index=False)["val"].mean()
+    table["available"] = [
+        available[variant] for variant in zip(table["task"], table["keep"], strict=True)
+    ]
+    table["chosen"] = table.index.isin(table.groupby("task")["val"].idxmax())
+    store.write(path / "variants.parquet", table)
+    return table[table["chosen"]].set_index("task")["keep"].to_dict()
 
 
-def accuracies(w: World, run: Run, test: bool) -> dict:
-    """Finetune once: the run, its best accuracy ``val``, with ``test`` the ``METRICS``; 0..1."""
+def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
+    """For each cell and metric the rate that is best on validation, over the selection's seeds.
+
+    A grid whose best rate lies at its edge is extended there. Writes ``lrs.parquet``: all cells,
+    rates and metrics with their mean ``val``.
+    """
+    tried = {cell: set(w.finetune.lrs) for cell in cells}
+    for _ in range(EXTENSIONS + 1):
+        runs = [Run(*cell, 0, lr) for cell, rates in tried.items() for lr in sorted(rates)]
+        runs = [replace(run, seed=seed) for run in runs for seed in selection(w)]
+        found = measured(path, w, runs, "val", "runs on learning rates")
+        keys = [*CELL, "lr"]
+        long = found.melt([*keys, "seed"], list(METRICS), "metric", "val")
+        table = long.groupby([*keys, "metric"], as_index=False)["val"].mean()
+        best = table.loc[table.groupby([*CELL, "metric"])["val"].idxmax()]
+        before = sum(map(len, tried.values()))
+        for *cell, lr in best[keys].itertuples(index=False):
+            tried[tuple(cell)] |= beyond(tried[tuple(cell)], lr)
+        if sum(map(len, tried.values())) == before:
+            break
+    table["chosen"] = table.index.isin(best.index)
+    store.write(path / "lrs.parquet", table)
+    return best[[*CELL, "metric", "lr", "val"]].reset_index(drop=True)
+
+
+def beyond(rates: Iterable[float], best: float) -> set[float]:
+    """The next rate, in steps as between the last two, where ``best`` lies at an edge; or none."""
+    ordered = sorted(rates)
+    for edge, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
+        if best == edge:
+            return {float(f"{edge * edge / inner:.0e}")}
+    return set()
+
+
+def selection(w: World) -> range:
+    """The seeds that rates and variants are chosen with."""
+    return range(FIRST_SELECTION, FIRST_SELECTION + w.finetune.selection_seeds)
+
+
+def sizes_of(w: World, task: str) -> list[int]:
+    """The sizes that a task's retrieved images are trained at, as far as there are so many."""
+    largest = dict(w.finetune.largest_of).get(task, w.finetune.sizes[-1])
+    return [n for n in w.finetune.sizes if n <= largest]
+
+
+def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
+    """A task's cells, ``CELL``: both sources at all sizes that they can fill.
+
+    Drawn images go on doubling beyond the largest size that retrieved images can fill. Raises
+    ``StudyError`` where there are too few of a source.
+    """
+    keeps = {"retrieved": keep, "synthetic": "keep"}
+    offered = {source: len(tables.source_set(w, task, source, keeps[source])) for source in SOURCES}
+    sizes = [n for n in sizes_of(w, task) if n <= offered["retrieved"]]
+    if not sizes or offered["synthetic"] < sizes[0]:
+        raise StudyError(
+            f"notebooks 02 and 03 left {offered} images of {task}; the smallest size is "
+            f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
+            "notebooks 01 and 02 again."
+        )
+    further = [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
+    drawn = [n for n in (*sizes, *further) if n <= offered["synthetic"]]
+    cells = [(task, "retrieved", keep, n) for n in sizes]
+    return cells + [(task, "synthetic", "keep", n) for n in drawn]
+
+
+def measured(path: Path, w: World, runs: Iterable[Run], held_out: str, label: str) -> pd.DataFrame:
+    """What ``accuracies`` says of runs, the longest first."""
+    jobs = {}
+    for r in sorted(runs, key=lambda run: run.n, reverse=True):
+        keep = r.keep.removeprefix("keep:")
+        name = f"{held_out}/{r.task}-{r.source}-{keep}-{r.n:06d}-{r.seed:07d}-{r.lr:g}.parquet"
+        jobs[name] = (w, r, held_out)
+    return collect(path, w, "04", recipe(w), jobs, accuracies, label)
+
+
+def accuracies(w: World, run: Run, held_out: str) -> pd.DataFrame:
+    """Finetune once: a row with the run and its accuracies (0..1) on a split.
+
+    On test images the predicted classes are kept, too, of each metric as ``{metric}_answers``.
+    """
     bench = tables.benchmark(w, run.task)
     seed = randomness.entropy(w.seed, "run", run.task, run.seed)
     train = training_images(w, run)
     state = store.unfinished("finetuned", w, *astuple(run))
-    model, best = classifier.finetune(clip.load(w), train, bench, run.lr, seed, w.finetune, state)
-    scores = classifier.measure(model, bench, w.finetune) if test else {}
-    return {**asdict(run), **best, **scores}
+    model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, w.finetune, state)
+    found = classifier.measure(model, bench, w.finetune, held_out, run.seed)
+    return scored(bench, {**asdict(run), "steps": steps}, found, held_out)
+
+
+def scored(bench: tables.Benchmark, about: dict, found: dict, held_out: str) -> pd.DataFrame:
+    """``about`` as a row, with the accuracy of the predictions ``found`` of each metric."""
+    row = {**about, **{m: (y == getattr(bench, held_out).labels).mean() for m, y in found.items()}}
+    if held_out == "test":
+        row |= {f"{metric}_answers": packed(found[metric]) for metric in METRICS}
+    return pd.DataFrame([row])
 
 
 def training_images(w: World, run: Run) -> Split:
@@ -150,20 +266,16 @@ def training_images(w: World, run: Run) -> Split:
     return offered.take(nested_subset(offered.labels, run.n, rng))
 
 
-def clip_accuracies(w: World, task: str) -> dict:
-    """The ``METRICS`` of the unadapted CLIP on test, 0..1, as a run on no images."""
-    scores = classifier.baseline(clip.load(w), tables.benchmark(w, task), w.finetune)
-    return {"task": task, "source": "clip", "n": 0, "seed": 0, **scores}
-
-
-def collect(path: Path, jobs: Mapping[str, tuple], function: Callable, label: str) -> pd.DataFrame:
-    """Write ``function(*arguments)`` to each JSON file of ``jobs``; their contents, a row each."""
-    files = store.fill(path, jobs, function, label)
-    return pd.DataFrame([json.loads(file.read_text()) for file in files])
-
-
-def tidy(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per run and metric, ``metric, accuracy``, sorted by the other columns."""
-    keys = [c for c in map(str, runs) if c not in METRICS]
-    long = runs.melt(keys, list(METRICS), "metric", "accuracy")
-    return long.sort_values([*keys, "metric"], ignore_index=True)
+def clip_accuracies(w: World, task: str) -> pd.DataFrame:
+    """The same of the unadapted CLIP, as a run on no images."""
+    bench = tables.benchmark(w, task)
+    about = {
+        "task": task,
+        "source": "clip",
+        "keep": "none",
+        "n": 0,
+        "seed": 0,
+        "lr": 0.0,
+        "steps": 0,
+    }
+    return scored(bench, about, classifier.baseline(clip.load(w), bench, w.finetune), "test")

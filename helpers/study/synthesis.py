@@ -1,4 +1,4 @@
-"""Notebook 02: an image per caption from the generator ([P] section 3), filtered by CLIP."""
+"""Notebook 02: images of captions from the generator ([P] section 3), filtered by CLIP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import shards, tables
-from helpers.data.subsets import top_share
+from helpers.data.subsets import repeated, top_share
 from helpers.data.tables import Benchmark
 from helpers.engine import randomness, store
 from helpers.models import clip
@@ -22,7 +22,11 @@ SAMPLES = 8  # images per job when a few are drawn to look at
 
 
 def make(w: World) -> store.Artifact:
-    """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``."""
+    """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``.
+
+    One image per caption [P], but as many of every class: where a class is short of captions, one
+    after the other is drawn again, with another seed.
+    """
     captions = store.load("captions", w)
     return store.make("synthetic", w, lambda path: _build(path, w, captions))
 
@@ -30,10 +34,13 @@ def make(w: World) -> store.Artifact:
 def _build(path: Path, w: World, captions: store.Artifact) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
-        table = captions.table(f"{task}.parquet")
-        store.check_disk(path, 4 * len(table) * w.image_size**2 * 3)
-        tars = draw_table(path, w, table[["caption", "label", "class", "kind"]], task)
-        filter_drawn(path, w, tables.benchmark(w, task), tars, task)
+        bench = tables.benchmark(w, task)
+        table = captions.table(f"{task}.parquet")[["caption", "label", "class", "kind"]]
+        per_class = dict(w.captions.per_class_of).get(task, w.captions.per_class)
+        n = per_class * table["label"].nunique()
+        store.check_disk(path, 4 * n * w.image_size**2 * 3)
+        rows = repeated(table, n, randomness.rng(w, "drawn", task))
+        filter_drawn(path, w, bench, draw_table(path, w, rows, task), task)
 
 
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:

@@ -128,7 +128,9 @@ def _build(path: Path, w: World) -> None:
 
 def clip_baseline(w: World, task: str) -> dict[str, float]:
     """Zero-shot and linear-probe test accuracy of CLIP before finetuning."""
-    return classifier.baseline(clips.load(w), benchmark(w, task), w.finetune)
+    bench = benchmark(w, task)
+    answers = classifier.baseline(clips.load(w), bench, w.finetune)
+    return {name: float((found == bench.test.labels).mean()) for name, found in answers.items()}
 
 
 def judged_shard(w: World, task: str, start: int) -> pd.DataFrame:

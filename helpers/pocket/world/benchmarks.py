@@ -48,9 +48,8 @@ def benchmark(w: World, task: str) -> Benchmark:
     Raises ``StudyError`` on a task that the world does not have.
     """
     check_task(w, task)
-    sets = {f"{t}_{split}": (t, split) for t in TASKS for split in SPLITS}
-    n = w.pool.benchmark_per_class
-    artifact = store.get("benchmarks", w, lambda path: write(path, w, sets, n, picture))
+    sets = {f"{t}_{split}": (t, split, per_class(w, t, split)) for t in TASKS for split in SPLITS}
+    artifact = store.get("benchmarks", w, lambda path: write(path, w, sets, picture))
     train, val, test = (read(artifact, f"{task}_{name}", task) for name in SPLITS)
     captions = []  # of the train images, as the pool's writers would caption them
     for i in range(len(train)):
@@ -74,6 +73,12 @@ def benchmark(w: World, task: str) -> Benchmark:
     )
 
 
+def per_class(w: World, task: str, split: str) -> int:
+    """Images of every class in a split."""
+    usual = w.pool.benchmark_per_class
+    return dict(w.pool.test_per_class_of).get(task, usual) if split == "test" else usual
+
+
 def scene_of(w: World, task: str, split: str, i: int) -> tuple[str, Scene, int]:
     """Class name, scene and seed of the i-th image: everything that is needed to render it."""
     kind = "shifted" if split in SHIFTS else "benchmark"
@@ -88,16 +93,14 @@ def picture(w: World, task: str, split: str, i: int) -> np.ndarray:
     return render(subject(task, name), scene, seed, w.image_size).pixels
 
 
-def write(
-    path: Path, w: World, sets: Mapping[str, tuple[str, str]], per_class: int, draw: Callable
-) -> None:
-    """Write ``sets``, file name -> (task, split), with ``per_class`` images of every class.
+def write(path: Path, w: World, sets: Mapping[str, tuple[str, str, int]], draw: Callable) -> None:
+    """Write ``sets``: file name -> (task, split, images of every class).
 
     ``draw(w, task, split, i)``, an importable function, gives one image (size, size, 3) uint8.
     """
     jobs = {}
-    for name, (task, split) in sets.items():
-        n = per_class * len(TASKS[task])
+    for name, (task, split, count) in sets.items():
+        n = count * len(TASKS[task])
         rows = []
         for i in range(n):
             cls, scene, seed = scene_of(w, task, split, i)

@@ -24,9 +24,8 @@ def shifted(w: World, task: str) -> dict[str, Split]:
     task that the world does not have.
     """
     check_task(w, task)
-    sets = {shift: (task, shift) for shift in SHIFTS}
-    n = w.scaling.shifted_per_class
-    artifact = store.get("shifted", w, lambda path: write(path, w, sets, n, picture), task=task)
+    sets = {shift: (task, shift, w.scaling.shifted_per_class) for shift in SHIFTS}
+    artifact = store.get("shifted", w, lambda path: write(path, w, sets, picture), task=task)
     return {shift: read(artifact, shift, task) for shift in SHIFTS}
 
 

@@ -1,0 +1,77 @@
+"""Runs that decide take days: the rows of finished ones lie beside a world's figures, committed.
+
+``figures/<world>/NN_runs.csv`` has a row per run; what cannot be read, as predicted classes, is in
+``NN_runs.parquet``. Another machine goes on there, and so does another day.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.engine import places, store
+from helpers.worlds import World
+
+EDITION = 1  # to be raised by whoever changes what a run finds: rows of other editions do not count
+ABOUT = ["recipe", "run"]  # which settings, and which file of the artifact
+
+
+def collect(
+    path: Path, w: World, number: str, recipe: str, jobs: Mapping, function: Callable, label: str
+) -> pd.DataFrame:
+    """The tables that ``function(*arguments)`` returns for each file of ``jobs``, with ``run``.
+
+    Where a world keeps its runs, those of the same ``recipe`` that are known are not run again, and
+    new ones are added to the rows of notebook ``number``.
+    """
+    recipe = f"{EDITION}-{recipe}"
+    known = kept(w, number) if w.keeps_runs else pd.DataFrame(columns=ABOUT)
+    same = known[known["recipe"] == recipe]
+    for run, rows in same.groupby("run"):
+        if run in jobs and not (path / str(run)).exists():
+            store.write(path / str(run), rows.drop(columns=ABOUT).dropna(axis=1, how="all"))
+    files = store.fill(path, jobs, function, label)
+    tables = [store.read_table(file).assign(run=run) for run, file in zip(jobs, files, strict=True)]
+    table = pd.concat(tables, ignore_index=True)
+    if w.keeps_runs:
+        new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
+        _keep(w, number, pd.concat([known, new], ignore_index=True))
+    return table
+
+
+def kept(w: World, number: str) -> pd.DataFrame:
+    """The rows of a notebook's finished runs, ``recipe, run`` and what they found; none at first.
+
+    They are those beside the figures, or else those that come with the study.
+    """
+    for root in (places.figures_root(), places.TOP / "figures"):
+        file = root / w.name / f"{number}_runs.csv"
+        if file.exists():
+            rows = pd.read_csv(file)
+            binary = store.read_table(file.with_suffix(".parquet"))
+            return rows.merge(binary, how="left", on=ABOUT)
+    return pd.DataFrame(columns=ABOUT)
+
+
+def _keep(w: World, number: str, table: pd.DataFrame) -> None:
+    table = table.sort_values(ABOUT, ignore_index=True)
+    binary = [c for c in table if table[c].map(type).eq(bytes).any()]
+    file = places.figures_root() / w.name / f"{number}_runs.csv"
+    some = table[binary].notna().any(axis=1)
+    store.write(file.with_suffix(".parquet"), table.loc[some, [*ABOUT, *binary]])
+    columns = [*ABOUT, *table.columns.drop([*ABOUT, *binary])]
+    store.write(file, table[columns].to_csv(index=False).encode())
+
+
+def packed(classes: np.ndarray) -> bytes:
+    """Predicted classes (n,) in few bytes, as a table keeps them."""
+    return zlib.compress(np.asarray(classes, np.uint16).tobytes(), 9)
+
+
+def unpacked(classes: bytes) -> np.ndarray:
+    """The predicted classes (n,) that ``packed`` made small."""
+    return np.frombuffer(zlib.decompress(classes), np.uint16).astype(np.int64)

@@ -122,10 +122,10 @@ class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
     tasks: Names = ("aircraft",)  # that ablations are made on
-    size: Count = 480  # images per arm of every ablation, where the gap of notebook 04 is clear
+    size: Count = 240  # images per arm of every ablation
     generators: Names = ("short", "middle", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
     strengths: Numbers = (0.1, 0.5, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
-    mix_synthetic: Wholes = (0, 480)  # added to `size` retrieved images
+    mixes: tuple[tuple[Count, Count], ...] = ((480, 480),)  # retrieved, and synthetic ones added
     judged: Count = 40  # images per class and source given to the detail judge
 
 
@@ -222,7 +222,7 @@ SMOKE = replace(
         "sizes": (8, 16, 32), "seeds": 2, "selection_seeds": 1, "lrs": (1e-3, 1e-4), "epochs": 1,
         "min_steps": 2, "probe_images": 100, "few_labels": (2,),
     },
-    analysis={"size": 16, "strengths": (0.3, 0.7), "mix_synthetic": (0, 16), "judged": 2},
+    analysis={"size": 16, "strengths": (0.3, 0.7), "mixes": ((16, 16),), "judged": 2},
     scaling={
         "sizes": (12, 24, 48, 96), "beyond": 1, "seeds": 3, "guidances": (1.0, 2.0, 7.5),
         "prompts": ("class and description", "training captions", "alt text"),
@@ -244,8 +244,8 @@ DESK = replace(
         "largest_of": (("flowers", 960), ("cars", 960)),
     },
     analysis={
-        "tasks": ("aircraft", "cars"), "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
-        "mix_synthetic": (0, 480, 960), "judged": 400,
+        "tasks": ("aircraft", "cars"), "size": 480, "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
+        "mixes": ((480, 480), (480, 960), (960, 960), (3_840, 3_840)), "judged": 400,
     },
 )
 PAPER = replace(
@@ -267,7 +267,7 @@ PAPER = replace(
     analysis={  # [P] figures 5, 6, 7
         "size": 100_000, "generators": ("1.1", "1.3", "1.5"),
         "strengths": tuple(i / 10 for i in range(1, 11)),
-        "mix_synthetic": (0, 62_500, 125_000, 250_000),
+        "mixes": ((250_000, 62_500), (250_000, 125_000), (250_000, 250_000)),
     },
     scaling={  # the published pairs start at 64 million
         "sizes": tuple(500 * 2**i for i in range(7)), "beyond": 3,

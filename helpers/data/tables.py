@@ -137,13 +137,13 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
 
 
 @functools.lru_cache(maxsize=12)
-def source_set(w: World, task: str, source: str, keep: str | None = None) -> Split:
+def source_set(w: World, task: str, source: str, keep: str = "") -> Split:
     """What a source, "retrieved" or "synthetic", offers for a task after filtering.
 
-    ``keep`` as in ``training_set``; None is the retrieval variant that notebook 04 chose on
+    ``keep`` as in ``training_set``; without, the retrieval variant that notebook 04 chose on
     validation, and the one filter of drawn images.
     """
-    if keep is None and source == "retrieved":
+    if not keep and source == "retrieved":
         variants = store.load("finetuned", w).table("variants.parquet")
         keep = variants[variants["chosen"]].set_index("task")["keep"][task]
     return training_set(store.load(source, w), task, keep or "keep")

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,18 +116,24 @@ def _setting(w: World, dotted: str) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
-def key(name: str, w: World, modules: bool = True, **variant: Any) -> str:
-    """The hash that names an artifact: of all that it depends on.
+def key(name: str, w: World, **variant: str) -> str:
+    """The hash that names an artifact: of all that it depends on."""
+    return _hash(name, w, True, variant)
 
-    Without ``modules`` it leaves their sources out: a run counts also after code was tidied up.
-    """
+
+def recipe(name: str, w: World) -> str:
+    """The same without the source of modules: what runs found counts after code was tidied up."""
+    return _hash(name, w, False, {})
+
+
+def _hash(name: str, w: World, modules: bool, variant: Mapping[str, str]) -> str:
     code_of = {m: digest for m, digest in code(name, w).items() if modules or "/" in m}
     parts = {
         "name": name,
         "backend": w.backend,
         "variant": variant,
         "settings": {s: _setting(w, s) for s in spec(name).settings.split()},
-        "needs": {n: key(n, w, modules) for n in spec(name).needs.split()},
+        "needs": {n: _hash(n, w, modules, {}) for n in spec(name).needs.split()},
         "code": code_of,
         "outside": worlds.backend(w).outside(w).get(name),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from helpers.data.subsets import nested_subset, repeated
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import randomness, store
 from helpers.errors import NotKnown
-from helpers.models import classifier, clip
 from helpers.study import finetune, synthesis
+from helpers.study.runs import collect
 from helpers.worlds import World
+
+OFFERED = 2  # times the size of an arm that it offers, so that every seed has other images
 
 
 def benchmark(w: World) -> Benchmark:
@@ -64,44 +67,65 @@ def details_right(w: World, source: str) -> pd.DataFrame:
 
 
 def make(w: World) -> store.Artifact:
-    """All ablations: ``results.parquet`` (equal sizes), ``mixing.parquet``, ``counts.json``.
+    """All ablations: ``results.parquet`` and ``mixing.parquet``, as notebook 04's, and ``counts``.
 
-    The images of each arm are in ``{arm}.npy`` and ``{arm}.parquet``.
+    ``source`` is the arm, and ``n`` its size. What an arm offers is in ``{task}/{arm}.npy`` and
+    ``{task}/{arm}.parquet``: twice its size where there is so much, so that seeds differ.
     """
     return store.make("analysed", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
-    size = make_arms(path, w)
-    edit_arms(path, w, size)
-    chosen = store.load("finetuned", w).table("lrs.parquet").query("chosen")
-    rates = chosen[chosen["task"] == w.tasks[0]].set_index("source")["lr"].to_dict()
+    rates = store.load("finetuned", w).table("rates.parquet")
+    counts = []
+    runs = []
+    for task in w.analysis.tasks:
+        size, copied = make_arms(path, w, task)
+        edit_arms(path, w, task)
+        counts.append({"task": task, "size": size, "train_copies": copied})
+        runs += [rated(rates, task, arm, source, size) for arm, source in arms(w).items()]
+    store.write(path / "counts.parquet", pd.DataFrame(counts))
+    chosen = pd.concat(runs, ignore_index=True)
+    store.write(path / "results.parquet", measured(path, w, chosen, "ablation runs"))
 
-    # Arms of equal size, each with the learning rate of its source; edits count as retrieved.
+    # Drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps.
+    offered = rates.groupby(["task", "source"])["n"].max()
+    mixed = []
+    for task in w.analysis.tasks:
+        for real, drawn in w.analysis.mixes:
+            if real <= offered[task, "retrieved"] and drawn <= offered[task, "synthetic"]:
+                mixes = [f"mixed-{real}+{drawn}-equal-{what}" for what in ("epochs", "steps")]
+                mixed += [rated(rates, task, mix, "retrieved", real + drawn) for mix in mixes]
+    if mixed:
+        chosen = pd.concat(mixed, ignore_index=True)
+        store.write(path / "mixing.parquet", measured(path, w, chosen, "mixed runs"))
+
+
+def arms(w: World) -> dict[str, str]:
+    """Arms of equal size, and the source whose learning rate each has; edits count as retrieved."""
     edited = [f"sdedit-{strength:g}" for strength in w.analysis.strengths]
     captioned = [f"captions-{g}" for g in (w.synthesis.generator, *others(w))]
-    arms = {
-        **dict.fromkeys(["retrieved", "decontaminated", *edited], "retrieved"),
-        **dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic"),
-    }
-    jobs = {}
-    for arm, source in arms.items():
-        for seed in range(w.finetune.seeds):
-            about = {"arm": arm, "n": size, "seed": seed}
-            jobs[f"runs/{arm}-{seed}.json"] = (w, path, arm, 0, rates[source], about)
-    store.write(path / "results.parquet", finetune.collect(path, jobs, run_arm, "ablation runs"))
+    real = dict.fromkeys(["retrieved", "decontaminated", *edited], "retrieved")
+    return real | dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic")
 
-    # Drawn images added to the largest retrieved set ([P] figure 7).
-    drawn = len(tables.source_set(w, w.tasks[0], "synthetic"))
-    full = len(_arm(path, "full"))
+
+def rated(rates: pd.DataFrame, task: str, arm: str, source: str, n: int) -> pd.DataFrame:
+    """An arm's rows for ``finetune.by_metric``: rates of a source at the size that is nearest."""
+    same = rates[(rates["task"] == task) & (rates["source"] == source)]
+    far = (np.log(same["n"]) - np.log(n)).abs()
+    nearest = same[far == far.min()].drop_duplicates("metric")
+    return nearest[["metric", "lr"]].assign(task=task, source=arm, keep=source, n=n)
+
+
+def measured(path: Path, w: World, chosen: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The results of all seeds on arms: ``chosen`` has rows of ``rated``."""
     jobs = {}
-    for n in w.analysis.mix_synthetic:
+    for first in sorted(finetune.first_runs(chosen), key=lambda run: run.n, reverse=True):
         for seed in range(w.finetune.seeds):
-            added = min(n, drawn)
-            about = {"synthetic_n": added, "retrieved_n": full, "seed": seed}
-            job = (w, path, "full", added, rates["retrieved"], about)
-            jobs[f"mixed/{n:06d}-{seed}.json"] = job
-    store.write(path / "mixing.parquet", finetune.collect(path, jobs, run_arm, "mixed runs"))
+            file = f"runs/{first.task}-{first.source}-{first.n:06d}-{seed:07d}-{first.lr:g}.parquet"
+            jobs[file] = (w, path, dataclasses.replace(first, seed=seed))
+    runs = collect(path, w, "05", finetune.recipe(w, "analysed"), jobs, run_arm, label)
+    return finetune.by_metric(w, runs, chosen)
 
 
 def others(w: World) -> list[str]:
@@ -109,74 +133,74 @@ def others(w: World) -> list[str]:
     return [g for g in w.analysis.generators if g != w.synthesis.generator]
 
 
-def make_arms(path: Path, w: World) -> int:
-    """Write all arms but the edited ones at the size that all of them can fill, and return it.
+def make_arms(path: Path, w: World, task: str) -> tuple[int, int]:
+    """Write all arms of a task but the edited ones; returns the size that all of them can fill.
 
-    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). ``full``,
-    for mixing, is as large as the retrieved set was in notebook 04.
+    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2), whose
+    number is returned, too.
     """
-    bench = benchmark(w)
-    sets = source_sets(w)
-    full = sets["retrieved"]
-    largest = min(len(full), w.finetune.sizes[-1])
-    rows = nested_subset(full.labels, largest, randomness.rng(w, "analysis", "full"))
-    _write(path, "full", full.take(rows))
+    bench = tables.benchmark(w, task)
+    real = tables.source_set(w, task, "retrieved")
+    drawn = tables.source_set(w, task, "synthetic")
     train = copies.descriptor(bench.train.images)
-    copied = copies.nearest(copies.descriptor(full.images), train) > copies.threshold(bench)
+    copied = copies.nearest(copies.descriptor(real.images), train) > copies.threshold(bench)
     offered = {
-        "retrieved": full,
-        "decontaminated": full.take(np.flatnonzero(~copied)),
-        f"captions-{w.synthesis.generator}": sets["synthetic"],
-        **draw_arms(path / "drawn", w, full),
+        "retrieved": real,
+        "decontaminated": real.take(np.flatnonzero(~copied)),
+        f"captions-{w.synthesis.generator}": drawn,
+        **draw_arms(path / "drawn", w, bench, real),
     }
     size = min(w.analysis.size, *map(len, offered.values()))
     for arm, split in offered.items():
-        rows = nested_subset(split.labels, size, randomness.rng(w, "analysis", "arm"))
-        _write(path, arm, split.take(rows))
-    counts = {"retrieved": len(full), "train_copies": int(copied.sum()), "size": size}
-    store.write(path / "counts.json", counts)
-    return size
+        most = min(OFFERED * size, len(split))
+        rows = nested_subset(split.labels, most, randomness.rng(w, "analysis", "arm", task))
+        _write(path / task, arm, split.take(rows))
+    return size, int(copied.sum())
 
 
-def draw_arms(path: Path, w: World, retrieved: Split) -> dict[str, Split]:
+def draw_arms(path: Path, w: World, bench: Benchmark, retrieved: Split) -> dict[str, Split]:
     """Arms that are drawn and filtered: other generators, other prompts ([P] figures 6, 10)."""
-    bench = benchmark(w)
     study = w.synthesis.generator
     columns = ["caption", "label", "class"]
     captions = store.load("captions", w).table(f"{bench.task}.parquet")[columns]
     prompts = {f"captions-{g}": (g, captions) for g in others(w)}
     prompts["alt-text"] = (study, retrieved.facts[columns])
     prompts["templates"] = (study, bench.filled(bench.templates))
-    n = int(np.ceil(w.analysis.size / w.clip.top_share))
+    n = int(np.ceil(OFFERED * w.analysis.size / w.clip.top_share))
     drawn = {}
     for arm, (generator, table) in prompts.items():
+        name = f"{bench.task}-{arm}"
         rows = repeated(table, n, randomness.rng(w, "analysis", arm))
         world = worlds.replace(w, synthesis={"generator": generator})
-        tars = synthesis.draw_table(path, world, rows, arm)
-        synthesis.filter_drawn(path, world, bench, tars, arm)
-        drawn[arm] = tables.training_set(store.Artifact("analysed", path), arm)
+        tars = synthesis.draw_table(path, world, rows, name)
+        synthesis.filter_drawn(path, world, bench, tars, name)
+        drawn[arm] = tables.training_set(store.Artifact("analysed", path), name)
     return drawn
 
 
-def edit_arms(path: Path, w: World, size: int) -> None:
-    """Redraw the ``size`` images of the arm ``retrieved`` at each strength of SDEdit."""
+def edit_arms(path: Path, w: World, task: str) -> None:
+    """Redraw all images of the arm ``retrieved`` at each strength of SDEdit."""
+    retrieved = arm_of(path, task, "retrieved")
     jobs = {}
     for s in w.analysis.strengths:
-        for start in range(0, size, w.synthesis.shard):
-            stop = min(start + w.synthesis.shard, size)
-            jobs[f"edits/{s:g}-{start:05d}.npy"] = (w, path, start, stop, s)
-    store.fill(path, jobs, edit_shard, "shards of retrieved images edited")
-    retrieved = _arm(path, "retrieved")
+        for start in range(0, len(retrieved), w.synthesis.shard):
+            stop = min(start + w.synthesis.shard, len(retrieved))
+            jobs[f"edits/{task}-{s:g}-{start:05d}.npy"] = (w, path, task, start, stop, s)
+    store.fill(path, jobs, edit_shard, f"shards of retrieved {task} edited")
     for s in w.analysis.strengths:
-        images = tables.on_disk(sorted((path / "edits").glob(f"{s:g}-*.npy")))
-        _write(path, f"sdedit-{s:g}", Split(images, retrieved.labels, retrieved.facts))
+        images = tables.on_disk(sorted((path / "edits").glob(f"{task}-{s:g}-*.npy")))
+        edited = Split(images, retrieved.labels, retrieved.facts)
+        _write(path / task, f"sdedit-{s:g}", edited)
 
 
-def edit_shard(w: World, path: Path, start: int, stop: int, strength: float) -> np.ndarray:
+def edit_shard(
+    w: World, path: Path, task: str, start: int, stop: int, strength: float
+) -> np.ndarray:
     """Images ``start`` to ``stop`` of the arm ``retrieved``, redrawn with a template as caption."""
-    retrieved = _arm(path, "retrieved").take(range(start, stop))
-    texts = [benchmark(w).templates[0].format(name) for name in retrieved.facts["class"]]
-    seeds = [randomness.entropy(w.seed, "sdedit", i) for i in range(start, stop)]
+    retrieved = arm_of(path, task, "retrieved").take(range(start, stop))
+    template = tables.benchmark(w, task).templates[0]
+    texts = [template.format(name) for name in retrieved.facts["class"]]
+    seeds = [randomness.entropy(w.seed, "sdedit", task, i) for i in range(start, stop)]
     return worlds.backend(w).draw(w, texts, seeds, np.asarray(retrieved.images), strength)
 
 
@@ -187,23 +211,28 @@ def _write(path: Path, arm: str, split: Split) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _arm(path: Path, arm: str) -> Split:
-    """An arm as ``_write`` left it, its images on disk."""
-    facts = store.read_table(path / f"{arm}.parquet")
-    images = tables.on_disk([path / f"{arm}.npy"])
+def arm_of(path: Path, task: str, arm: str) -> Split:
+    """What an arm offers, its images on disk."""
+    facts = store.read_table(path / task / f"{arm}.parquet")
+    images = tables.on_disk([path / task / f"{arm}.npy"])
     return Split(images, facts["label"].to_numpy(np.int64), facts)
 
 
-def run_arm(w: World, path: Path, arm: str, added: int, lr: float, about: dict) -> dict:
-    """Finetune on an arm and ``added`` drawn images; ``about`` with accuracies on test, 0..1."""
-    bench = benchmark(w)
-    seed = about["seed"]
-    train = _arm(path, arm)
-    if added:
-        drawn = tables.source_set(w, bench.task, "synthetic")
-        rows = nested_subset(drawn.labels, added, randomness.rng(w, "mix", seed))
-        train = train.plus(drawn.take(rows))
-    state = store.unfinished("analysed", w, *train.labels[:1_000], len(train), seed, lr)
-    of_run = randomness.entropy(w.seed, "analysis", seed)
-    model, _ = classifier.finetune(clip.load(w), train, bench, lr, of_run, w.finetune, state)
-    return {**about, **classifier.measure(model, bench, w.finetune)}
+def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
+    """Finetune on a fresh subset of an arm, or on a mix: a row as of ``finetune.accuracies``."""
+    settings = w.finetune
+    if run.source.startswith("mixed"):
+        real, drawn = map(int, run.source.split("-")[1].split("+"))
+        pair = []
+        for source, n in {"retrieved": real, "synthetic": drawn}.items():
+            part = dataclasses.replace(run, source=source, keep="", n=n)
+            pair.append(finetune.training_images(w, part))  # those of notebook 04
+        train = pair[0].plus(pair[1])
+        if run.source.endswith("steps"):
+            epochs = max(1, round(settings.epochs * real / run.n))
+            settings = dataclasses.replace(settings, epochs=epochs)
+    else:
+        offered = arm_of(path, run.task, run.source)
+        rng = randomness.rng(w, "analysis", "subset", run.task, run.seed)
+        train = offered.take(nested_subset(offered.labels, run.n, rng))
+    return finetune.trained(w, run, train, "test", settings)

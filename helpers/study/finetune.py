@@ -17,7 +17,7 @@ from helpers.engine import artifacts, places, randomness, store
 from helpers.errors import StudyError
 from helpers.models import classifier, clip
 from helpers.study.runs import collect, packed
-from helpers.worlds import World
+from helpers.worlds import FinetuneSettings, World
 
 SOURCES = ("retrieved", "synthetic")
 METRICS = ("zero_shot", "linear_probe")
@@ -51,10 +51,12 @@ def make(w: World) -> store.Artifact:
     return store.make("finetuned", w, lambda path: _build(path, w))
 
 
-def recipe(w: World) -> str:
+def recipe(w: World, name: str = "finetuned") -> str:
     """The hash of all settings that say how a run is made, whichever runs there are."""
     which = {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)}
-    return artifacts.key("finetuned", worlds.replace(w, finetune=which), modules=False)
+    analysis = {"tasks": ("",), "mixes": (), "judged": 1}
+    settled = worlds.replace(w, finetune=which, analysis=analysis)
+    return artifacts.recipe(name, settled)
 
 
 def _build(path: Path, w: World) -> None:
@@ -64,10 +66,15 @@ def _build(path: Path, w: World) -> None:
     parts = [collect(path, w, "04", recipe(w), clips, clip_accuracies, "unadapted CLIP")]
     for start in range(0, w.finetune.seeds, AT_ONCE):
         seeds = range(start, min(start + AT_ONCE, w.finetune.seeds))
-        cells = chosen[[*CELL, "lr"]].drop_duplicates().itertuples(index=False)
-        runs = [Run(*cell[:4], seed, cell[4]) for cell in cells for seed in seeds]
+        runs = [replace(run, seed=seed) for run in first_runs(chosen) for seed in seeds]
         parts.append(measured(path, w, runs, "test", f"runs with seeds {seeds[0]} to {seeds[-1]}"))
     store.write(path / "results.parquet", by_metric(w, pd.concat(parts), chosen))
+
+
+def first_runs(chosen: pd.DataFrame) -> list[Run]:
+    """One run of every cell and rate in a table of ``CELL`` and ``lr``, with seed 0."""
+    rows = chosen[[*CELL, "lr"]].drop_duplicates().to_dict("records")
+    return [Run(seed=0, **row) for row in rows]
 
 
 def by_metric(w: World, runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +176,9 @@ def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
     """
     tried = {cell: set(w.finetune.lrs) for cell in cells}
     for _ in range(EXTENSIONS + 1):
-        runs = [Run(*cell, 0, lr) for cell, rates in tried.items() for lr in sorted(rates)]
-        runs = [replace(run, seed=seed) for run in runs for seed in selection(w)]
+        grid = [(*cell, lr) for cell, rates in tried.items() for lr in sorted(rates)]
+        first = first_runs(pd.DataFrame(grid, columns=[*CELL, "lr"]))
+        runs = [replace(run, seed=seed) for run in first for seed in selection(w)]
         found = measured(path, w, runs, "val", "runs on learning rates")
         keys = [*CELL, "lr"]
         long = found.melt([*keys, "seed"], list(METRICS), "metric", "val")
@@ -242,12 +250,16 @@ def accuracies(w: World, run: Run, held_out: str) -> pd.DataFrame:
 
     On test images the predicted classes are kept, too, of each metric as ``{metric}_answers``.
     """
+    return trained(w, run, training_images(w, run), held_out, w.finetune)
+
+
+def trained(w: World, run: Run, train: Split, held_out: str, s: FinetuneSettings) -> pd.DataFrame:
+    """The same of a run on the images ``train``."""
     bench = tables.benchmark(w, run.task)
     seed = randomness.entropy(w.seed, "run", run.task, run.seed)
-    train = training_images(w, run)
-    state = store.unfinished("finetuned", w, *astuple(run))
-    model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, w.finetune, state)
-    found = classifier.measure(model, bench, w.finetune, held_out, run.seed)
+    state = store.unfinished("finetuned", w, *astuple(run), s.epochs)
+    model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, s, state)
+    found = classifier.measure(model, bench, s, held_out, run.seed)
     return scored(bench, {**asdict(run), "steps": steps}, found, held_out)
 
 

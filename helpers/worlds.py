@@ -122,7 +122,7 @@ class AnalysisSettings:
     """Why the difference? ([P] section 5 and appendix B)"""
 
     tasks: Names = ("aircraft",)  # that ablations are made on
-    size: Count = 240  # images per arm of every ablation
+    size: Count = 120  # images per arm of every ablation
     generators: Names = ("short", "middle", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
     strengths: Numbers = (0.1, 0.5, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
     mixes: tuple[tuple[Count, Count], ...] = ((480, 480),)  # retrieved, and synthetic ones added
@@ -265,7 +265,7 @@ PAPER = replace(
         "probe_penalties": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
     },
     analysis={  # [P] figures 5, 6, 7
-        "size": 100_000, "generators": ("1.1", "1.3", "1.5"),
+        "size": 125_000, "generators": ("1.1", "1.3", "1.5"),
         "strengths": tuple(i / 10 for i in range(1, 11)),
         "mixes": ((250_000, 62_500), (250_000, 125_000), (250_000, 250_000)),
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,6 @@ from helpers.errors import NotKnown
 from helpers.study import finetune, synthesis
 from helpers.study.runs import collect
 from helpers.worlds import World
-
-OFFERED = 2  # times the size of an arm that it offers, so that every seed has other images
 
 
 def benchmark(w: World) -> Benchmark:
@@ -67,45 +66,44 @@ def details_right(w: World, source: str) -> pd.DataFrame:
 
 
 def make(w: World) -> store.Artifact:
-    """All ablations: ``results.parquet`` and ``mixing.parquet``, as notebook 04's, and ``counts``.
+    """All ablations: ``results.parquet`` and ``mixing.parquet``, in the form of notebook 04's.
 
-    ``source`` is the arm, and ``n`` its size. What an arm offers is in ``{task}/{arm}.npy`` and
-    ``{task}/{arm}.parquet``: twice its size where there is so much, so that seeds differ.
+    ``source`` is the arm, and ``n`` its size. Retrieved images, and the study's own drawn ones, are
+    notebook 04's runs. ``counts.parquet``: per task the common ``size``, and ``train_copies``.
     """
     return store.make("analysed", w, lambda path: _build(path, w))
 
 
 def _build(path: Path, w: World) -> None:
-    rates = store.load("finetuned", w).table("rates.parquet")
+    finetuned = store.load("finetuned", w)
+    rates = finetuned.table("rates.parquet")
     counts = []
-    runs = []
-    for task in w.analysis.tasks:
-        size, copied = make_arms(path, w, task)
-        edit_arms(path, w, task)
-        counts.append({"task": task, "size": size, "train_copies": copied})
-        runs += [rated(rates, task, arm, source, size) for arm, source in arms(w).items()]
-    store.write(path / "counts.parquet", pd.DataFrame(counts))
-    chosen = pd.concat(runs, ignore_index=True)
-    store.write(path / "results.parquet", measured(path, w, chosen, "ablation runs"))
-
-    # Drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps.
-    offered = rates.groupby(["task", "source"])["n"].max()
+    chosen = []
     mixed = []
     for task in w.analysis.tasks:
+        size, copied = make_arms(path, w, rates, task)
+        edit_arms(path, w, task, size)
+        counts.append({"task": task, "size": size, "train_copies": copied})
+        chosen += [rated(rates, task, arm, source, size) for arm, source in arms(w).items()]
+        # drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps
         for real, drawn in w.analysis.mixes:
-            if real <= offered[task, "retrieved"] and drawn <= offered[task, "synthetic"]:
-                mixes = [f"mixed-{real}+{drawn}-equal-{what}" for what in ("epochs", "steps")]
-                mixed += [rated(rates, task, mix, "retrieved", real + drawn) for mix in mixes]
-    if mixed:
-        chosen = pd.concat(mixed, ignore_index=True)
-        store.write(path / "mixing.parquet", measured(path, w, chosen, "mixed runs"))
+            for what in ("epochs", "steps"):
+                mix = f"mixed-{real}+{drawn}-equal-{what}"
+                mixed.append(rated(rates, task, mix, "retrieved", real + drawn))
+    store.write(path / "counts.parquet", pd.DataFrame(counts))
+    results = measured(path, w, chosen, "ablation runs")
+    own = finetuned.table("results.parquet").merge(pd.DataFrame(counts), on="task")
+    own = own[(own["n"] == own["size"])].replace({"synthetic": f"captions-{w.synthesis.generator}"})
+    results = pd.concat([own[list(results)], results], ignore_index=True)
+    store.write(path / "results.parquet", results)
+    store.write(path / "mixing.parquet", measured(path, w, mixed, "mixed runs"))
 
 
 def arms(w: World) -> dict[str, str]:
     """Arms of equal size, and the source whose learning rate each has; edits count as retrieved."""
     edited = [f"sdedit-{strength:g}" for strength in w.analysis.strengths]
-    captioned = [f"captions-{g}" for g in (w.synthesis.generator, *others(w))]
-    real = dict.fromkeys(["retrieved", "decontaminated", *edited], "retrieved")
+    real = dict.fromkeys(["decontaminated", *edited], "retrieved")
+    captioned = [f"captions-{g}" for g in others(w)]
     return real | dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic")
 
 
@@ -117,8 +115,9 @@ def rated(rates: pd.DataFrame, task: str, arm: str, source: str, n: int) -> pd.D
     return nearest[["metric", "lr"]].assign(task=task, source=arm, keep=source, n=n)
 
 
-def measured(path: Path, w: World, chosen: pd.DataFrame, label: str) -> pd.DataFrame:
-    """The results of all seeds on arms: ``chosen`` has rows of ``rated``."""
+def measured(path: Path, w: World, rows: Sequence[pd.DataFrame], label: str) -> pd.DataFrame:
+    """The results of all seeds on arms, whose ``rows`` are those of ``rated``."""
+    chosen = pd.concat(rows, ignore_index=True)
     jobs = {}
     for first in sorted(finetune.first_runs(chosen), key=lambda run: run.n, reverse=True):
         for seed in range(w.finetune.seeds):
@@ -133,28 +132,25 @@ def others(w: World) -> list[str]:
     return [g for g in w.analysis.generators if g != w.synthesis.generator]
 
 
-def make_arms(path: Path, w: World, task: str) -> tuple[int, int]:
-    """Write all arms of a task but the edited ones; returns the size that all of them can fill.
+def make_arms(path: Path, w: World, rates: pd.DataFrame, task: str) -> tuple[int, int]:
+    """Write what arms offer; returns a size of notebook 04 that all can fill, and train copies.
 
-    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2), whose
-    number is returned, too.
+    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). Drawn arms
+    offer twice their size, so that every seed has other images.
     """
     bench = tables.benchmark(w, task)
     real = tables.source_set(w, task, "retrieved")
-    drawn = tables.source_set(w, task, "synthetic")
     train = copies.descriptor(bench.train.images)
     copied = copies.nearest(copies.descriptor(real.images), train) > copies.threshold(bench)
-    offered = {
-        "retrieved": real,
-        "decontaminated": real.take(np.flatnonzero(~copied)),
-        f"captions-{w.synthesis.generator}": drawn,
-        **draw_arms(path / "drawn", w, bench, real),
-    }
-    size = min(w.analysis.size, *map(len, offered.values()))
+    offered = {"decontaminated": real.take(np.flatnonzero(~copied))}
+    offered |= draw_arms(path / "drawn", w, bench, real)
+    sizes = rates[rates["task"] == task].groupby("source")["n"].agg(set)
+    most = min(w.analysis.size, *map(len, offered.values()))
+    size = max(n for n in set.intersection(*sizes) if n <= max(most, w.finetune.sizes[0]))
     for arm, split in offered.items():
-        most = min(OFFERED * size, len(split))
-        rows = nested_subset(split.labels, most, randomness.rng(w, "analysis", "arm", task))
-        _write(path / task, arm, split.take(rows))
+        facts = pd.DataFrame({"label": split.labels, "class": split.facts["class"].to_numpy()})
+        store.write(path / task / f"{arm}.npy", split.images)
+        store.write(path / task / f"{arm}.parquet", facts)
     return size, int(copied.sum())
 
 
@@ -166,7 +162,7 @@ def draw_arms(path: Path, w: World, bench: Benchmark, retrieved: Split) -> dict[
     prompts = {f"captions-{g}": (g, captions) for g in others(w)}
     prompts["alt-text"] = (study, retrieved.facts[columns])
     prompts["templates"] = (study, bench.filled(bench.templates))
-    n = int(np.ceil(OFFERED * w.analysis.size / w.clip.top_share))
+    n = int(np.ceil(2 * w.analysis.size / w.clip.top_share))
     drawn = {}
     for arm, (generator, table) in prompts.items():
         name = f"{bench.task}-{arm}"
@@ -178,36 +174,28 @@ def draw_arms(path: Path, w: World, bench: Benchmark, retrieved: Split) -> dict[
     return drawn
 
 
-def edit_arms(path: Path, w: World, task: str) -> None:
-    """Redraw all images of the arm ``retrieved`` at each strength of SDEdit."""
-    retrieved = arm_of(path, task, "retrieved")
+def edit_arms(path: Path, w: World, task: str, size: int) -> None:
+    """Redraw the retrieved images of every seed at each strength of SDEdit."""
     jobs = {}
-    for s in w.analysis.strengths:
-        for start in range(0, len(retrieved), w.synthesis.shard):
-            stop = min(start + w.synthesis.shard, len(retrieved))
-            jobs[f"edits/{task}-{s:g}-{start:05d}.npy"] = (w, path, task, start, stop, s)
-    store.fill(path, jobs, edit_shard, f"shards of retrieved {task} edited")
-    for s in w.analysis.strengths:
-        images = tables.on_disk(sorted((path / "edits").glob(f"{task}-{s:g}-*.npy")))
-        edited = Split(images, retrieved.labels, retrieved.facts)
-        _write(path / task, f"sdedit-{s:g}", edited)
+    for strength in w.analysis.strengths:
+        for seed in range(w.finetune.seeds):
+            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
+            jobs[file] = (w, task, size, seed, strength)
+    store.fill(path, jobs, edit, f"sets of retrieved {task} edited")
 
 
-def edit_shard(
-    w: World, path: Path, task: str, start: int, stop: int, strength: float
-) -> np.ndarray:
-    """Images ``start`` to ``stop`` of the arm ``retrieved``, redrawn with a template as caption."""
-    retrieved = arm_of(path, task, "retrieved").take(range(start, stop))
+def retrieved(w: World, task: str, n: int, seed: int) -> Split:
+    """The retrieved images of a run of notebook 04."""
+    return finetune.training_images(w, finetune.Run(task, "retrieved", "", n, seed, 0.0))
+
+
+def edit(w: World, task: str, size: int, seed: int, strength: float) -> np.ndarray:
+    """A run's retrieved images (size, side, side, 3) uint8, redrawn with a template as caption."""
+    split = retrieved(w, task, size, seed)
     template = tables.benchmark(w, task).templates[0]
-    texts = [template.format(name) for name in retrieved.facts["class"]]
-    seeds = [randomness.entropy(w.seed, "sdedit", task, i) for i in range(start, stop)]
-    return worlds.backend(w).draw(w, texts, seeds, np.asarray(retrieved.images), strength)
-
-
-def _write(path: Path, arm: str, split: Split) -> None:
-    facts = pd.DataFrame({"label": split.labels, "class": split.facts["class"].to_numpy()})
-    store.write(path / f"{arm}.npy", split.images)
-    store.write(path / f"{arm}.parquet", facts)
+    texts = [template.format(name) for name in split.facts["class"]]
+    seeds = [randomness.entropy(w.seed, "sdedit", task, int(row)) for row in split.facts["row"]]
+    return worlds.backend(w).draw(w, texts, seeds, np.asarray(split.images), strength)
 
 
 @functools.lru_cache(maxsize=32)
@@ -220,17 +208,20 @@ def arm_of(path: Path, task: str, arm: str) -> Split:
 
 def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
     """Finetune on a fresh subset of an arm, or on a mix: a row as of ``finetune.accuracies``."""
+    kind, _, what = run.source.partition("-")
     settings = w.finetune
-    if run.source.startswith("mixed"):
-        real, drawn = map(int, run.source.split("-")[1].split("+"))
-        pair = []
-        for source, n in {"retrieved": real, "synthetic": drawn}.items():
-            part = dataclasses.replace(run, source=source, keep="", n=n)
-            pair.append(finetune.training_images(w, part))  # those of notebook 04
-        train = pair[0].plus(pair[1])
-        if run.source.endswith("steps"):
+    if kind == "mixed":
+        real, drawn = map(int, what.split("-")[0].split("+"))
+        synthetic = dataclasses.replace(run, source="synthetic", keep="keep", n=drawn)
+        added = finetune.training_images(w, synthetic)
+        train = retrieved(w, run.task, real, run.seed).plus(added)
+        if what.endswith("steps"):
             epochs = max(1, round(settings.epochs * real / run.n))
             settings = dataclasses.replace(settings, epochs=epochs)
+    elif kind == "sdedit":
+        train = retrieved(w, run.task, run.n, run.seed)
+        images = np.load(path / run.task / f"{run.source}-{run.seed:07d}.npy")
+        train = dataclasses.replace(train, images=images)
     else:
         offered = arm_of(path, run.task, run.source)
         rng = randomness.rng(w, "analysis", "subset", run.task, run.seed)

@@ -81,10 +81,22 @@ def band(
     ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, within: Bounds = (0, 1)
 ) -> None:
     """Mean over seeds of ``y`` against ``x``, its 95 % interval as a band inside ``within``."""
-    rows = readings.over_seeds(table, [x], y)
-    rows[["low", "high"]] = rows[["low", "high"]].clip(*within)
+    banded(ax, readings.over_seeds(table, [x], y), x, colour, label, within)
+
+
+def banded(
+    ax: Axes, rows: pd.DataFrame, x: str, colour: str, label: str, within: Bounds = (0, 1)
+) -> None:
+    """``mean`` against ``x``, and a band from ``low`` to ``high``, inside ``within``."""
+    low, high = (rows[end].clip(*within) for end in ("low", "high"))
     ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label)
-    ax.fill_between(rows[x], rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
+    ax.fill_between(rows[x], low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def pale(ax: Axes, table: pd.DataFrame, of: Mapping[str, str], colour: str) -> None:
+    """Means of ``accuracy`` by n of the rows that are as ``of`` says: another world's, behind."""
+    part = table[(table[list(of)] == pd.Series(of)).all(axis=1)].groupby("n")["accuracy"].mean()
+    ax.plot(part.index, part, color=colour, lw=5, alpha=0.25, zorder=0, solid_capstyle="round")
 
 
 def power_law(ax: Axes, table: pd.DataFrame, law: Mapping, colour: str, label: str) -> None:

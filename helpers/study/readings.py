@@ -5,16 +5,15 @@ Nothing that is built depends on this module; only notebooks import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from helpers.engine import report
+from helpers import worlds
+from helpers.engine import places, store
 from helpers.measure import inference
-from helpers.study.finetune import METRICS
+from helpers.worlds import World
 
 AXLES = ("axles", "one axle", "two or more axles")  # over all classes, and apart
 
@@ -25,53 +24,44 @@ def over_seeds(results: pd.DataFrame, keys: Sequence[str], value: str = "value")
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 
-def differences(
-    results: pd.DataFrame, by: str, pairs: Iterable[tuple[Any, Any]], keys: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Accuracy at one value of the column ``by`` minus that at another, seed by seed, in points.
+def desk(w: World, name: str) -> pd.DataFrame:
+    """The committed table of a figure in the world that decides, to stand beside one's own.
 
-    A row per pair of values, metric and ``keys`` with runs of both: columns ``metric`` (in words),
-    ``keys``, ``by``, ``other``, and ``mean, low, high`` (95 %).
+    No rows where there is none, and in worlds with other models or a pool of their own.
     """
-    rows = []
-    for value, other in pairs:
-        for metric in METRICS:
-            of_metric = results[results["metric"] == metric]
-            for (_, *key), runs in of_metric.groupby(["metric", *keys]):
-                wide = runs.pivot(index="seed", columns=by, values="accuracy")
-                if {value, other} <= set(wide):
-                    interval = inference.interval(100 * (wide[value] - wide[other]))
-                    rows.append((report.words(metric), *key, value, other, *interval))
-    return pd.DataFrame(rows, columns=["metric", *keys, by, "other", "mean", "low", "high"])
+    other = worlds.DESK
+    same = (w.backend, w.pool.upstream) == (
+        other.backend,
+        other.pool.upstream,
+    ) and w.name != other.name
+    file = places.TOP / "figures" / other.name / f"{name}.csv"
+    if same and file.exists():
+        return pd.read_csv(file)
+    return pd.DataFrame(columns=["task", "source", "n", "seed", "metric", "accuracy"])
 
 
-def matches(results: pd.DataFrame, tasks: Sequence[str], metric: str) -> pd.DataFrame:
-    """Notebook 04: how many synthetic images match the fewest and the most retrieved ones.
+def selection(finetuned: store.Artifact, name: str) -> pd.DataFrame:
+    """Notebook 04's runs on validation, ``variants`` or ``lrs``: a world's own, or the desk's."""
+    file = finetuned.path / f"{name}.parquet"
+    own = store.read_table(file) if file.exists() else pd.DataFrame()
+    figure = {"variants": "04_variants", "lrs": "04_learning_rates"}[name]
+    committed = places.TOP / "figures" / worlds.DESK.name / f"{figure}.csv"
+    return own if "val" in own else pd.read_csv(committed)
 
-    Columns ``task, n, accuracy, match``: ``match`` synthetic images are as good as ``n`` retrieved
-    ones, ``inf`` where no number that was tried is.
+
+def disagreements(own: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str]) -> tuple[int, int]:
+    """How many cells of two tables of runs differ by over 4 standard deviations, and of how many.
+
+    A cell is a group of ``keys``; its spread over seeds is that of ``other``. Processors round
+    otherwise, so that tables of two machines are never equal digit for digit.
     """
-    curves = (
-        results[results["metric"] == metric].groupby(["task", "source", "n"])["accuracy"].mean()
-    )
-    rows = []
-    for task in tasks:
-        for n, accuracy in curves[task, "retrieved"].iloc[[0, -1]].items():
-            rows.append((task, n, accuracy, matching_size(curves[task, "synthetic"], accuracy)))
-    return pd.DataFrame(rows, columns=["task", "n", "accuracy", "match"])
-
-
-def matching_size(curve: pd.Series, accuracy: float) -> float:
-    """The size at which ``curve`` (n -> accuracy), linear in log2 n, reaches ``accuracy``.
-
-    It is ``inf`` where the curve stays below.
-    """
-    for (n0, a0), (n1, a1) in pairwise(curve.items()):
-        if a0 >= accuracy:
-            return float(n0)
-        if a1 >= accuracy:
-            return float(n0 * (n1 / n0) ** ((accuracy - a0) / (a1 - a0)))
-    return float(curve.index[-1]) if curve.iloc[-1] >= accuracy else float("inf")
+    both = [
+        table.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for table in (own, other)
+    ]
+    cells = both[0].join(both[1], lsuffix="_own", how="inner").query("size > 2")
+    spread = cells["std"] * (1 / cells["size"] + 1 / cells["size_own"]) ** 0.5
+    off = (cells["mean"] - cells["mean_own"]).abs() > 4 * spread
+    return int(off.sum()), len(off)
 
 
 def details(fidelity: pd.DataFrame, axles: pd.Series) -> pd.DataFrame:
@@ -89,19 +79,3 @@ def details(fidelity: pd.DataFrame, axles: pd.Series) -> pd.DataFrame:
     ends = [inference.share_interval(r.correct, r.images) for r in total.itertuples()]
     total[["low", "high"]] = ends
     return total
-
-
-def decided(differences: pd.DataFrame, size: int, seeds: int) -> str:
-    """Notebook 05: how many of ``differences`` leave zero out, and which, in words.
-
-    ``size`` and ``seeds`` are the images of an arm and the runs on it.
-    """
-    include = report.includes_zero(differences)
-    template = "{arm} against {other}, {metric}: " + report.POINTS
-    others = report.listed(report.rows(differences[~include], template), between="; ")
-    enough = "too few" if include.mean() > 0.5 else "enough, for the others,"
-    return (
-        f"Arm by arm against what it varies, seed by seed, {include.sum()} of {len(differences)} "
-        f"differences have an interval that includes zero: {size} images and {seeds} seeds are "
-        f"{enough} to put arms in an order. The others: {others}."
-    )

@@ -237,7 +237,7 @@ def test_settings_take_all_that_fits():
         seed=3,
         synthesis={"guidance": 3},
         finetune={"synthetic_beyond": 0, "epochs_of": (("cars", 2),)},
-        analysis={"mix_synthetic": (0, 7), "strengths": ()},
+        analysis={"mixes": ((3, 7),), "strengths": ()},
     )
     assert w.seed == 3
     assert w.synthesis.guidance == 3

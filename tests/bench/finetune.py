@@ -98,7 +98,6 @@ def main(rows: int | None, rounds: int) -> None:
             "batch": batch,
             "min_steps": n // batch,
             "epochs": 1,
-            "evaluations": 1,
             "precision": precision,
         }
         w = worlds.replace(worlds.get("pocket"), finetune=settings)

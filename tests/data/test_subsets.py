@@ -1,9 +1,10 @@
 """Subsets: nested, balanced, evenly spread, best of a class."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from helpers.data.subsets import evenly_spread, nested_subset, thinned, top_share
+from helpers.data.subsets import evenly_spread, nested_subset, repeated, thinned, top_share
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 
@@ -39,3 +40,16 @@ def test_a_split_is_thinned_only_where_it_is_longer():
     split = Split(np.arange(9 * 3).reshape(9, 1, 1, 3), np.arange(9))
     assert thinned(split, 9) is split
     assert thinned(split, 3).labels.tolist() == [0, 4, 8]
+
+
+def test_repeated_rows_are_equally_many_of_each_class_and_of_each_row_within_one():
+    labels = [0] * 3 + [1] * 5
+    table = pd.DataFrame({"label": labels, "caption": list("abcdefgh")})
+    rows = repeated(table, 24, np.random.default_rng(0))
+    assert rows["label"].value_counts().to_dict() == {0: 12, 1: 12}
+    counts = rows["caption"].value_counts()
+    assert counts[list("abc")].tolist() == [4, 4, 4]
+    assert sorted(counts[list("defgh")]) == [2, 2, 2, 3, 3]
+    assert sorted(repeated(table, 6, np.random.default_rng(1))["label"]) == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(StudyError, match="no captions"):
+        repeated(table[:0], 1, np.random.default_rng(0))

@@ -1,4 +1,6 @@
-"""Finetuning: text head, crops, schedule, best state kept, resumption, gradients in parts."""
+"""Finetuning: text head, crops, schedule, probes, resumption, gradients in parts."""
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -122,16 +124,35 @@ def test_clip_survives_saving(tiny_clip, bench, tmp_path):
 def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, bench):
     original = tiny_clip[0]
     before = clip.embed_images(original, bench.test.images)
-    s = finetune_settings(min_steps=20, evaluations=2)
-    model, kept = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
+    s = finetune_settings(min_steps=20)
+    model, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
     again, _ = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
     assert np.array_equal(clip.embed_images(original, bench.test.images), before)
     assert torch.equal(model.weight, again.weight)
-    assert kept["steps"] == 20
-    assert kept["step"] in (10, 20)
-    scores = classifier.measure(model, bench, s)
-    assert scores["zero_shot"] > 0.8
-    assert scores["linear_probe"] > 0.8
+    assert steps == 20
+    found = classifier.measure(model, bench, s)
+    assert set(found) == {"zero_shot", "linear_probe", "probe_2"}
+    assert all((answers == bench.test.labels).mean() > 0.8 for answers in found.values())
+
+
+def test_few_labels_are_drawn_by_seed_and_probes_on_validation_do_not_see_it(tiny_clip, bench):
+    s = finetune_settings(few_labels=(1,), probe_on="both")
+    model = classifier.text_classifier(tiny_clip[0], bench)
+    noise = np.random.default_rng(0).integers(0, 256, bench.train.images.shape, dtype=np.uint8)
+    noisy = dataclasses.replace(bench, train=Split(noise, bench.train.labels))
+    found = [classifier.measure(model, noisy, s, seed=seed)["probe_1"] for seed in (0, 0, 1, 2, 3)]
+    assert np.array_equal(found[0], found[1])
+    assert any(not np.array_equal(found[0], other) for other in found[2:])
+    # a label that only validation images have cannot be learned where those are held out
+    val = Split(bench.val.images, 0 * bench.val.labels)
+    train = Split(bench.train.images, 0 * bench.train.labels + 1)
+    alone = dataclasses.replace(bench, train=train, val=val)
+    answers = {
+        held_out: classifier.measure(model, alone, s, held_out) for held_out in ("val", "test")
+    }
+    assert set(answers["val"]["linear_probe"]) == {1}
+    assert len(answers["val"]["zero_shot"]) == len(bench.val)
+    assert set(answers["test"]["linear_probe"]) == {0, 1} or 0 in answers["test"]["linear_probe"]
 
 
 class Failing:
@@ -157,14 +178,14 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ):
     monkeypatch.setattr(classifier, "CHECKPOINT_MINUTES", 0.0)
     original, file = tiny_clip[0], tmp_path / "state.pt"
-    s = finetune_settings(min_steps=12, batch=10, evaluations=3)
-    whole, scores = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
+    s = finetune_settings(min_steps=12, batch=10)
+    whole, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
     train = Split(shards.Lazy(Failing(bench.train.images, batches)), bench.train.labels)
     with pytest.raises(OSError, match="disk"):
         classifier.finetune(original, train, bench, 1e-3, 7, s, file)
     assert file.exists()
     again, resumed = classifier.finetune(original, train, bench, 1e-3, 7, s, file)
-    assert resumed == scores
+    assert resumed == steps
     assert torch.equal(again.weight, whole.weight)
     assert torch.equal(again.bias, whole.bias)
     states = [m.clip.model.visual.state_dict() for m in (again, whole)]

@@ -42,12 +42,11 @@ lrs = [1e-3, 1e-4]
 batch = 8
 epochs = 1
 warmup = 0.1
-evaluations = 1
 [world.analysis]
-size = 6
+size = 4
 generators = ["1.1", "1.5"]
 strengths = [0.5]
-mix_synthetic = [0, 4]
+mixes = [[4, 4]]
 [world.scaling]
 sizes = [2, 4, 8, 16]
 beyond = 0

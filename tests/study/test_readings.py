@@ -8,7 +8,7 @@ import pytest
 
 from helpers import worlds
 from helpers.engine import report, store
-from helpers.study import captions, exponents, finetune, readings
+from helpers.study import captions, exponents, readings
 from tests.study import cells
 
 
@@ -20,19 +20,6 @@ def runs(source, accuracies, task="cars", metric="linear_probe"):
         for seed, shift in enumerate((-0.01, 0.01))
     ]
     return pd.DataFrame(rows, columns=["task", "source", "n", "seed", "metric", "accuracy"])
-
-
-@pytest.fixture
-def results():
-    tables = [
-        runs(source, accuracies, metric=metric)
-        for metric in ("zero_shot", "linear_probe")
-        for source, accuracies in (
-            ("retrieved", {4: 0.5, 8: 0.9}),
-            ("synthetic", {4: 0.4, 8: 0.5, 16: 0.6}),
-        )
-    ]
-    return pd.concat([*tables, runs("clip", {0: 0.3})])
 
 
 def test_mean_and_interval_per_key():
@@ -66,20 +53,6 @@ def test_dropped_copies_are_told_from_other_candidates():
     assert found["planted"].tolist() == [True] and found["others"].tolist() == [False, False]
 
 
-def test_gaps_at_common_sizes_only(results):
-    pairs = [("retrieved", "synthetic")]
-    gaps = readings.differences(results, "source", pairs, ["task", "n"])
-    assert gaps["metric"].tolist() == ["zero shot"] * 2 + ["linear probe"] * 2
-    assert gaps["n"].tolist() == [4, 8, 4, 8] and set(gaps["task"]) == {"cars"}
-    assert gaps["mean"].tolist() == [pytest.approx(g) for g in (10, 40, 10, 40)]
-
-
-def test_matching_sizes_of_both_ends(results):
-    matches = readings.matches(results, ["cars"], "linear_probe")
-    assert matches["n"].tolist() == [4, 8]
-    assert matches["match"].tolist() == [pytest.approx(8), np.inf]
-
-
 def test_axles_are_counted_together_and_apart():
     rows = [
         ("drawn", "A", "axles", 4, 1),
@@ -92,38 +65,6 @@ def test_axles_are_counted_together_and_apart():
     shares = table["share"].to_dict()
     assert shares == {"axles": 0.5, "gear": 1.0, "one axle": 0.25, "two or more axles": 0.75}
     assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
-
-
-def test_changes_against_the_first_value(results):
-    drawn = results[results["source"] == "synthetic"]
-    changes = readings.differences(drawn, "n", [(8, 4), (16, 4)])
-    assert changes[["n", "other"]].values.tolist() == [[8, 4], [8, 4], [16, 4], [16, 4]]
-    assert changes["metric"].tolist() == ["zero shot", "linear probe"] * 2
-    assert changes["mean"].tolist() == [pytest.approx(change) for change in (10, 10, 20, 20)]
-
-
-def test_differences_between_arms_and_which_are_decided():
-    table = pd.DataFrame(
-        [("a", 0, 0.5, 0.5), ("a", 1, 0.5, 0.7), ("b", 0, 0.4, 0.6), ("b", 1, 0.4, 0.6)],
-        columns=["arm", "seed", "zero_shot", "linear_probe"],
-    )
-    differences = readings.differences(finetune.tidy(table), "arm", [("a", "b")])
-    assert differences["mean"].tolist() == [pytest.approx(10), pytest.approx(0)]
-    said = readings.decided(differences, 16, 2)
-    assert "1 of 2 differences" in said and "16 images and 2 seeds" in said
-    assert "a against b, zero shot: +10.0 points (+10.0 to +10.0)" in said
-    assert "linear probe" not in said
-
-
-@pytest.mark.parametrize(("keep", "said"), [("word+top", "Both are"), ("word+domain", "`domain`")])
-def test_similarity_names_the_filters(keep, said):
-    scores = pd.DataFrame({"source": ["synthetic", "retrieved"], "score": [0.3, 0.2]})
-    sentences = []
-    stub = types.SimpleNamespace(text=sentences.append)
-    w = worlds.get("smoke")
-    names = cells.run("05", "These are two filters", keep=keep, w=w)
-    cells.run("05", "Median similarity", **names, scores=scores, report=stub)
-    assert said in sentences[0] and "drawn images, whatever their details" in sentences[0]
 
 
 def test_exponents_of_the_last_three_sizes():
@@ -146,7 +87,34 @@ def test_exponents_of_the_last_three_sizes():
     assert found["ends"]["last"].tolist() == [pytest.approx(0.5)]
 
 
-def test_matching_size_interpolates_in_log_size():
-    curve = pd.Series({100: 0.2, 200: 0.4, 400: 0.5})
-    assert readings.matching_size(curve, 0.3) == pytest.approx(100 * 2**0.5)
-    assert readings.matching_size(curve, 0.6) == float("inf")
+def test_cells_of_two_tables_that_are_far_apart():
+    own = pd.concat([runs("retrieved", {4: 0.5, 8: 0.9}), runs("clip", {0: 0.3})])
+    other = [own.assign(accuracy=own["accuracy"] + 0.001, seed=own["seed"] + 2 * i) for i in (1, 2)]
+    keys = ["task", "source", "n", "metric"]
+    assert readings.disagreements(own, pd.concat(other), keys) == (0, 3)
+    moved = pd.concat(other).assign(accuracy=lambda t: t["accuracy"] + 0.06 * (t["n"] == 8))
+    assert readings.disagreements(own, moved, keys) == (1, 3)
+    assert readings.disagreements(own, other[0], keys) == (0, 0), "two runs have no known spread"
+
+
+def test_the_desk_stands_beside_pocket_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(readings.places, "TOP", tmp_path)
+    pocket = worlds.get("pocket")
+    assert not len(readings.desk(pocket, "04_accuracy_vs_size"))
+    file = tmp_path / "figures" / "desk" / "04_accuracy_vs_size.csv"
+    store.write(file, runs("clip", {0: 0.3}).to_csv(index=False).encode())
+    assert len(readings.desk(pocket, "04_accuracy_vs_size")) == 2
+    for other in ("desk", "smoke", "paper"):
+        assert not len(readings.desk(worlds.WORLDS[other], "04_accuracy_vs_size"))
+
+
+def test_selection_is_the_worlds_own_or_the_desks(tmp_path, monkeypatch):
+    monkeypatch.setattr(readings.places, "TOP", tmp_path)
+    table = pd.DataFrame({"task": ["cars"], "keep": ["keep:word+top"], "val": [0.5]})
+    committed = tmp_path / "figures" / "desk" / "04_variants.csv"
+    store.write(committed, table.assign(val=0.4).to_csv(index=False).encode())
+    artifact = store.Artifact("finetuned", tmp_path / "own")
+    store.write(artifact.path / "variants.parquet", table.drop(columns="val"))
+    assert readings.selection(artifact, "variants")["val"].tolist() == [0.4]
+    store.write(artifact.path / "variants.parquet", table)
+    assert readings.selection(artifact, "variants")["val"].tolist() == [0.5]

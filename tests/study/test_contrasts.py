@@ -1,0 +1,132 @@
+"""Contrasts of notebooks 04 and 05 on made-up answers, against what can be worked out by hand."""
+
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import worlds
+from helpers.data.tables import Split
+from helpers.study import contrasts, finetune, runs
+
+LABELS = np.arange(400) % 4
+SEEDS = 6
+
+
+def results(levels, rng):
+    """Answers of runs that are right with a probability: {(source, n): accuracy}, both metrics."""
+    rows = []
+    hard = rng.normal(0, 0.1, len(LABELS))
+    for (source, n), level in levels.items():
+        for metric in finetune.METRICS:
+            for seed in range(1 if source == "clip" else SEEDS):
+                right = rng.random(len(LABELS)) < level + hard
+                answers = np.where(right, LABELS, (LABELS + 1 + rng.integers(3, size=400)) % 4)
+                accuracy = (answers == LABELS).mean()
+                rows.append(("aircraft", source, n, seed, metric, accuracy, runs.packed(answers)))
+    columns = ["task", "source", "n", "seed", "metric", "accuracy", "answers"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Retrieved images gain 5 points a doubling; synthetic ones stay behind by 20."""
+    test = Split(np.zeros((400, 1)), LABELS)
+    bench = types.SimpleNamespace(classes=("a", "b", "c", "d"), test=test)
+    monkeypatch.setattr(contrasts.tables, "benchmark", lambda w, task: bench)
+    levels = {("clip", 0): 0.4}
+    for i, n in enumerate((16, 32, 64, 128)):
+        levels["retrieved", n] = 0.5 + 0.05 * i
+        levels["synthetic", n] = 0.3 + 0.05 * i
+    levels["synthetic", 256] = 0.58
+    w = worlds.get("smoke", tasks=("aircraft",))
+    return contrasts.Runs(w, results(levels, np.random.default_rng(0)))
+
+
+def test_a_gap_is_paired_and_its_interval_holds_the_truth(made):
+    found = made.gap("aircraft", "zero_shot", ("retrieved", 64), ("synthetic", 64))
+    means = made.results.groupby(["source", "n", "metric"])["accuracy"].mean()
+    by_hand = means["retrieved", 64, "zero_shot"] - means["synthetic", 64, "zero_shot"]
+    assert found.value == pytest.approx(100 * by_hand)
+    assert found.low < 20 < found.high < 30
+    table = made.gaps().set_index(["metric", "n"])
+    assert table.loc[("zero_shot", 64), "mean"] == pytest.approx(found.value)
+    assert set(made.gaps()["n"]) == {16, 32, 64, 128}
+
+
+def test_a_slope_is_that_of_a_line_through_the_means(made):
+    found = made.slope("aircraft", "linear_probe", "retrieved")
+    part = made.results.query("source == 'retrieved' and metric == 'linear_probe'")
+    line = np.polyfit(np.log2(part["n"]), 100 * part["accuracy"], 1)
+    assert found.value == pytest.approx(line[0])
+    assert found.low < 5 < found.high
+
+
+def test_only_the_top_decade_of_sizes_counts(made):
+    assert made.decade("aircraft", "retrieved") == [16, 32, 64, 128]
+    assert made.decade("aircraft", "synthetic") == [32, 64, 128, 256]
+    assert made.ends("aircraft") == (("retrieved", 128), ("synthetic", 256), ("synthetic", 128))
+
+
+def test_synthetic_images_are_matched_in_log_size(made):
+    cells = made.matched("aircraft")
+    doublings = cells["UP13"].estimate
+    # 58 % lies between the 55 % of 32 retrieved images and the 60 % of 64
+    assert doublings.low < np.log2(256) - 5.6 < doublings.high
+    assert not cells["UP12"].floor and abs(cells["UP12"].estimate.value) < 5
+
+
+def test_curves_that_do_not_meet_are_not_testable(made):
+    worse = made.results[made.results["source"] != "synthetic"]
+    low = results({("synthetic", 256): 0.3}, np.random.default_rng(1))
+    apart = contrasts.Runs(made.w, pd.concat([worse, low], ignore_index=True))
+    cells = apart.matched("aircraft")
+    assert cells["UP12"].floor and cells["UP13"].floor
+
+
+def test_arms_at_chance_or_at_the_ceiling_are_marked(made):
+    arms = ("clip", 0), ("retrieved", 16)
+    assert not made.near("aircraft", "zero_shot", 5, *arms)
+    assert made.near("aircraft", "zero_shot", 30, *arms)
+    assert made.cell("aircraft", "zero_shot", *arms, margin=30).floor
+
+
+def test_swapped_counts_images_taken_for_their_partner(made):
+    taken, labels = made.swapped("aircraft", "zero_shot", ("retrieved", 64), [("a", "c")])
+    answers = made.answers("aircraft", "zero_shot", ("retrieved", 64))
+    by_hand = [((a == 2) & (LABELS == 0)).sum() + ((a == 0) & (LABELS == 2)).sum() for a in answers]
+    assert taken.sum(1).tolist() == by_hand
+    assert set(labels) == {0, 2}
+
+
+def test_right_axles_are_compared_where_there_are_several():
+    rows = [
+        (source, name, "axles", images, correct)
+        for source, counts in {"retrieved": (10, 80, 90), "synthetic": (90, 40, 60)}.items()
+        for name, images, correct in zip("ABC", (100,) * 3, counts, strict=True)
+    ]
+    fidelity = pd.DataFrame(rows, columns=["source", "class", "attribute", "images", "correct"])
+    found = contrasts.fidelity_gap(fidelity, pd.Series({"A": 1, "B": 2, "C": 3}))
+    assert found.value == pytest.approx((40 + 30) / 2)
+    variance = (0.8 * 0.2 + 0.4 * 0.6 + 0.9 * 0.1 + 0.6 * 0.4) / 99 / 4
+    assert found.se == pytest.approx(100 * variance**0.5)
+
+
+def test_superiority_is_the_share_of_pairs(monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = {"retrieved": rng.normal(0, 1, 60), "synthetic": rng.normal(1, 1, 80)}
+    tables = {
+        source: types.SimpleNamespace(
+            facts=pd.DataFrame({"label": np.arange(len(x)) % 2, "score": x})
+        )
+        for source, x in scores.items()
+    }
+    monkeypatch.setattr(contrasts.tables, "source_set", lambda w, task, source: tables[source])
+    found = contrasts.superiority(worlds.get("smoke", tasks=("aircraft",)))
+    pairs = []
+    for label in (0, 1):
+        real, drawn = (scores[s][label::2] for s in ("retrieved", "synthetic"))
+        pairs.append((drawn[:, None] > real[None]).mean())
+    assert found.value == pytest.approx(np.mean(pairs) - 0.5)
+    assert found.low < 0.26 < found.high and found.high - found.low < 0.25

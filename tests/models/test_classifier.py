@@ -139,7 +139,8 @@ def test_few_labels_are_drawn_by_seed_and_probes_on_validation_do_not_see_it(tin
     s = finetune_settings(few_labels=(1,), probe_on="both")
     model = classifier.text_classifier(tiny_clip[0], bench)
     noise = np.random.default_rng(0).integers(0, 256, bench.train.images.shape, dtype=np.uint8)
-    noisy = dataclasses.replace(bench, train=Split(noise, bench.train.labels))
+    split = Split(noise, bench.train.labels)
+    noisy = dataclasses.replace(bench, train=split, test=split)
     found = [classifier.measure(model, noisy, s, seed=seed)["probe_1"] for seed in (0, 0, 1, 2, 3)]
     assert np.array_equal(found[0], found[1])
     assert any(not np.array_equal(found[0], other) for other in found[2:])

@@ -280,14 +280,8 @@ def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
 
 def interval(values: Column) -> tuple[float, float, float]:
     """Mean, 95 % t-interval over seeds: (mean, low, high); one value is its own interval."""
-    from scipy import stats
-
-    values = np.asarray(values, float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
+    mean, error = float(np.mean(values)), float(np.std(values)) / max(len(values) - 1, 1) ** 0.5
+    return around(mean, error, len(values) - 1, len(values))[:3] if error else (mean, mean, mean)
 
 
 def share_interval(right: int, n: int) -> tuple[float, float]:

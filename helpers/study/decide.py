@@ -22,7 +22,7 @@ from helpers.worlds import World
 DECLARATIONS = Path(__file__).parent / "claims.csv"
 COLUMNS = [
     *("id", "paper", "claim", "verdict", "corrected", "value", "low", "high", "margin", "sign"),
-    *("p", "p_holm", "p_inside", "p_inside_holm", "seeds", "cell", "reason"),
+    *("p", "p_holm", "p_inside", "p_inside_holm", "seeds", "needed", "cell", "reason"),
 ]
 SAME = ("claim", "margin", "sign")  # if a declaration changes, what was found before is left
 NOT_RUN = "not run in this world"
@@ -98,9 +98,13 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:
-    """What is found about a claim: its verdict, the numbers of the cell that decides, a reason."""
-    row: dict[str, Any] = dict.fromkeys(COLUMNS[5:8], np.nan) | {"p": 1.0, "p_inside": 1.0}
-    row |= {"verdict": FLOOR, "seeds": pd.NA, "cell": "", "reason": cells}
+    """What is found about a claim: its verdict, the numbers of the cell that decides, the reason.
+
+    The reason of an undecided one is what it would take: seeds in all, or more test images.
+    """
+    row: dict[str, Any] = dict.fromkeys(("value", "low", "high", "needed"), np.nan)
+    row |= {"verdict": FLOOR, "p": 1.0, "p_inside": 1.0, "seeds": pd.NA}
+    row |= {"cell": "", "reason": cells}
     if claim["testable"] != "yes":
         why = claim["testable"].removeprefix("no: ")
         return row | {"p": np.nan, "p_inside": np.nan, "reason": why}
@@ -114,20 +118,14 @@ def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, An
     except StudyError as e:
         raise StudyError(f"claim {claim['id']}: {e}") from e
     value, low, high, *_ = cell.estimate
-    reasons = [_would_take(cell, sign, margin)] if word == UNDECIDED else []
+    row |= {"verdict": word, "value": value, "low": low, "high": high, "p": p}
+    row |= {"p_inside": p_inside, "seeds": cell.estimate.seeds, "cell": cell.name}
+    reasons = []
+    if word == UNDECIDED:
+        row["needed"] = needed = inference.seeds_needed(cell.estimate, sign, margin)
+        wanted = f"about {needed:,.0f} seeds" if needed < np.inf else "more test images"
+        reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]
     if floors:
         reasons.append(f"near chance or the ceiling: {', '.join(floors)}".removesuffix(": "))
-    row |= {"verdict": word, "value": value, "low": low, "high": high, "p": p}
-    row |= {"p_inside": p_inside, "seeds": cell.estimate.seeds, "cell": cell.name}
     return row | {"reason": "; ".join(reasons)}
-
-
-def _would_take(cell: Cell, sign: str, margin: float) -> str:
-    """What would decide a claim of which ``cell`` is undecided, in words."""
-    seeds = inference.seeds_needed(cell.estimate, sign, margin)
-    if np.isnan(seeds):
-        return "one seed, or nothing that varies: the spread is not known"
-    if np.isinf(seeds):
-        return "no number of seeds would decide it on these test images; more images would"
-    return f"about {seeds:,.0f} seeds would decide it"

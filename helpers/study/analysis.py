@@ -84,12 +84,14 @@ def _build(path: Path, w: World) -> None:
         size, copied = make_arms(path, w, rates, task)
         edit_arms(path, w, task, size)
         counts.append({"task": task, "size": size, "train_copies": copied})
-        chosen += [rated(rates, task, arm, source, size) for arm, source in arms(w).items()]
+        for arm, source in arms(w).items():
+            chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
         # drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps
         for real, drawn in w.analysis.mixes:
             for what in ("epochs", "steps"):
                 mix = f"mixed-{real}+{drawn}-equal-{what}"
-                mixed.append(rated(rates, task, mix, "retrieved", real + drawn))
+                rows = finetune.rated(rates, task, "retrieved", real + drawn)
+                mixed.append(rows.assign(source=mix))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, chosen, "ablation runs")
     own = finetuned.table("results.parquet").merge(pd.DataFrame(counts), on="task")
@@ -107,16 +109,8 @@ def arms(w: World) -> dict[str, str]:
     return real | dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic")
 
 
-def rated(rates: pd.DataFrame, task: str, arm: str, source: str, n: int) -> pd.DataFrame:
-    """An arm's rows for ``finetune.by_metric``: rates of a source at the size that is nearest."""
-    same = rates[(rates["task"] == task) & (rates["source"] == source)]
-    far = (np.log(same["n"]) - np.log(n)).abs()
-    nearest = same[far == far.min()].drop_duplicates("metric")
-    return nearest[["metric", "lr"]].assign(task=task, source=arm, keep=source, n=n)
-
-
 def measured(path: Path, w: World, rows: Sequence[pd.DataFrame], label: str) -> pd.DataFrame:
-    """The results of all seeds on arms, whose ``rows`` are those of ``rated``."""
+    """The results of all seeds on arms, whose ``rows`` say ``finetune.CELL``, metric and lr."""
     chosen = pd.concat(rows, ignore_index=True)
     jobs = {}
     for first in sorted(finetune.first_runs(chosen), key=lambda run: run.n, reverse=True):

@@ -110,7 +110,7 @@ def choose(path: Path, w: World) -> pd.DataFrame:
 
 
 def committed(path: Path, w: World) -> pd.DataFrame:
-    """``choose`` from ``RATES``, of each size the rate of the nearest one that is there."""
+    """``choose`` from ``RATES``: of each size the rates of the nearest one that is there."""
     table = pd.read_csv(RATES)
     keeps = table[table["source"] == "retrieved"].groupby("task")["keep"].first()
     variants = []
@@ -123,14 +123,17 @@ def committed(path: Path, w: World) -> pd.DataFrame:
             )
         offered = len(tables.source_set(w, task, "retrieved", keeps[task]))
         variants.append({"task": task, "keep": keeps[task], "available": offered, "chosen": True})
-        for cell in sweep(w, task, keeps[task]):
-            for metric in METRICS:
-                same = table.query("task == @task and metric == @metric")
-                same = same[same["source"] == cell[1]]
-                row = same.iloc[(np.log(same["n"]) - np.log(cell[3])).abs().argmin()]
-                rows.append((*cell, metric, row["lr"], row["val"]))
+        for _, source, keep, n in sweep(w, task, keeps[task]):
+            rows.append(rated(table, task, source, n).assign(keep=keep))
     store.write(path / "variants.parquet", pd.DataFrame(variants))
-    return pd.DataFrame(rows, columns=[*CELL, "metric", "lr", "val"])
+    return pd.concat(rows, ignore_index=True)
+
+
+def rated(rates: pd.DataFrame, task: str, source: str, n: int) -> pd.DataFrame:
+    """A source's rates at the size that is nearest to ``n``: a row per metric, with ``n``."""
+    same = rates[(rates["task"] == task) & (rates["source"] == source)]
+    far = (np.log(same["n"]) - np.log(n)).abs()
+    return same[far == far.min()].drop_duplicates("metric").assign(n=n)
 
 
 def choose_variants(path: Path, w: World) -> dict[str, str]:

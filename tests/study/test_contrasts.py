@@ -50,13 +50,16 @@ def test_a_gap_is_paired_and_its_interval_holds_the_truth(made):
     by_hand = means["retrieved", 64, "zero_shot"] - means["synthetic", 64, "zero_shot"]
     assert found.value == pytest.approx(100 * by_hand)
     assert found.low < 20 < found.high < 30
-    table = made.gaps().set_index(["metric", "n"])
-    assert table.loc[("zero_shot", 64), "mean"] == pytest.approx(found.value)
-    assert set(made.gaps()["n"]) == {16, 32, 64, 128}
+    pair = ("retrieved", 64), ("synthetic", 64)
+    table = made.table([("aircraft", "zero_shot", *pair), ("aircraft", "zero_shot", pair[0], None)])
+    expected = [found.value, means["retrieved", 64, "zero_shot"]]
+    assert table["mean"].tolist() == pytest.approx(expected)
+    assert made.sizes("aircraft", "retrieved", "synthetic") == [16, 32, 64, 128]
+    assert len(made.levels()) == 2 * 10
 
 
 def test_a_slope_is_that_of_a_line_through_the_means(made):
-    found = made.slope("aircraft", "linear_probe", "retrieved")
+    found = made.slope("aircraft", "linear_probe", "retrieved").estimate
     part = made.results.query("source == 'retrieved' and metric == 'linear_probe'")
     line = np.polyfit(np.log2(part["n"]), 100 * part["accuracy"], 1)
     assert found.value == pytest.approx(line[0])
@@ -87,30 +90,9 @@ def test_curves_that_do_not_meet_are_not_testable(made):
 
 def test_arms_at_chance_or_at_the_ceiling_are_marked(made):
     arms = ("clip", 0), ("retrieved", 16)
-    assert not made.near("aircraft", "zero_shot", 5, *arms)
-    assert made.near("aircraft", "zero_shot", 30, *arms)
-    assert made.cell("aircraft", "zero_shot", *arms, margin=30).floor
-
-
-def test_swapped_counts_images_taken_for_their_partner(made):
-    taken, labels = made.swapped("aircraft", "zero_shot", ("retrieved", 64), [("a", "c")])
-    answers = made.answers("aircraft", "zero_shot", ("retrieved", 64))
-    by_hand = [((a == 2) & (LABELS == 0)).sum() + ((a == 0) & (LABELS == 2)).sum() for a in answers]
-    assert taken.sum(1).tolist() == by_hand
-    assert set(labels) == {0, 2}
-
-
-def test_right_axles_are_compared_where_there_are_several():
-    rows = [
-        (source, name, "axles", images, correct)
-        for source, counts in {"retrieved": (10, 80, 90), "synthetic": (90, 40, 60)}.items()
-        for name, images, correct in zip("ABC", (100,) * 3, counts, strict=True)
-    ]
-    fidelity = pd.DataFrame(rows, columns=["source", "class", "attribute", "images", "correct"])
-    found = contrasts.fidelity_gap(fidelity, pd.Series({"A": 1, "B": 2, "C": 3}))
-    assert found.value == pytest.approx((40 + 30) / 2)
-    variance = (0.8 * 0.2 + 0.4 * 0.6 + 0.9 * 0.1 + 0.6 * 0.4) / 99 / 4
-    assert found.se == pytest.approx(100 * variance**0.5)
+    assert not made.cell("aircraft", "zero_shot", *arms, 5).floor
+    assert made.cell("aircraft", "zero_shot", *arms, 30).floor
+    assert made.cell("aircraft", "zero_shot", *arms, 70).floor
 
 
 def test_superiority_is_the_share_of_pairs(monkeypatch):

@@ -36,6 +36,7 @@ BUDGETS = {  # rooms -> lines in all
 }
 LONGEST = 300  # lines of a module
 STUDY_IN_ORDER = [
+    "runs",
     "captions", "synthesis", "embeddings", "retrieval", "finetune", "analysis",
     "arms", "pairs", "scaling", "robustness",
 ]  # fmt: skip

@@ -32,13 +32,7 @@ SOURCES = {
     "mixed": "mixed",
     "ground_truth": "ground truth",
 }
-COLOURS = {
-    "clip": "#5c5c5c",
-    "retrieved": "#0072b2",
-    "synthetic": "#d55e00",
-    "mixed": "#009e73",
-    "ground_truth": "#b8860b",
-}
+COLOURS = dict(zip(SOURCES, ("#5c5c5c", "#0072b2", "#d55e00", "#009e73", "#b8860b"), strict=True))
 CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
 # The same for categories in twos.
 PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")

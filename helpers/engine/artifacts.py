@@ -48,9 +48,7 @@ ARTIFACTS = {
     "upstream": Spec(
         "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
-    "quality": Spec(
-        "00", "seconds", "quality", "seed synthesis finetune", "pool benchmarks upstream"
-    ),
+    "quality": Spec("00", "10 s", "quality", "seed synthesis finetune", "pool benchmarks upstream"),
     "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
     "synthetic": Spec(
         "02", "five minutes", "study.synthesis", "synthesis clip", "captions upstream"

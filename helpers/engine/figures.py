@@ -36,12 +36,10 @@ COLOURS = dict(zip(SOURCES, ("#5c5c5c", "#0072b2", "#d55e00", "#009e73", "#b8860
 CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
 # The same for categories in twos.
 PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")
-DPI = 150
-SMALL = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
-PLAIN = ("axes.spines.right", "axes.spines.top", "legend.frameon")
-RC: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80}
-RC |= {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, **dict.fromkeys(SMALL, 10)}
-RC |= dict.fromkeys(PLAIN, False)
+RC: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80, "font.size": 11}
+RC |= {"axes.titlesize": 12, "axes.labelsize": 11}
+RC |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10)
+RC |= dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False)
 
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=RC)
 
@@ -86,7 +84,7 @@ def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) 
     buffer = BytesIO()
     about = {"Description": alt, "Title": name, "Software": None}
     tight = {"bbox_inches": "tight", "pad_inches": 0.1}
-    fig.savefig(buffer, format="png", dpi=DPI, metadata=about, **tight)
+    fig.savefig(buffer, format="png", dpi=150, metadata=about, **tight)
     plt.close(fig)
     store.write(folder(w) / f"{name}.png", buffer.getvalue())
     if data is not None:

@@ -1,9 +1,7 @@
 """What a run shows: the package's own lines, no cell's prints, a live line on terminals only."""
 
 import os
-import pty
 import re
-import subprocess
 import sys
 import time
 
@@ -12,6 +10,7 @@ import pytest
 
 from helpers import run
 from helpers.engine import catalogue, places, progress
+from tests.terminal import in_terminal, left_on_screen
 
 CELLS = """
 import subprocess, sys, time
@@ -68,28 +67,6 @@ def tiny(tmp_path, monkeypatch):
 
 def matched(lines, patterns):
     return len(lines) == len(patterns) and all(map(re.fullmatch, patterns, lines))
-
-
-def in_terminal(command, **environment):
-    """What a command writes to a terminal of 80 columns."""
-    terminal, end = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
-    process = subprocess.Popen(command, stdin=end, stdout=end, env=environment, cwd=places.TOP)
-    os.close(end)
-    written = b""
-    try:
-        while part := os.read(terminal, 2**16):
-            written += part
-    except OSError:  # nobody has it open any more
-        pass
-    os.close(terminal)
-    assert process.wait() == 0
-    return written.decode().replace("\r\n", "\n")
-
-
-def left_on_screen(written):
-    """The lines that a terminal shows in the end."""
-    return [line.split(progress.WIPE)[-1] for line in written.rstrip("\n").split("\n")]
 
 
 def test_only_the_packages_own_lines_get_through(tiny, capsys):

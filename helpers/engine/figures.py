@@ -109,21 +109,20 @@ def grid(
     across = max(len(images) for _, images in rows)
     width = label + tile * across
     height = tile * len(rows) + (0.35 if columns else 0.1)
-    gaps = {"wspace": 0.04, "hspace": 0.06}
-    fig, axes = plt.subplots(
-        len(rows), across, figsize=(width, height), squeeze=False, gridspec_kw=gaps
-    )
-    top = 1 - 0.3 / fig.get_figheight() if columns else 0.999
-    fig.subplots_adjust(left=label / width, right=0.999, top=top, bottom=0.001)
-    for line, (name, images) in zip(axes, rows, strict=True):
-        for ax, image in zip(line, images, strict=False):
-            ax.imshow(image, interpolation="nearest")
-        for ax in line:
-            ax.set_axis_off()
-        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
-        line[0].text(-0.06, 0.5, textwrap.fill(str(name), 22), fontsize=10, **place)
-    for ax, heading in zip(axes[0], columns, strict=False):
-        ax.set_title(heading, fontsize=10, loc="left", pad=4)
+    top = 1 - 0.3 / height if columns else 0.999
+    fig = plt.figure(figsize=(width, height))
+    # one pair of axes for all, as many are slow: images fill squares of side 1 but for a gap
+    ax = fig.add_axes((label / width, 0.001, 0.999 - label / width, top - 0.001))
+    ax.set(xlim=(0, across), ylim=(len(rows), 0))
+    ax.set_axis_off()
+    for y, (name, images) in enumerate(rows):
+        for x, image in enumerate(images):
+            place = (x + 0.02, x + 0.98, y + 0.98, y + 0.02)
+            ax.imshow(image, interpolation="nearest", extent=place)
+        words = textwrap.fill(str(name), 22)
+        ax.text(-0.04, y + 0.5, words, fontsize=10, ha="right", va="center")
+    for x, heading in enumerate(columns):
+        ax.text(x + 0.02, -0.04, heading, fontsize=10)
     plt.close(fig)  # else a notebook shows it twice, as the cell's value and as an open figure
     return fig
 

@@ -7,6 +7,7 @@ What cells print does not go there, and stays in their notebook.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import textwrap
 import time
@@ -57,8 +58,8 @@ def over(items: Iterable, label: str, total: int | None = None) -> Iterator:
         now = time.monotonic()
         if total and now > shown + OFTEN:
             shown = now
-            minutes = (now - start) / n * (total - n) / 60
-            live(f"{step}: {n} of {total}, {minutes:.1f} min left")
+            minutes = math.ceil((now - start) / n * (total - n) / 60)
+            live(f"{step}: {n} of {total}, {minutes} min left")
     if n:
         say(f"{label}: {n} in {now - start:.1f} s")
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import functools
+import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from helpers import worlds
-from helpers.engine import artifacts, catalogue, gpu, kernel, notebooks, places, ray, store
+from helpers.engine import (
+    artifacts,
+    catalogue,
+    gpu,
+    kernel,
+    notebooks,
+    places,
+    progress,
+    ray,
+    store,
+)
 from helpers.errors import Need, StudyError, unknown, writing
 
 
@@ -87,18 +102,50 @@ def execute(
     path_of_modules = [str(places.TOP), os.environ.get("PYTHONPATH", "")]
     os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join(path_of_modules))
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    notebooks.quiet_libraries()
+    for library in ("papermill", "traitlets"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    finished = functools.partial((places.root() / world / "store").glob, "*/manifest.json")
     done: dict[str, float] = {}
-    with kernel.started(str(places.TOP)) as manager:
+    with _shown(), kernel.started(str(places.TOP)) as manager:
         for path, own in values.items():
             start = time.monotonic()
-            copy = places.root() / world / path.name
-            notebooks.execute(path, copy, own, manager)
+            kept = set(finished())
+            progress.live(f"{path.stem} is running")
+            notebooks.execute(path, places.root() / world / path.name, own, manager)
             done[path.stem] = time.monotonic() - start
-            print(f"{path.stem}: {done[path.stem]:.0f} s", flush=True)
-            catalogue.record(world, done)
+            progress.tell(f"{path.stem}: {done[path.stem]:.0f} s")
+            if kept != set(finished()) or path.stem not in catalogue.times(world):
+                catalogue.record(world, path.stem, done[path.stem])
             notebooks.write_gallery()
     return done
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[None]:
+    """Until the end of the block, show on standard output what its processes tell (progress.py)."""
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    columns = shutil.get_terminal_size().columns if terminal else 0
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = f"{folder}/pipe"
+        os.mkfifo(pipe)
+        thread = threading.Thread(target=_show, args=(os.open(pipe, os.O_RDWR),), daemon=True)
+        thread.start()
+        os.environ.update(STUDY_PIPE=pipe, STUDY_COLUMNS=str(columns))
+        try:
+            yield
+        finally:
+            progress.tell("", end="\0")
+            thread.join(timeout=5)
+            del os.environ["STUDY_PIPE"]
+
+
+def _show(pipe: int) -> None:
+    """Copy what comes out of a pipe to standard output, until it ends with a zero."""
+    with os.fdopen(pipe, "rb", buffering=0) as end:
+        told = b""
+        while not told.endswith(b"\0"):
+            told = end.read(2**16)
+            print(told.rstrip(b"\0").decode(errors="replace"), end="", flush=True)
 
 
 def _check_reads(world: str, values: Mapping[Path, Mapping]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from helpers import run
 from helpers.engine import catalogue
+from tests.terminal import in_terminal, left_on_screen
 
 ARM = ["source", "prompt", "guidance"]
 COLUMNS = {
@@ -168,6 +170,37 @@ def test_a_second_run_is_cached_and_equal(smoke, capfd):
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+SHOWN = [  # on a terminal when a run is over
+    r"   [\w -]+: \d+ in [\d.]+ s",
+    r"   \w+: (found|made) .*",
+    r"01_caption_generation: \d+ s",
+    r"1 notebooks in \d+ s; figures in .*",
+]
+
+
+def without(smoke, folder, *names):
+    """A store in ``folder`` that has all artifacts of the smoke run but those of these names."""
+    again = folder / "smoke" / "store"
+    again.mkdir(parents=True)
+    for made in (smoke[0] / "runs" / "smoke" / "store").iterdir():
+        if not made.name.startswith(names):
+            (again / made.name).symlink_to(made)
+    return again
+
+
+def test_a_terminal_shows_what_is_running_and_no_prints_of_cells(smoke, tmp_path):
+    without(smoke, tmp_path, "captions")
+    folders = {"STUDY_RUNS": str(tmp_path), "STUDY_FIGURES": str(tmp_path / "figures")}
+    written = in_terminal([sys.executable, "-m", "helpers.run", "smoke", "01"], **folders)
+    assert re.search(r"\r\x1b\[K   01 caption generation · [^\r\n]+: 0 of \d+", written)
+    lines = left_on_screen(written)
+    assert not [line for line in lines if not any(re.fullmatch(shown, line) for shown in SHOWN)]
+    assert [line for line in lines if line.startswith("   captions: made ")]
+    copy = json.loads((tmp_path / "smoke" / "01_caption_generation.ipynb").read_text())
+    outputs = [output for cell in copy["cells"] for output in cell.get("outputs", [])]
+    assert "=>" in "".join("".join(output.get("text", "")) for output in outputs)
+
+
 RETRIEVE = """
 from helpers import worlds
 from helpers.study import embeddings, retrieval
@@ -181,11 +214,7 @@ retrieval.make(w)
 def test_a_killed_run_goes_on_to_the_same_bytes(smoke, tmp_path):
     """Retrieval from scratch beside the finished upstream models, killed on the way and resumed."""
     store = smoke[0] / "runs" / "smoke" / "store"
-    again = tmp_path / "smoke" / "store"
-    again.mkdir(parents=True)
-    for made in store.iterdir():
-        if not made.name.startswith(("embeddings", "retrieved")):
-            (again / made.name).symlink_to(made)
+    again = without(smoke, tmp_path, "embeddings", "retrieved")
     environment = {
         **os.environ,
         "STUDY_RUNS": str(tmp_path),

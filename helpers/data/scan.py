@@ -20,7 +20,7 @@ import pandas as pd
 
 from helpers.data import rules
 from helpers.data.rules import Plan
-from helpers.engine import gpu, store, workers
+from helpers.engine import gpu, progress, store, workers
 from helpers.errors import StudyError, reading
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) ->
         written = pool.map(
             lambda file: store.write(folder / file, scan_shard(*files[file])), missing
         )
-        list(store.progress(written, "shards scanned", total=len(missing)))
+        list(progress.over(written, "shards scanned", total=len(missing)))
     return [folder / file for file in files]
 
 

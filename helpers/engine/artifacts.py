@@ -38,25 +38,20 @@ class Spec:
 
 CARD = ("pocket/weights/card.json",)
 FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
-PROBES = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
+INTERVENTION = "seed upstream synthesis clip scaling"
+PAIRED = "seed synthesis scaling.pairs robustness"
+PROBED = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
 PROMPTS = "robustness.task robustness.prompts robustness.prompted"
+RENDERED = "image_size pool.seed"
+TESTED = f"{RENDERED} pool.benchmark_per_class pool.test_per_class_of"
 ARTIFACTS = {
-    "pool": Spec("00", "under a minute", "open_pool", "image_size pool"),
-    "benchmarks": Spec(
-        "00",
-        "under a minute",
-        "benchmark",
-        "image_size pool.seed pool.benchmark_per_class pool.test_per_class_of",
-    ),
+    "pool": Spec("00", "half a minute", "open_pool", "image_size pool"),
+    "benchmarks": Spec("00", "half a minute", "benchmark", TESTED),
     "upstream": Spec(
         "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
     "quality": Spec(
-        "00",
-        "a minute",
-        "quality",
-        f"seed synthesis {PROBES}",
-        "pool benchmarks upstream",
+        "00", "10 s", "quality", f"seed synthesis {PROBED}", "pool benchmarks upstream"
     ),
     "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
     "synthetic": Spec(
@@ -70,33 +65,16 @@ ARTIFACTS = {
     ),
     "fidelity": Spec("05", "seconds", "study.analysis", "analysis.judged", "finetuned"),
     "analysed": Spec("05", "three minutes", "study.analysis", "seed analysis", "finetuned"),
-    "shifted": Spec(
-        "06", "half a minute", "shifted", "image_size pool.seed scaling.shifted_per_class"
-    ),
+    "shifted": Spec("06", "half a minute", "shifted", f"{RENDERED} scaling.shifted_per_class"),
     "arms": Spec(
         "06", "four minutes", "study.arms", f"seed synthesis clip {FACTORS}", "finetuned shifted"
     ),
-    "paired": Spec(
-        "06",
-        "two minutes",
-        "study.pairs",
-        "seed synthesis scaling.pairs robustness",
-        "finetuned shifted",
-    ),
+    "paired": Spec("06", "two minutes", "study.pairs", PAIRED, "finetuned shifted"),
     "scaled": Spec("06", "two minutes", "study.scaling", "seed scaling", "arms"),
     "rarity": Spec(
-        "06 -p intervention=True",
-        "eight minutes",
-        "intervention",
-        "seed upstream synthesis clip scaling",
-        "finetuned",
+        "06 -p intervention=True", "eight minutes", "intervention", INTERVENTION, "finetuned"
     ),
-    "probes": Spec(
-        "07",
-        "half a minute",
-        "probe_sets",
-        "image_size pool.seed pool.benchmark_per_class robustness.probe_images",
-    ),
+    "probes": Spec("07", "half a minute", "probe_sets", f"{TESTED} robustness.probe_images"),
     "prompted": Spec("07", "half a minute", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
     "robust": Spec(
         "07", "five minutes", "study.robustness", "seed robustness", "finetuned probes prompted"

@@ -48,7 +48,7 @@ def row(path: Path, name: str) -> str:
 
 
 def times(world: str, root: Path | None = None) -> dict[str, float]:
-    """Notebook -> seconds of its last run in a world, as the file beside its figures has them."""
+    """Notebook -> seconds of the last run in a world that built something, from ``TIMES``."""
     path = (root or places.figures_root()) / world / TIMES
     if not path.exists():
         return {}
@@ -62,9 +62,9 @@ def times(world: str, root: Path | None = None) -> dict[str, float]:
         ) from e
 
 
-def record(world: str, done: Mapping[str, float]) -> None:
-    """Merge the seconds of notebooks that have just run into those that are known."""
-    merged = times(world) | {name: round(seconds, 1) for name, seconds in done.items()}
+def record(world: str, name: str, seconds: float) -> None:
+    """Add the seconds that a notebook took to those that are known, in place of its own."""
+    merged = times(world) | {name: round(seconds, 1)}
     table = pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
     store.write(places.figures_root() / world / TIMES, table.to_csv(index=False).encode())
 

@@ -32,22 +32,14 @@ SOURCES = {
     "mixed": "mixed",
     "ground_truth": "ground truth",
 }
-COLOURS = {
-    "clip": "#5c5c5c",
-    "retrieved": "#0072b2",
-    "synthetic": "#d55e00",
-    "mixed": "#009e73",
-    "ground_truth": "#b8860b",
-}
+COLOURS = dict(zip(SOURCES, ("#5c5c5c", "#0072b2", "#d55e00", "#009e73", "#b8860b"), strict=True))
 CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
 # The same for categories in twos.
 PAIRS = ("#332288", "#aa9fd6", "#882255", "#d99ab8", "#7a7a7a", "#c4c4c4", "#5b3a1e", "#b79a80")
-DPI = 150
-SMALL = ("xtick.labelsize", "ytick.labelsize", "legend.fontsize")
-PLAIN = ("axes.spines.right", "axes.spines.top", "legend.frameon")
-RC: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80}
-RC |= {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, **dict.fromkeys(SMALL, 10)}
-RC |= dict.fromkeys(PLAIN, False)
+RC: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.35, "figure.dpi": 80, "font.size": 11}
+RC |= {"axes.titlesize": 12, "axes.labelsize": 11}
+RC |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10)
+RC |= dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False)
 
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=RC)
 
@@ -92,7 +84,7 @@ def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) 
     buffer = BytesIO()
     about = {"Description": alt, "Title": name, "Software": None}
     tight = {"bbox_inches": "tight", "pad_inches": 0.1}
-    fig.savefig(buffer, format="png", dpi=DPI, metadata=about, **tight)
+    fig.savefig(buffer, format="png", dpi=150, metadata=about, **tight)
     plt.close(fig)
     store.write(folder(w) / f"{name}.png", buffer.getvalue())
     if data is not None:
@@ -117,21 +109,20 @@ def grid(
     across = max(len(images) for _, images in rows)
     width = label + tile * across
     height = tile * len(rows) + (0.35 if columns else 0.1)
-    gaps = {"wspace": 0.04, "hspace": 0.06}
-    fig, axes = plt.subplots(
-        len(rows), across, figsize=(width, height), squeeze=False, gridspec_kw=gaps
-    )
-    top = 1 - 0.3 / fig.get_figheight() if columns else 0.999
-    fig.subplots_adjust(left=label / width, right=0.999, top=top, bottom=0.001)
-    for line, (name, images) in zip(axes, rows, strict=True):
-        for ax, image in zip(line, images, strict=False):
-            ax.imshow(image, interpolation="nearest")
-        for ax in line:
-            ax.set_axis_off()
-        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
-        line[0].text(-0.06, 0.5, textwrap.fill(str(name), 22), fontsize=10, **place)
-    for ax, heading in zip(axes[0], columns, strict=False):
-        ax.set_title(heading, fontsize=10, loc="left", pad=4)
+    top = 1 - 0.3 / height if columns else 0.999
+    fig = plt.figure(figsize=(width, height))
+    # one pair of axes for all, as many are slow: images fill squares of side 1 but for a gap
+    ax = fig.add_axes((label / width, 0.001, 0.999 - label / width, top - 0.001))
+    ax.set(xlim=(0, across), ylim=(len(rows), 0))
+    ax.set_axis_off()
+    for y, (name, images) in enumerate(rows):
+        for x, image in enumerate(images):
+            place = (x + 0.02, x + 0.98, y + 0.98, y + 0.02)
+            ax.imshow(image, interpolation="nearest", extent=place)
+        words = textwrap.fill(str(name), 22)
+        ax.text(-0.04, y + 0.5, words, fontsize=10, ha="right", va="center")
+    for x, heading in enumerate(columns):
+        ax.text(x + 0.02, -0.04, heading, fontsize=10)
     plt.close(fig)  # else a notebook shows it twice, as the cell's value and as an open figure
     return fig
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.engine import progress
 from helpers.errors import StudyError
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ def fitting_batches(
                 f"{what}: the memory of {describe()} does not hold a single one ({short}). Close "
                 "what else uses it, or take a device with more memory."
             )
-        _FITTED[what] = len(part) // 2
-        print(f"{what}: out of memory with {len(part)} at a time; going on with {len(part) // 2}")
+        half = _FITTED[what] = len(part) // 2
+        progress.say(f"{what}: out of memory with {len(part)} at a time; going on with {half}")
         forget()
 
 

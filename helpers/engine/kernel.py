@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jupyter_client import AsyncKernelClient, KernelManager
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.kernelspec import KernelSpecManager
 
 from helpers.engine import gpu, workers
 from helpers.errors import StudyError
@@ -17,18 +18,8 @@ from helpers.errors import StudyError
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-NAME = "python3"
-FORGET = "import helpers.engine.kernel as kernel; kernel.forget(get_ipython())"
+FORGET = "import helpers.engine.kernel as kernel; kernel.forget(get_ipython(), {!r})"
 QUIET = ["--IPKernelApp.log_level=50", "--HistoryManager.hist_file=:memory:"]
-
-
-class ThisInterpreter(KernelSpecManager):
-    """Finds one kernel: the interpreter that is running, whatever kernels are installed."""
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """The command that starts this interpreter as a kernel."""
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name=kernel_name, language="python")
 
 
 @contextlib.contextmanager
@@ -36,8 +27,8 @@ def started(folder: str) -> Iterator[KernelManager]:
     """A running kernel that works in ``folder``, as its manager; stopped at the end."""
     patience = 30.0 if gpu.ray_address() else 1.0  # with a Ray it has much to stop
     manager = KernelManager(
-        kernel_name=NAME,
-        kernel_spec_manager=ThisInterpreter(),
+        kernel_name="python3",
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this interpreter's own
         client_factory=AsyncKernelClient,
         shutdown_wait_time=patience,
     )
@@ -48,13 +39,13 @@ def started(folder: str) -> Iterator[KernelManager]:
         manager.shutdown_kernel()
 
 
-def empty(manager: KernelManager) -> None:
-    """Have the kernel forget what a notebook left in it; ``StudyError`` when it does not answer."""
+def empty(manager: KernelManager, notebook: str = "") -> None:
+    """Have the kernel forget a notebook for the next one; ``StudyError`` if it does not answer."""
     client = manager.blocking_client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        reply = client.execute_interactive(FORGET, timeout=60)["content"]
+        reply = client.execute_interactive(FORGET.format(notebook), timeout=60)["content"]
         if reply["status"] != "ok":
             raise RuntimeError(f"{reply['ename']}: {reply['evalue']}")
     except (RuntimeError, TimeoutError) as e:
@@ -66,9 +57,10 @@ def empty(manager: KernelManager) -> None:
         client.stop_channels()
 
 
-def forget(shell: InteractiveShell) -> None:
+def forget(shell: InteractiveShell, notebook: str) -> None:
     """Within the kernel: drop all but the libraries, whose import takes longest."""
     workers.release()
+    os.environ["STUDY_NOTEBOOK"] = notebook
     dunders = {n: v for n, v in shell.user_ns.items() if n.startswith("__") and n.strip("_")}
     for name in [n for n in sys.modules if n.split(".")[0] == "helpers"]:
         del sys.modules[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    kernel.empty(manager)
+    kernel.empty(manager, path.stem.replace("_", " "))
     try:
         with writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,6 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
                 kernel_name=manager.kernel_name,
                 km=manager,
                 progress_bar=False,
-                log_output=True,
                 request_save_on_cell_execute=False,
             )
     except PapermillExecutionError as e:
@@ -72,23 +70,6 @@ def _write_html(copy: Path) -> None:
 
     page, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
     store.write(copy.with_suffix(".html"), page.encode())
-
-
-def quiet_libraries() -> None:
-    """Of what papermill logs keep only what cells print, one line each."""
-    log = logging.getLogger("papermill")
-    log.handlers = [_Printed()]
-    log.propagate = False
-    log.setLevel(logging.INFO)
-    logging.getLogger("traitlets").setLevel(logging.ERROR)
-
-
-class _Printed(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().strip()
-        reported = re.match(r"^(?!\d\d_)[\w. ]+: .*\d", text)
-        if reported and not text.startswith(("Input Notebook", "Output Notebook")):
-            print("\n".join(f"   {line}" for line in text.splitlines()), flush=True)
 
 
 def write_gallery() -> Path:

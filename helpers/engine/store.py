@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.engine import artifacts, manifest, places, workers
+from helpers.engine import artifacts, manifest, places, progress, workers
 from helpers.engine.randomness import entropy
 from helpers.errors import StudyError, writing
 from helpers.worlds import World
@@ -74,7 +74,7 @@ def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> A
     path = folder(name, w, **variant)
     start = time.monotonic()
     if finished(name, w, **variant):
-        print(f"{name}: found {path.name}")
+        progress.say(f"{name}: found {path.name}")
         return load(name, w, **variant)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -82,9 +82,12 @@ def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> A
         with _alone(path):
             if not finished(name, w, **variant):  # another process may have finished it meanwhile
                 build(path)
-                _write_manifest(path)
+                for leftover in path.rglob("*.tmp"):
+                    leftover.unlink()
+                write(path / manifest.NAME, manifest.listed(path))
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
-    print(f"{name}: made {path.name} in {time.monotonic() - start:.0f} s, {size:.1f} MB")
+    seconds = time.monotonic() - start
+    progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size:.1f} MB")
     return load(name, w, **variant)
 
 
@@ -101,12 +104,6 @@ def _alone(path: Path) -> Iterator[None]:
     with (path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write_manifest(path: Path) -> None:
-    for leftover in path.rglob("*.tmp"):
-        leftover.unlink()
-    write(path / manifest.NAME, manifest.listed(path))
 
 
 def load(name: str, w: World, **variant: str) -> Artifact:
@@ -144,7 +141,7 @@ def fill(
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
     results = workers.starmap(fn, list(missing.values()), parallel, uses_gpu)
     files = list(missing)
-    for i, value in progress(results, label, total=len(files)):
+    for i, value in progress.over(results, label, total=len(files)):
         write(path / files[i], value)
     return [path / file for file in jobs]
 
@@ -196,19 +193,3 @@ def check_disk(path: Path, need: int) -> None:
             f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are "
             "free. Free some space or set STUDY_RUNS to a folder on a larger disk."
         )
-
-
-def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
-    """Go through ``items`` with a bar in JupyterLab, with one line at the end in the runner."""
-    if os.environ.get("STUDY_HEADLESS") != "1":
-        from tqdm.auto import tqdm
-
-        yield from tqdm(items, desc=label, total=total)
-        return
-    start = time.monotonic()
-    n = 0
-    for item in items:
-        yield item
-        n += 1
-    if n:
-        print(f"{label}: {n} in {time.monotonic() - start:.1f} s")

@@ -15,7 +15,7 @@ import numpy as np
 
 from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Benchmark, Split
-from helpers.engine import gpu
+from helpers.engine import gpu, progress
 from helpers.errors import StudyError
 from helpers.models import clip as clips
 from helpers.models.clip import Clip
@@ -121,7 +121,7 @@ def finetune(
         trainable.load_state_dict(state["model"])
         generator.set_state(state["generator"])
         order.waiting = state["order"].numpy()
-        print(f"finetuning: goes on at step {state['step']}")
+        progress.say(f"finetuning: goes on at step {state['step']}")
 
     def backward(step: int) -> None:
         nonlocal at_once

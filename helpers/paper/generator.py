@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.engine import gpu
+from helpers.engine import gpu, progress
 from helpers.errors import StudyError, equally_many, unknown
 from helpers.models import weights
 from helpers.paper import config
@@ -142,7 +142,7 @@ def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=N
     failed = fill(range(len(captions)), gpu.compiled(pipe.unet) if compiled else pipe.unet)
     if failed:
         named = ", ".join(f"{captions[i]!r} (seed {seeds[i]})" for i in failed)
-        print(f"drawn again in float32, as they were not numbers: {named}")
+        progress.say(f"drawn again in float32, as they were not numbers: {named}")
         before = pipe.unet.dtype
         torch.nn.Module.to(pipe.unet, torch.float32)  # diffusers' own ``to`` warns
         try:

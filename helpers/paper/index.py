@@ -20,7 +20,7 @@ from urllib.parse import urldefrag
 import pandas as pd
 
 from helpers.data.tables import Benchmark, Pool
-from helpers.engine import places, store
+from helpers.engine import places, progress, store
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import config
@@ -54,7 +54,7 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
     searched = functools.partial(_answers, index) if remote else _folder(index)[0].__contains__
     kinds = tuple(filter(searched, KINDS))
     if "text" not in kinds:
-        print(f"index {index}: has no text.index, so captions are not searched")
+        progress.say(f"index {index}: has no text.index, so captions are not searched")
     about = repr((index, k, bench.classes, bench.templates, None if remote else w.clip))
     folder = f"{bench.task}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     jobs = {

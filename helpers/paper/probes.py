@@ -28,6 +28,7 @@ import pandas as pd
 
 from helpers.data.subsets import thinned
 from helpers.data.tables import Split
+from helpers.engine import progress
 from helpers.errors import StudyError
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.paper import benchmarks, config
@@ -83,7 +84,7 @@ def probe_sets(w: World, task: str) -> ProbeSets:
             among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
     missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
     note = f", left out as their folders are not there: {', '.join(dict.fromkeys(missing))}"
-    print(f"probe sets: {len(sets)} read{note if missing else ''}")
+    progress.say(f"probe sets: {len(sets)} read{note if missing else ''}")
     return ProbeSets(sets, groups, among, groupings)
 
 

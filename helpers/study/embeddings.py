@@ -13,7 +13,7 @@ import pandas as pd
 from helpers import worlds
 from helpers.data import tables
 from helpers.data.tables import Benchmark
-from helpers.engine import store
+from helpers.engine import progress, store
 from helpers.models import clip
 from helpers.worlds import World
 
@@ -100,7 +100,7 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
         pool = worlds.backend(w).open_pool(w).captions()[["URL"]].reset_index(names="row")
         table = found.merge(pool, left_on="url", right_on="URL")[["row", "label", "class"]]
         counts = f"{len(table):,} of {len(found):,} pairs found are in the pool"
-        print(f"search: {counts}; download the rest with helpers.paper.download.laion")
+        progress.say(f"search: {counts}; download the rest with helpers.paper.download.laion")
     else:
         queries = clip.embed_texts(clip.load(w), [t for c in bench.classes for t in bench.texts(c)])
         k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.engine import store, workers
+from helpers.engine import progress, store, workers
 from helpers.errors import StudyError
 from helpers.paper.download import shards
 from helpers.paper.download.polite import AGENT, NOT_AN_IMAGE, NOT_HTTP, Limits
@@ -59,7 +59,7 @@ def download(
         _claim(folder, wanted, limits.shard_rows)
         done = {int(f.name.split("_")[0]) for f in folder.glob("*_stats.json")}
         there = f"{len(done)} of {math.ceil(len(wanted) / limits.shard_rows)} shards are there"
-        print(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
+        progress.say(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
         store.check_disk(folder, KEPT * max(len(wanted) - len(done) * limits.shard_rows, 0))
         with store.writing(folder):
             scratch = folder / "_tmp"
@@ -72,7 +72,7 @@ def download(
                 jobs = [(job,) for job in shards.Reader(str(table), *columns, done, str(scratch))]
             work = shards.Downloader(folder, extra, limits)
             finished = workers.starmap(work, jobs, uses_gpu=False)
-            for _ in store.progress(finished, "shards downloaded", len(jobs)):
+            for _ in progress.over(finished, "shards downloaded", len(jobs)):
                 pass
             shutil.rmtree(scratch)
         return _report(rows, folder)

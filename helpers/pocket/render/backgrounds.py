@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers.pocket.render.canvas import Canvas, Placement
+from helpers.pocket.render.canvas import PICTURE, Canvas
 from helpers.pocket.render.colours import Colour, blend, ground_colour, lit, sky_colour
 from helpers.pocket.render.scenes import GROUND, HORIZON, Scene
 
@@ -29,7 +29,7 @@ def draw_background(canvas: Canvas, scene: Scene, rng: Generator) -> None:
 
 def _at(canvas: Canvas, depth: int) -> Canvas:
     """The canvas in picture units, drawn on at a depth 0..255."""
-    return canvas.at(Placement(), depth, is_object=False)
+    return canvas.at(PICTURE, depth, is_object=False)
 
 
 def _on_ground(canvas: Canvas, scene: Scene, y: float) -> Canvas:

@@ -7,26 +7,24 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
+from helpers.pocket.render.canvas import Canvas
 from helpers.pocket.render.colours import lit
 from helpers.pocket.render.scenes import Scene
 
 
-def camera(
-    pixels: np.ndarray, depth: np.ndarray, scene: Scene, rng: np.random.Generator
-) -> np.ndarray:
-    """Photograph a picture: uint8 (s, s, 3) in and out; fog thickens with ``depth`` (s, s)."""
-    size = pixels.shape[0]
-    image = pixels.astype(np.float32)
+def camera(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """Photograph what is drawn: uint8 (size, size, 3); fog thickens with the distance."""
+    image = canvas.pixels().astype(np.float32)
     if scene.weather == "fog":
         haze = np.array(lit((212, 216, 220), scene), np.float32)
-        image = fog(image, depth.astype(np.float32) / 255, haze, 1.1)
+        image = fog(image, canvas.pixels("depth").astype(np.float32) / 255, haze, 1.1)
     image = ((image - 128) * scene.contrast + 128) * scene.exposure
     image = _FINISHES[scene.style](image.clip(0, 255))
     if scene.weather == "rain" and scene.background != "hangar":
         image = _rain(image, rng)
     if scene.blur > 0:
         sharp = Image.fromarray(image.clip(0, 255).astype(np.uint8))
-        blurred = sharp.filter(ImageFilter.GaussianBlur(scene.blur * size / 64))
+        blurred = sharp.filter(ImageFilter.GaussianBlur(scene.blur * canvas.size / 64))
         image = np.asarray(blurred, np.float32)
     image = image + scene.noise * rng.standard_normal(image.shape, np.float32)
     return image.clip(0, 255).round().astype(np.uint8)

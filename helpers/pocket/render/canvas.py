@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,12 @@ def turned(
     points: Sequence | np.ndarray, angle: float, to: tuple[float, float] = (0, 0)
 ) -> np.ndarray:
     """Points (n, 2) turned by ``angle`` radians about the origin, which then moves to ``to``."""
-    c = np.cos(angle)
-    s = np.sin(angle)
-    return np.asarray(points, float) @ np.array([[c, s], [-s, c]]) + to
+    points = np.asarray(points, float)
+    if angle:
+        c = np.cos(angle)
+        s = np.sin(angle)
+        points = points @ np.array([[c, s], [-s, c]])
+    return points + to
 
 
 @dataclass(frozen=True)
@@ -35,50 +38,49 @@ class Placement:
 
     def apply(self, points: Sequence | np.ndarray) -> np.ndarray:
         """Local points (n, 2) in picture units."""
-        mirror = (-1, 1) if self.flip else (1, 1)
-        return turned(points, self.angle) * self.scale * mirror + (self.x, self.y)
+        if self == PICTURE:
+            return np.asarray(points, float)
+        stretch = (-self.scale if self.flip else self.scale, self.scale)
+        return turned(points, self.angle) * stretch + (self.x, self.y)
 
 
-class Layer(NamedTuple):
-    """A picture and the pen that draws in it."""
+PICTURE = Placement()  # local coordinates are those of the picture
+LAYERS = {"rgb": ("RGB", 0), "depth": ("L", 255), "mask": ("L", 0)}  # mode, and value where empty
 
-    image: Image.Image
-    pen: ImageDraw.ImageDraw
+
+class Stroke(NamedTuple):
+    """A filled polygon, corners x, y, x, y ... in pixels, and its value in every layer."""
+
+    corners: list[float]
+    rgb: tuple[int, ...]
+    depth: int
+    mask: int
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """An RGB picture of ``size`` pixels, drawn at ``supersample`` times that and averaged down.
+    """A picture of ``size`` pixels, drawn at ``supersample`` times that and averaged down.
 
-    Every shape is drawn into three layers: ``rgb``; ``depth``, 0 near .. 255 far; and ``mask``,
-    255 on the object.
+    It keeps its strokes, and draws them into a layer when that is asked for: ``rgb``; ``depth``,
+    0 near .. 255 far; and ``mask``, 255 on the object.
     """
 
     size: int
     supersample: int = 4
-    place: Placement = Placement()
+    place: Placement = PICTURE
     depth: int = 255
     is_object: bool = False
-    layers: dict[str, Layer] = field(default_factory=dict)
-
-    def __post_init__(self):
-        if not self.layers:
-            side = self.size * self.supersample
-            for name, mode, blank in (("rgb", "RGB", 0), ("depth", "L", 255), ("mask", "L", 0)):
-                image = Image.new(mode, (side, side), blank)
-                self.layers[name] = Layer(image, ImageDraw.Draw(image))
+    strokes: list[Stroke] = field(default_factory=list)
 
     def at(self, place: Placement, depth: int, is_object: bool = True) -> Canvas:
         """The same picture, drawn through another coordinate frame, at a depth 0 .. 255."""
-        return replace(self, place=place, depth=depth, is_object=is_object)
+        return Canvas(self.size, self.supersample, place, depth, is_object, self.strokes)
 
     def polygon(self, points: Sequence | np.ndarray, fill: tuple[int, int, int]) -> None:
         """Fill a polygon; ``points`` (n, 2) in local units, 64 = image side; ``fill`` RGB."""
         xy = self.place.apply(points) * (self.size * self.supersample / UNIT)
-        corners = [tuple(point) for point in xy]
-        self.layers["rgb"].pen.polygon(corners, fill=tuple(int(c) for c in fill))
-        self.layers["depth"].pen.polygon(corners, fill=self.depth)
-        self.layers["mask"].pen.polygon(corners, fill=255 if self.is_object else 0)
+        rgb = tuple(map(int, fill))
+        self.strokes.append(Stroke(xy.ravel().tolist(), rgb, self.depth, 255 * self.is_object))
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill, angle: float = 0.0) -> None:
         """Fill an ellipse around (x, y) with half-axes (rx, ry), turned by ``angle`` radians."""
@@ -98,4 +100,10 @@ class Canvas:
 
     def pixels(self, layer: str = "rgb") -> np.ndarray:
         """A layer averaged down, uint8: (size, size, 3) of ``rgb``, (size, size) of the others."""
-        return np.asarray(self.layers[layer].image.reduce(self.supersample))
+        mode, empty = LAYERS[layer]
+        side = self.size * self.supersample
+        image = Image.new(mode, (side, side), empty)
+        pen = ImageDraw.Draw(image)
+        for stroke in self.strokes:
+            pen.polygon(stroke.corners, fill=getattr(stroke, layer))
+        return np.asarray(image.reduce(self.supersample))

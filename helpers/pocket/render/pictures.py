@@ -29,11 +29,20 @@ TASKS: dict[str, dict[str, Subject]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """Three uint8 layers of one picture."""
+    """Three uint8 layers of one picture; those that few ask for are drawn when they are."""
 
     pixels: np.ndarray  # (size, size, 3)
-    depth: np.ndarray  # (size, size), 0 near .. 255 far
-    mask: np.ndarray  # (size, size), 255 on the object
+    canvas: Canvas
+
+    @property
+    def depth(self) -> np.ndarray:
+        """The distance: (size, size), 0 near .. 255 far."""
+        return self.canvas.pixels("depth")
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Where the object is: (size, size), 255 on it."""
+        return self.canvas.pixels("mask")
 
 
 def subject(task: str, name: str) -> Subject:
@@ -55,9 +64,7 @@ def render(thing: Subject | str, scene: Scene, seed: int, size: int = 64) -> Pic
     draw_background(canvas, scene, stream(seed, "background"))
     place = Placement(scene.x, scene.y, scene.scale, scene.pitch, scene.flip)
     _draw(canvas.at(place, scene.distance), thing, scene, stream(seed, "subject"))
-    depth = canvas.pixels("depth")
-    pixels = camera(canvas.pixels(), depth, scene, stream(seed, "camera"))
-    return Picture(pixels, depth, canvas.pixels("mask"))
+    return Picture(camera(canvas, scene, stream(seed, "camera")), canvas)
 
 
 def _draw(canvas: Canvas, thing: Subject | str, scene: Scene, rng: np.random.Generator) -> None:

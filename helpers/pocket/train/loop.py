@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.engine import gpu
+from helpers.engine import gpu, progress
 from helpers.models.train import Batches, Schedule, fit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def train(
             _average_gradients(parameters, worker.count)
         losses.append(loss.item())
         if worker.rank == 0 and len(losses) % LOGGED == 0:
-            print(f"{label}: step {step + 1}, loss {np.mean(losses[-LOGGED:]):.4f}", flush=True)
+            progress.say(f"{label}: step {step + 1}, loss {np.mean(losses[-LOGGED:]):.4f}")
 
     fit(parameters, backward, schedule, betas=BETAS, **options)
 

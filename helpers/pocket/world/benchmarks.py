@@ -51,12 +51,6 @@ def benchmark(w: World, task: str) -> Benchmark:
     sets = {f"{t}_{split}": (t, split, per_class(w, t, split)) for t in TASKS for split in SPLITS}
     artifact = store.get("benchmarks", w, lambda path: write(path, w, sets, picture))
     train, val, test = (read(artifact, f"{task}_{name}", task) for name in SPLITS)
-    captions = []  # of the train images, as the pool's writers would caption them
-    for i in range(len(train)):
-        name, scene, seed = scene_of(w, task, "train", i)
-        rng = stream(seed, "caption")
-        captions.append(wording.caption(task, name, scene, rng, "background")[0])
-    train.facts["caption"] = captions
     noun = NOUNS[task]
     return Benchmark(
         task,
@@ -104,7 +98,11 @@ def write(path: Path, w: World, sets: Mapping[str, tuple[str, str, int]], draw: 
         rows = []
         for i in range(n):
             cls, scene, seed = scene_of(w, task, split, i)
-            rows.append({"class": cls, "seed": str(seed), **factors(scene)})
+            row = {"class": cls, "seed": str(seed), **factors(scene)}
+            if split == "train":  # as the pool's writers would caption it
+                rng = stream(seed, "caption")
+                row["caption"] = wording.caption(task, cls, scene, rng, "background")[0]
+            rows.append(row)
         store.write(path / f"{name}.parquet", pd.DataFrame(rows))
         for start in range(0, n, SHARD):
             part = range(start, min(start + SHARD, n))

@@ -1,12 +1,9 @@
 """What it means that a caption names a class: the text rules, and what ``scan`` looks for.
 
-Three rules, as paper and code disagree: ``substring`` ([P]: the caption contains the name),
-``word`` (the name with no letter or digit beside it, any separator for any other: "F-16A/B" is
-"f 16a_b") and ``tokens`` (as [C]'s full-text search: the name's tokens anywhere in the caption,
-consecutive if the name has "-" or "/"). Letters of ASCII match in either case, others as written,
-in lower, upper and title case, composed (NFC) and decomposed (NFD). What compatibility equates
-(fullwidth letters, the Kelvin sign) stays different, accents count, and no match ends before a
-combining mark: "rose" is not in "rosé".
+``substring`` ([P]): the caption contains the name. ``word``: with no letter or digit beside it, any
+separator for any other ("F-16A/B" is "f 16a_b"). ``tokens`` ([C]'s full-text search): the name's
+tokens anywhere, consecutive if it has "-" or "/". ASCII letters match in either case, others as
+written, in lower, upper and title case, as NFC and NFD; "rose" is not in "rosé".
 """
 
 import functools
@@ -66,10 +63,7 @@ class Plan:
 
 
 def plan(classes: Sequence[str], rule: str, terms: ClassTerms | None = None) -> Plan:
-    """Apply ``rule`` to class names, with a task's ``terms`` (``TERMS[task]``) if it reads any.
-
-    Raises ``StudyError`` on an unknown rule, an empty name, or for ``tokens`` one without a token.
-    """
+    """Apply ``rule``, with ``TERMS[task]``, to names; ``StudyError`` if either is not valid."""
     if rule not in RULES:
         raise unknown("text rule", rule, RULES)
     if not classes:
@@ -84,11 +78,9 @@ def plan(classes: Sequence[str], rule: str, terms: ClassTerms | None = None) -> 
             continue
         about = terms.get(name, terms.get("*", Terms()))
         needs = ("|".join(map(_any_spelling, about.cowords)),) if about.cowords else ()
-        for called in (name, *about.synonyms):
-            if rule == "word":
-                forms.append(_word_form(label, called, needs))
-            else:
-                forms.append(_tokens_form(label, called, needs, about.any_order))
+        form = functools.partial(_tokens_form, any_order=about.any_order)
+        form = _word_form if rule == "word" else form
+        forms += [form(label, called, needs) for called in (name, *about.synonyms)]
     keys = dict.fromkeys(key for form in forms for key in form.keys)
     return Plan(rule, tuple(classes), tuple(forms), tuple(keys))
 
@@ -122,9 +114,8 @@ def _tokens_form(label: int, name: str, needs: tuple[str, ...], any_order: bool)
     if not any_order and re.search("[-/]", name):
         return Form(label, keys, r"([\W_]+)".join(map(_any_spelling, tokens)), needs)
     others = tuple(_any_spelling(token) for token in dict.fromkeys(tokens) if token != rarest)
-    if not needs and not others:
-        return Form(label, keys)
-    return Form(label, keys, _any_spelling(rarest), needs + others)
+    needs += others
+    return Form(label, keys, _any_spelling(rarest), needs) if needs else Form(label, keys)
 
 
 def _spellings(text: str) -> tuple[str, ...]:

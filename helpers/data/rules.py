@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from helpers.errors import StudyError, unknown
 
@@ -21,8 +21,7 @@ SEPARATORS = " -_/\u2013"  # one stands for any other in ``word``; the last is t
 SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """Other names of a class, and what must stand beside them; read by ``word`` and ``tokens``."""
 
     synonyms: tuple[str, ...] = ()
@@ -42,8 +41,7 @@ TERMS: dict[str, ClassTerms] = {  # of tasks; after [C]'s class maps
 }
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """One way to name a class: with a key, or a pattern that ``search`` finds beside a key."""
 
     label: int
@@ -52,8 +50,7 @@ class Form:
     needs: tuple[str, ...] = ()  # patterns that ``search`` must find as well
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A rule applied to class names: what to look for. ``plan`` makes it once, for every shard."""
 
     rule: str
@@ -78,9 +75,11 @@ def plan(classes: Sequence[str], rule: str, terms: ClassTerms | None = None) -> 
             continue
         about = terms.get(name, terms.get("*", Terms()))
         needs = ("|".join(map(_any_spelling, about.cowords)),) if about.cowords else ()
-        form = functools.partial(_tokens_form, any_order=about.any_order)
-        form = _word_form if rule == "word" else form
-        forms += [form(label, called, needs) for called in (name, *about.synonyms)]
+        for called in (name, *about.synonyms):
+            if rule == "word":
+                forms.append(_word_form(label, called, needs))
+            else:
+                forms.append(_tokens_form(label, called, needs, about.any_order))
     keys = dict.fromkeys(key for form in forms for key in form.keys)
     return Plan(rule, tuple(classes), tuple(forms), tuple(keys))
 
@@ -89,10 +88,10 @@ def _word_form(label: int, name: str, needs: tuple[str, ...]) -> Form:
     """A name whose separators stand for any other, or several in a row for any run of them."""
     parts = [part for part in re.split(f"{SEPARATOR}+", name) if part] or [name]
     if re.search(SEPARATOR * 2, name):
-        # Runs are endlessly many, so that the key is one part, and the pattern finds the rest.
+        # runs are endlessly many, so that the key is one part, and the pattern finds the rest
         pattern = f"{SEPARATOR}+".join(map(_any_spelling, parts))
         return Form(label, _spellings(max(parts, key=len)), pattern, needs)
-    # Keys are the longest two neighbours in all spellings, with every separator between them.
+    # keys are the longest two neighbours in all spellings, with every separator between them
     neighbours: list[tuple[str, ...]] = [*itertools.pairwise(parts)] or [tuple(parts)]
     longest = max(neighbours, key=lambda pair: len("".join(pair)))
     spelt = list(itertools.product(*map(_spellings, longest)))
@@ -107,7 +106,7 @@ def _tokens_form(label: int, name: str, needs: tuple[str, ...], any_order: bool)
     tokens = ["".join(run) for in_word, run in itertools.groupby(name, wordy) if in_word]
     if not tokens:
         raise StudyError(f"class name {name!r} has no letter or digit; rename it or take 'word'.")
-    # The rarest is what stands least often at a given place of an English caption, roughly.
+    # the rarest is what stands least often at a given place of an English caption, roughly
     often = {token: math.prod(0.05 if c.isalpha() else 0.006 for c in token) for token in tokens}
     rarest = min(often, key=often.__getitem__)
     keys = _spellings(rarest)

@@ -3,8 +3,6 @@
 Hyperscan finds keys in a row group's captions, polars and ``rules.search`` check what is beside.
 """
 
-from __future__ import annotations
-
 import array
 import functools
 import itertools
@@ -40,18 +38,15 @@ def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
 def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) -> list[Path]:
     """Scan into ``folder``: a parquet file of matches per shard, with all columns; no file twice.
 
-    ``threads`` shards (0: one per core) are in work at a time. Raises ``StudyError`` where the
-    folder holds another scan.
+    ``threads`` shards (0: one per core) are in work at a time. ``StudyError`` on another scan.
     """
     jobs = _jobs(shards, plan, columns=True)
     about = folder / "scan.json"
     rows = [[shard.name, sum(_layout(shard)[2])] for shard in shards]
     description = {"plan": repr(plan), "rows of shards": rows}
     if about.exists() and json.loads(about.read_text()) != description:
-        raise StudyError(
-            f"{folder} holds another scan (other shards, classes or rule: see {about.name}). "
-            "Delete it or name another folder."
-        )
+        difference = f"other shards, classes or rule: see {about.name}"
+        raise StudyError(f"{folder} holds another scan ({difference}). Delete it or name another.")
     store.write(about, description)
     files = {f"matches-{i:05d}.parquet": job for i, job in enumerate(jobs)}
     missing = [file for file in files if not (folder / file).exists()]
@@ -177,11 +172,10 @@ def _database(keys: tuple[str, ...]) -> Any:
     try:
         import hyperscan
     except ImportError as e:
-        raise StudyError(
-            f"the text scan needs the package hyperscan ({e}): pip install hyperscan. There are "
-            "wheels for Linux and macOS on x86-64 and arm64; elsewhere use a Linux container."
-        ) from e
+        there = "wheels are for Linux and macOS on x86-64 and arm64, elsewhere use a container"
+        raise StudyError(f"the scan needs hyperscan ({e}): pip install hyperscan; {there}.") from e
     database = hyperscan.Database()
-    options = {"ids": range(len(keys)), "flags": [hyperscan.HS_FLAG_CASELESS] * len(keys)}
-    database.compile(expressions=[key.encode() for key in keys], literal=True, **options)
+    flags = [hyperscan.HS_FLAG_CASELESS] * len(keys)
+    expressions = [key.encode() for key in keys]
+    database.compile(expressions=expressions, ids=range(len(keys)), flags=flags, literal=True)
     return database

@@ -91,10 +91,9 @@ def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     images = Tar(shard.with_suffix(".tar"))
     listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
-        raise StudyError(
-            f"{shard} lists {listed} rows, its tar {len(images)} images, so nobody knows which is "
-            "whose. Delete both and make them again: helpers.paper.download.laion.download."
-        )
+        both = f"{listed} rows, its tar {len(images)} images, so nobody knows which is whose"
+        again = "Delete both and make them again: helpers.paper.download.laion.download"
+        raise StudyError(f"{shard} lists {both}. {again}.")
     return images[rows]
 
 

@@ -193,7 +193,6 @@ def code_version(name: str, w: World) -> str:
 
 def pool_version(pool: Pool) -> dict[str, Any]:
     """What identifies a pool: its ``rows``, ``shards``, and ``sha256`` of all caption shards."""
-    total = hashlib.sha256()
-    for shard in pool.shards:
-        total.update(hashlib.sha256(shard.read_bytes()).digest())
-    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}
+    digests = b"".join(hashlib.sha256(shard.read_bytes()).digest() for shard in pool.shards)
+    total = hashlib.sha256(digests).hexdigest()
+    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total}

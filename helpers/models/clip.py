@@ -22,7 +22,6 @@ from helpers.worlds import World
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 WEIGHTS = weights.CLIP  # the file that ``save`` writes
 
@@ -133,13 +132,12 @@ def save(clip: Clip, folder: Path, config: dict) -> None:
     clip.tokenizer.save_pretrained(folder)
 
 
-def contrastive_loss(rank: int = 0, workers: int = 1) -> nn.Module:
+def contrastive_loss(rank: int = 0, workers: int = 1) -> torch.nn.Module:
     """open_clip's symmetric InfoNCE, ``loss(image, text, scale)``, over all workers' batches."""
     import open_clip
 
-    return open_clip.ClipLoss(
-        local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=workers
-    )
+    options = dict.fromkeys(("local_loss", "gather_with_grad", "cache_labels"), True)
+    return open_clip.ClipLoss(rank=rank, world_size=workers, **options)
 
 
 def pixels(clip: Clip, images: Any) -> torch.Tensor:
@@ -184,8 +182,7 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def embed_images(clip: Clip, images: Any, batch: int = 256) -> np.ndarray:
     """Unit-length image embeddings, (n, d) float32, of uint8 images (n, side, side, 3)."""
-    encode = functools.partial(clip.model.encode_image, normalize=True)
-    return _embed(lambda part: encode(pixels(clip, part)), images, batch)
+    return _embed(lambda x: clip.model.encode_image(pixels(clip, x), normalize=True), images, batch)
 
 
 def embed_texts(clip: Clip, texts: Iterable[str], batch: int = 512) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Linear probes: multinomial logistic regression on frozen features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -55,7 +53,8 @@ def linear_probes(
     x = x - mean
     variance, axes = torch.linalg.eigh(x.T @ x / len(x))
     b = b + w @ mean
-    x, w = x @ axes, w @ axes
+    x = x @ axes
+    w = w @ axes
     for penalty in penalties:
         p = (x @ w.T + b).softmax(1)
         doubt = (p * (1 - p)).mean().clamp(min=1e-6)

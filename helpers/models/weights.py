@@ -1,7 +1,5 @@
 """Where weights are: here, or in the Hugging Face cache; no download, and no pickle is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,17 +64,12 @@ def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
         return open_folder(path)
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise StudyError(
-            f"{what} {name!r} cannot be loaded from {path}: {reason}. It is incomplete or damaged; "
-            f"fetch it again: hf download {name} --force-download"
-        ) from e
+        again = f"incomplete or damaged; fetch it again: hf download {name} --force-download"
+        raise StudyError(f"{what} {name!r} cannot be loaded from {path}: {reason}, {again}") from e
 
 
 def clip_file(name: str) -> Path:
-    """The weights of a CLIP: "MODEL/PRETRAINED" as open_clip knows it, "MODEL/FILE", or "FOLDER".
-
-    Raises ``StudyError`` on another name, a pickle, and weights that are not here.
-    """
+    """Weights of open_clip's "MODEL/PRETRAINED", "MODEL/FILE" or "FOLDER"; else ``StudyError``."""
     import open_clip
 
     if Path(name).is_dir() or Path(name).is_absolute():
@@ -125,17 +118,15 @@ def _within(folder: Path, *files: str) -> Path:
     """The first of the files in a folder. Raises ``StudyError`` when one is missing."""
     for file in files:
         if not (folder / file).is_file():
-            wanted = f"a folder has {' and '.join(files)}"
-            advice = "A shipped one: restore it from git, or run notebook 00."
-            raise StudyError(f"{folder / file} is missing; {wanted}. {advice}")
+            complete = f"a folder is complete when it has {' and '.join(files)}"
+            shipped = "A shipped one: restore it from git, or run notebook 00."
+            raise StudyError(f"{folder / file} is missing; {complete}. {shipped}")
     return folder / files[0]
 
 
 def _fetched(what: str, repository: str, file: str, fetch: str) -> Path:
     found = cached(repository, file)
     if found is None:
-        raise StudyError(
-            f"the weights of {what} are not on this machine. Fetch them once with a network: "
-            f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER.'
-        )
+        how = f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER'
+        raise StudyError(f"the weights of {what} are not on this machine. Fetch them: {how}.")
     return found

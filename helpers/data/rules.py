@@ -1,12 +1,9 @@
 """What it means that a caption names a class: the text rules, and what ``scan`` looks for.
 
-Three rules, as paper and code disagree: ``substring`` ([P]: the caption contains the name),
-``word`` (the name with no letter or digit beside it, any separator for any other: "F-16A/B" is
-"f 16a_b") and ``tokens`` (as [C]'s full-text search: the name's tokens anywhere in the caption,
-consecutive if the name has "-" or "/"). Letters of ASCII match in either case, others as written,
-in lower, upper and title case, composed (NFC) and decomposed (NFD). What compatibility equates
-(fullwidth letters, the Kelvin sign) stays different, accents count, and no match ends before a
-combining mark: "rose" is not in "rosé".
+``substring`` ([P]): the caption contains the name. ``word``: with no letter or digit beside it, any
+separator for any other ("F-16A/B" is "f 16a_b"). ``tokens`` ([C]'s full-text search): the name's
+tokens anywhere, consecutive if it has "-" or "/". ASCII letters match in either case, others as
+written, in lower, upper and title case, as NFC and NFD; "rose" is not in "rosé".
 """
 
 import functools
@@ -15,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from helpers.errors import StudyError, unknown
 
@@ -24,8 +21,7 @@ SEPARATORS = " -_/\u2013"  # one stands for any other in ``word``; the last is t
 SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """Other names of a class, and what must stand beside them; read by ``word`` and ``tokens``."""
 
     synonyms: tuple[str, ...] = ()
@@ -45,8 +41,7 @@ TERMS: dict[str, ClassTerms] = {  # of tasks; after [C]'s class maps
 }
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """One way to name a class: with a key, or a pattern that ``search`` finds beside a key."""
 
     label: int
@@ -55,8 +50,7 @@ class Form:
     needs: tuple[str, ...] = ()  # patterns that ``search`` must find as well
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A rule applied to class names: what to look for. ``plan`` makes it once, for every shard."""
 
     rule: str
@@ -66,10 +60,7 @@ class Plan:
 
 
 def plan(classes: Sequence[str], rule: str, terms: ClassTerms | None = None) -> Plan:
-    """Apply ``rule`` to class names, with a task's ``terms`` (``TERMS[task]``) if it reads any.
-
-    Raises ``StudyError`` on an unknown rule, an empty name, or for ``tokens`` one without a token.
-    """
+    """Apply ``rule``, with ``TERMS[task]``, to names; ``StudyError`` if either is not valid."""
     if rule not in RULES:
         raise unknown("text rule", rule, RULES)
     if not classes:
@@ -97,10 +88,10 @@ def _word_form(label: int, name: str, needs: tuple[str, ...]) -> Form:
     """A name whose separators stand for any other, or several in a row for any run of them."""
     parts = [part for part in re.split(f"{SEPARATOR}+", name) if part] or [name]
     if re.search(SEPARATOR * 2, name):
-        # Runs are endlessly many, so that the key is one part, and the pattern finds the rest.
+        # runs are endlessly many, so that the key is one part, and the pattern finds the rest
         pattern = f"{SEPARATOR}+".join(map(_any_spelling, parts))
         return Form(label, _spellings(max(parts, key=len)), pattern, needs)
-    # Keys are the longest two neighbours in all spellings, with every separator between them.
+    # keys are the longest two neighbours in all spellings, with every separator between them
     neighbours: list[tuple[str, ...]] = [*itertools.pairwise(parts)] or [tuple(parts)]
     longest = max(neighbours, key=lambda pair: len("".join(pair)))
     spelt = list(itertools.product(*map(_spellings, longest)))
@@ -115,16 +106,15 @@ def _tokens_form(label: int, name: str, needs: tuple[str, ...], any_order: bool)
     tokens = ["".join(run) for in_word, run in itertools.groupby(name, wordy) if in_word]
     if not tokens:
         raise StudyError(f"class name {name!r} has no letter or digit; rename it or take 'word'.")
-    # The rarest is what stands least often at a given place of an English caption, roughly.
+    # the rarest is what stands least often at a given place of an English caption, roughly
     often = {token: math.prod(0.05 if c.isalpha() else 0.006 for c in token) for token in tokens}
     rarest = min(often, key=often.__getitem__)
     keys = _spellings(rarest)
     if not any_order and re.search("[-/]", name):
         return Form(label, keys, r"([\W_]+)".join(map(_any_spelling, tokens)), needs)
     others = tuple(_any_spelling(token) for token in dict.fromkeys(tokens) if token != rarest)
-    if not needs and not others:
-        return Form(label, keys)
-    return Form(label, keys, _any_spelling(rarest), needs + others)
+    needs += others
+    return Form(label, keys, _any_spelling(rarest), needs) if needs else Form(label, keys)
 
 
 def _spellings(text: str) -> tuple[str, ...]:

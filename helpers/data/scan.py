@@ -1,10 +1,7 @@
 """Every caption of a pool that a text rule matches: one pass over parquet shards for all classes.
 
-Captions are taken a row group at a time: Hyperscan finds where any key stands in their bytes,
-polars and ``rules.search`` then check what is beside it, and further words.
+Hyperscan finds keys in a row group's captions, polars and ``rules.search`` check what is beside.
 """
-
-from __future__ import annotations
 
 import array
 import functools
@@ -13,18 +10,17 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
 
 from helpers.data import rules
 from helpers.data.rules import Plan
 from helpers.engine import gpu, progress, store, workers
 from helpers.errors import StudyError, reading
-
-if TYPE_CHECKING:
-    import polars
 
 TEXT_COLUMNS = ("TEXT", "caption", "text")  # LAION, Re-LAION and img2dataset
 COLUMNS = ("at", "label", "class", "spelling", "offset")
@@ -42,43 +38,34 @@ def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
 def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) -> list[Path]:
     """Scan into ``folder``: a parquet file of matches per shard, with all columns; no file twice.
 
-    ``threads`` shards (default: one per core) are in work at a time and bound the memory; what is
-    written does not depend on them. Raises ``StudyError`` where ``folder`` holds another scan.
+    ``threads`` shards (0: one per core) are in work at a time. ``StudyError`` on another scan.
     """
     jobs = _jobs(shards, plan, columns=True)
     about = folder / "scan.json"
     rows = [[shard.name, sum(_layout(shard)[2])] for shard in shards]
     description = {"plan": repr(plan), "rows of shards": rows}
     if about.exists() and json.loads(about.read_text()) != description:
-        raise StudyError(
-            f"{folder} holds another scan (other shards, classes or rule: see {about.name}). "
-            "Delete it or name another folder."
-        )
+        difference = f"other shards, classes or rule: see {about.name}"
+        raise StudyError(f"{folder} holds another scan ({difference}). Delete it or name another.")
     store.write(about, description)
     files = {f"matches-{i:05d}.parquet": job for i, job in enumerate(jobs)}
     missing = [file for file in files if not (folder / file).exists()]
     with ThreadPoolExecutor(threads or gpu.cores()) as pool:
-        written = pool.map(
-            lambda file: store.write(folder / file, scan_shard(*files[file])), missing
-        )
+        written = pool.map(lambda f: store.write(folder / f, scan_shard(*files[f])), missing)
         list(progress.over(written, "shards scanned", total=len(missing)))
     return [folder / file for file in files]
 
 
 def _jobs(shards: Sequence[Path], plan: Plan, columns: bool) -> list[tuple]:
-    """The arguments of ``scan_shard`` for each shard."""
     starts = itertools.accumulate((sum(_layout(shard)[2]) for shard in shards), initial=0)
     return [(shard, plan, start, columns) for shard, start in zip(shards, starts, strict=False)]
 
 
-def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) -> polars.DataFrame:
-    """The matches in one parquet shard, in order of row and label.
+def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) -> pl.DataFrame:
+    """The matches in a shard whose first row is ``start``, in order of row and label, as ``find``.
 
-    Columns as of ``find`` (``start`` is the row of the shard's first) and, with ``columns``, all of
-    the shard's own. Raises ``StudyError`` when it is damaged or has no text column.
+    With ``columns``, all of the shard's own follow. Raises ``StudyError`` when it is damaged.
     """
-    import polars as pl
-
     text, names, groups = _layout(shard)
     parts = []
     first = 0
@@ -86,39 +73,29 @@ def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) ->
         window = pl.scan_parquet(shard, glob=False, parallel="columns").slice(first, rows)
         texts = _column(window, text, shard)
         found = matches(texts, plan)
-        if columns:
-            # One column is in memory at a time; of each, the rows that match are kept.
-            kept = {text: texts.gather(found["at"])}
-            del texts
-            for name in names:
-                if name != text:
-                    kept[name] = _column(window, name, shard).gather(found["at"])
-            found = found.with_columns(kept[name] for name in names)
+        texts = texts.gather(found["at"])  # one column is in memory at a time
+        for name in names if columns else ():
+            kept = texts if name == text else _column(window, name, shard).gather(found["at"])
+            found = found.with_columns(kept)
         parts.append(found.select(pl.col("at").alias("row") + start + first, pl.exclude("at")))
         first += rows
     return pl.concat(parts, rechunk=True)
 
 
-def _column(window: polars.LazyFrame, name: str, shard: Path) -> polars.Series:
-    import polars as pl
-
+def _column(window: pl.LazyFrame, name: str, shard: Path) -> pl.Series:
     with reading(shard, pl.exceptions.PolarsError):
         return window.select(name).collect()[name]
 
 
 def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     """A shard's text column, all its columns, and the rows of its row groups."""
-    import pyarrow.parquet as pq
-
     with reading(shard):
         file = pq.ParquetFile(shard)
     names = file.schema_arrow.names
     text = next((name for name in TEXT_COLUMNS if name in names), None)
     if text is None:
-        raise StudyError(
-            f"{shard} has no text column; it has {', '.join(names)}. "
-            f"Valid: {', '.join(TEXT_COLUMNS)}. Rename one."
-        )
+        valid = f"Valid: {', '.join(TEXT_COLUMNS)}. Rename one."
+        raise StudyError(f"{shard} has no text column; it has {', '.join(names)}. {valid}")
     clash = ", ".join(sorted({"row", *COLUMNS[1:]} & set(names)))
     if clash:
         raise StudyError(f"{shard} has columns that the scan adds: {clash}. Rename them.")
@@ -126,16 +103,12 @@ def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     return text, names, [file.metadata.row_group(i).num_rows for i in groups]
 
 
-def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
+def matches(texts: pl.Series, plan: Plan) -> pl.DataFrame:
     """The classes that a plan finds in captions: columns ``at, label, class, spelling, offset``.
 
     ``at`` is the position in the series. A class counts once per caption, where it starts first:
-    ``spelling`` is the stretch of the caption that matched, from its character ``offset`` on (of
-    tokens in any order, the rarest).
+    ``spelling`` is what matched there (of tokens in any order, the rarest), from ``offset`` on.
     """
-    import polars as pl
-
-    # Which forms have a key, and where each key stands.
     position = {key: i for i, key in enumerate(plan.keys)}
     rows: list[tuple] = []
     for i, form in enumerate(plan.forms):
@@ -144,19 +117,16 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
     forms = pl.DataFrame(rows, ["key", "form", "searched", "label", "class"], orient="row")
     found = _occurrences(texts, plan.keys).join(forms, on="key")
 
-    # Keys that match as they stand: no combining mark is behind them, nor but for the rule
-    # ``substring`` a letter or digit beside them.
+    # keys that match as they stand: with nothing wordy beside them (``substring``: no mark behind)
     before = pl.col("text").cast(pl.Binary).bin.slice(0, pl.col("byte")).cast(pl.String)
     free = found.filter(~pl.col("searched"))
     free = free.with_columns(before=before, offset=before.str.len_chars().cast(pl.Int64))
     after = pl.col("text").str.slice(pl.col("offset") + pl.col("spelling").str.len_chars(), 1)
-    if plan.rule == "substring":
-        touched = after.str.contains(r"\p{M}")
-    else:
-        touched = (after + pl.col("before").str.tail(1)).str.contains(r"[\p{L}\p{N}\p{M}]")
+    around = (after + pl.col("before").str.tail(1)).str.contains(r"[\p{L}\p{N}\p{M}]")
+    touched = after.str.contains(r"\p{M}") if plan.rule == "substring" else around
     free = free.filter(~touched).select(COLUMNS)
 
-    # Forms that have a pattern are searched for where one of their keys stands.
+    # forms that have a pattern are searched for where one of their keys stands
     rows = []
     once = found.filter("searched").select("at", "text", "form", "label", "class").unique()
     for at, text, i, label, name in once.iter_rows():
@@ -171,10 +141,8 @@ def matches(texts: polars.Series, plan: Plan) -> polars.DataFrame:
     return ordered.unique(["at", "label"], keep="first", maintain_order=True)
 
 
-def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFrame:
+def _occurrences(texts: pl.Series, keys: tuple[str, ...]) -> pl.DataFrame:
     """Where keys (by position) stand in captions: columns at, text, key, byte, length, spelling."""
-    import polars as pl
-
     lengths = np.array([len(key.encode()) for key in keys])
     database = _database(keys)
     scratch = database.scratch.clone()  # one for each thread
@@ -200,14 +168,12 @@ def _occurrences(texts: polars.Series, keys: tuple[str, ...]) -> polars.DataFram
 
 @functools.lru_cache(maxsize=4)
 def _database(keys: tuple[str, ...]) -> Any:
-    """The keys compiled for Hyperscan. Raises ``StudyError`` where it is not installed."""
+    """The keys compiled for Hyperscan; ``StudyError`` where it is not installed."""
     try:
         import hyperscan
     except ImportError as e:
-        raise StudyError(
-            f"the text scan needs the package hyperscan ({e}): pip install hyperscan. There are "
-            "wheels for Linux and macOS on x86-64 and arm64; elsewhere use a Linux container."
-        ) from e
+        there = "wheels are for Linux and macOS on x86-64 and arm64, elsewhere use a container"
+        raise StudyError(f"the scan needs hyperscan ({e}): pip install hyperscan; {there}.") from e
     database = hyperscan.Database()
     flags = [hyperscan.HS_FLAG_CASELESS] * len(keys)
     expressions = [key.encode() for key in keys]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
 
 from helpers.engine import gpu
 from helpers.errors import StudyError, reading
@@ -19,25 +21,22 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 def png(image: np.ndarray) -> bytes:
     """An image (side, side, 3) uint8 as the bytes of a PNG file."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png", compress_level=4)
     return buffer.getvalue()
 
 
 def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes:
-    """A webdataset shard: of images and ``rows`` (``caption``, perhaps ``label``, and others).
+    """A webdataset shard of images and ``rows`` (``caption``, perhaps ``label``, and others).
 
-    Of each ``.png``, ``.txt``, ``.json`` and perhaps ``.cls``; keys count from ``first`` on.
+    Each gives .png, .txt, .json and perhaps .cls; keys count from ``first`` on.
     """
     buffer = io.BytesIO()
-    # Threads encode the images, as a GPU may wait for this.
     with tarfile.open(fileobj=buffer, mode="w") as tar, ThreadPoolExecutor(gpu.cores()) as threads:
         pairs = zip(threads.map(png, images), rows, strict=True)
         for i, (image, row) in enumerate(pairs, start=first):
-            text = json.dumps(row, default=str)
-            members = {"png": image, "txt": row["caption"].encode(), "json": text.encode()}
+            about = json.dumps(row, default=str).encode()
+            members = {"png": image, "txt": row["caption"].encode(), "json": about}
             if "label" in row:
                 members["cls"] = str(row["label"]).encode()
             for ending, data in members.items():
@@ -60,8 +59,6 @@ class Tar:
         return len(self.images)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        from PIL import Image
-
         wanted, back = np.unique(rows, return_inverse=True)
         with reading(self.path):
             files = map(io.BytesIO, self._read(self.images[wanted]))
@@ -91,23 +88,19 @@ def _places(tar: Path, changed: int, size: int) -> list[np.ndarray]:
 
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of the tar beside a parquet shard, which lists them all."""
-    import pyarrow.parquet as pq
-
     images = Tar(shard.with_suffix(".tar"))
     listed = pq.ParquetFile(shard).metadata.num_rows
     if len(images) != listed:
-        raise StudyError(
-            f"{shard} lists {listed} rows, its tar {len(images)} images, so nobody knows which is "
-            "whose. Delete both and make them again: helpers.paper.download.laion.download."
-        )
+        both = f"{listed} rows, its tar {len(images)} images, so nobody knows which is whose"
+        again = "Delete both and make them again: helpers.paper.download.laion.download"
+        raise StudyError(f"{shard} lists {both}. {again}.")
     return images[rows]
 
 
 class Lazy:
-    """Images that stay where they are until asked for: ``rows`` of ``sources``, end to end.
+    """``rows`` of ``sources``, end to end, where they are: mapped arrays, a ``Tar``, a ``Pool``.
 
-    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask. A
-    source has a length and answers positions with images: a mapped array, a ``Tar``, a ``Pool``.
+    Indexed like an array (n, side, side, 3) uint8: by a number, a slice, positions or a mask.
     """
 
     def __init__(self, *sources: Any, rows: Any = None) -> None:
@@ -134,8 +127,8 @@ class Lazy:
     def save(self, file: BinaryIO, chunk: int = 4_096) -> None:
         """Write to an open file what ``np.save`` would, holding at most ``chunk`` images."""
         shape = (len(self), *self[:1].shape[1:])
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, about)
         for start in range(0, len(self), chunk):
             file.write(np.ascontiguousarray(self[start : start + chunk]).data)
 
@@ -158,7 +151,6 @@ def gathered(sizes: Sequence[int], rows: Any, read: Callable[..., np.ndarray]) -
     images = np.zeros((0, 1, 1, 3), np.uint8)
     for i, inside, at in located(sizes, rows):
         part = read(i, inside)
-        if not len(images):
-            images = np.empty((len(rows), *part.shape[1:]), part.dtype)
+        images = images if len(images) else np.empty((len(rows), *part.shape[1:]), part.dtype)
         images[at] = part
     return images

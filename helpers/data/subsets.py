@@ -18,10 +18,9 @@ def thinned(split: Split, most: int) -> Split:
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of ``n`` images, classes as balanced as can be; that for 2 n holds that for n.
+    """Positions of ``n`` images, drawn from classes in turns; those for 2 n hold those for n.
 
-    Classes are taken in turns, each class's images in an order drawn from ``rng``. Raises
-    ``StudyError`` when there are fewer than ``n`` images.
+    Raises ``StudyError`` when there are fewer than ``n`` images.
     """
     if n > len(labels):
         raise StudyError(f"a subset of {n} images was asked for, but there are only {len(labels)}.")
@@ -32,10 +31,7 @@ def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
 
 
 def repeated(table: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """``n`` rows, classes in turns, each class's rows one after the other and then again.
-
-    Raises ``StudyError`` on an empty table.
-    """
+    """``n`` rows of classes in turns, each class's over and over; ``StudyError`` without rows."""
     if not len(table):
         raise StudyError("there are no captions to draw from; run notebooks 01 to 03 again.")
     table = table.iloc[rng.permutation(len(table))]

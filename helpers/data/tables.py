@@ -87,7 +87,7 @@ class Pool:
         return sum(self.sizes)
 
     def fetch(self, rows: Any) -> np.ndarray:
-        """The images at positions ``rows``, in that order: (n, side, side, 3) uint8."""
+        """The images at positions ``rows``: (n, side, side, 3) uint8."""
         return gathered(self.sizes, rows, lambda i, inside: self.fetch_rows(self.shards[i], inside))
 
     __getitem__ = fetch
@@ -104,24 +104,19 @@ class Pool:
     def truth(self) -> pd.DataFrame:
         """What the images show, for evaluation only. Raises ``NotKnown`` where nobody knows."""
         if not self.truth_shards:
-            raise NotKnown(
-                "nobody knows what the pictures of this pool really show. It is known in the "
-                "rendered worlds only: python -m helpers.run pocket"
-            )
+            only = "It is known in the rendered worlds only: python -m helpers.run pocket"
+            raise NotKnown(f"nobody knows what the pictures of this pool really show. {only}")
         return pd.concat(map(store.read_table, self.truth_shards), ignore_index=True)
 
 
 @functools.lru_cache(maxsize=4)
 def benchmark(w: World, task: str) -> Benchmark:
-    """The benchmark of a task, kept in memory by every worker."""
+    """The benchmark of a task, kept in memory."""
     return worlds.backend(w).benchmark(w, task)
 
 
 def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Split:
-    """The images of a task for which the column ``keep`` holds, ready to train on.
-
-    Raises ``StudyError`` on an unknown task or column.
-    """
+    """A task's images for which the column ``keep`` holds; ``StudyError`` if either is unknown."""
     files = {file.stem: file.with_suffix(".parquet") for file in artifact.files("*.npy")}
     if task not in files:
         raise unknown(f"task in {artifact.name}", task, files)
@@ -140,8 +135,7 @@ def training_set(artifact: store.Artifact, task: str, keep: str = "keep") -> Spl
 def source_set(w: World, task: str, source: str, keep: str = "") -> Split:
     """What a source, "retrieved" or "synthetic", offers for a task after filtering.
 
-    ``keep`` as in ``training_set``; without, the retrieval variant that notebook 04 chose on
-    validation, and the one filter of drawn images.
+    Without ``keep``: the retrieval variant that notebook 04 chose, the filter of drawn images.
     """
     if not keep and source == "retrieved":
         variants = store.load("finetuned", w).table("variants.parquet")
@@ -199,7 +193,6 @@ def code_version(name: str, w: World) -> str:
 
 def pool_version(pool: Pool) -> dict[str, Any]:
     """What identifies a pool: its ``rows``, ``shards``, and ``sha256`` of all caption shards."""
-    total = hashlib.sha256()
-    for shard in pool.shards:
-        total.update(hashlib.sha256(shard.read_bytes()).digest())
-    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total.hexdigest()}
+    digests = b"".join(hashlib.sha256(shard.read_bytes()).digest() for shard in pool.shards)
+    total = hashlib.sha256(digests).hexdigest()
+    return {"rows": len(pool), "shards": len(pool.shards), "sha256": total}

@@ -26,8 +26,7 @@ from helpers.worlds import FinetuneSettings
 if TYPE_CHECKING:
     import torch
 
-RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "clip_norm": 1.0}  # [P], [C]
-RECIPE |= {"fused": True}
+RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}  # [P], [C]
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
 
 
@@ -40,7 +39,7 @@ class Classifier:
     bias: torch.Tensor  # (classes,)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) of the tower's input, ``clip.pixels`` (n, 3, s, s)."""
+        """Logits (n, classes) of ``clip.pixels`` (n, 3, s, s)."""
         return self.clip.model.encode_image(x, normalize=True) @ self.weight.T + self.bias
 
     def pixel_logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,18 +93,16 @@ def finetune(
 ) -> tuple[Classifier, int]:
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
-    Returns what stands at the end of the schedule, and its number of steps: no checkpoint is chosen
-    on images. Normalisation layers keep their statistics. A run keeps its state in the file
-    ``resume`` and, killed, goes on from there to the same result. Raises ``StudyError`` without
-    images.
+    Returns what stands at the end, and the number of steps: no checkpoint is chosen. Normalisation
+    layers keep their statistics. A run keeps its state in the file ``resume`` and, killed, goes on
+    to the same result. Raises ``StudyError`` without images.
     """
     import torch
 
     if not len(train):
         raise StudyError(f"no images of task {bench.task!r} to train on; see notebook 03.")
-    # what changes in the course of a run: model, random numbers, order of images
     start = text_classifier(clip, bench)
-    head = (torch.nn.Parameter(start.weight), torch.nn.Parameter(start.bias))
+    head = (torch.nn.Parameter(part) for part in (start.weight, start.bias))
     model = Classifier(replace(clip, model=copy.deepcopy(clip.model)), *head)
     trainable = model.trainable()
     plan = schedule(len(train), lr, s, bench.task)
@@ -115,7 +112,6 @@ def finetune(
     at_once = plan.batch
     saved = time.monotonic()
 
-    # go on where a killed run was
     if resume and resume.exists():
         state = torch.load(resume, map_location="cpu", weights_only=True)
         trainable.load_state_dict(state["model"])
@@ -134,14 +130,9 @@ def finetune(
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         nonlocal saved
         if resume and time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
-            state = {
-                "step": step + 1,
-                "model": trainable.state_dict(),
-                "generator": generator.get_state(),
-                "order": torch.from_numpy(order.waiting),
-                "optimiser": optimiser.state_dict(),
-            }
-            save_state(resume, state)
+            state = {"step": step + 1, "order": torch.from_numpy(order.waiting)}
+            state |= {"model": trainable.state_dict(), "optimiser": optimiser.state_dict()}
+            save_state(resume, state | {"generator": generator.get_state()})
             saved = time.monotonic()
 
     parameters = list(trainable.parameters())
@@ -154,7 +145,7 @@ def finetune(
 
 
 def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Iterator[tuple]:
-    """Positions and images of each batch; the next is read meanwhile if its positions are drawn."""
+    """Positions and images of batches; the next is read meanwhile if its positions are drawn."""
     ahead = None
     for rows in order:
         images = ahead.result() if ahead else train.images[rows]
@@ -167,9 +158,7 @@ def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Ite
 def accumulate(
     model: Classifier, x: torch.Tensor, labels: torch.Tensor, at_once: int, precision: str
 ) -> int:
-    """Leave the gradients of a batch's mean cross-entropy, ``at_once`` images at a time, or half as
-    many where memory is short. Returns the number that fits.
-    """
+    """Leave the gradients of a batch's mean cross-entropy; returns how many images fit at once."""
     import torch
 
     def add_gradients() -> None:
@@ -196,8 +185,8 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """The classes (n,) that are predicted for a split's images, per metric.
 
-    ``zero_shot``: by the model's own head; ``linear_probe``: fitted on many labelled images;
-    ``probe_{k}``: on k of each class, drawn by ``seed``, for each k of ``s.few_labels``.
+    ``zero_shot`` is the model's own head; ``linear_probe`` is fitted on many labelled images,
+    ``probe_{k}`` on k of each class, drawn by ``seed``.
     """
     train, val = (thinned(split, s.probe_images) for split in (bench.train, bench.val))
     x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
@@ -205,18 +194,16 @@ def measure(
     classes = len(bench.classes)
     alone = replace(s, probe_on="train")
     ways = s if held_out == "test" else alone
+    held = (y, val.labels)
     heads = {"zero_shot": model.head()}
-    heads["linear_probe"] = chosen_probe((x, train.labels), (y, val.labels), classes, ways)
+    heads["linear_probe"] = chosen_probe((x, train.labels), held, classes, ways)
     for k in s.few_labels:
         rng = np.random.default_rng((seed, k))
         rows = nested_subset(train.labels, min(k * classes, len(train)), rng)
-        labelled = (x[rows], train.labels[rows])
-        heads[f"probe_{k}"] = chosen_probe(labelled, (y, val.labels), classes, alone)
+        heads[f"probe_{k}"] = chosen_probe((x[rows], train.labels[rows]), held, classes, alone)
     return {name: predicted(images, *head) for name, head in heads.items()}
 
 
-def baseline(
-    clip: Clip, bench: Benchmark, s: FinetuneSettings, seed: int = 0
-) -> dict[str, np.ndarray]:
+def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings, seed: int = 0) -> dict[str, Any]:
     """The same of a CLIP before finetuning, with its text head, on test images."""
     return measure(text_classifier(clip, bench, scaled=False), bench, s, seed=seed)

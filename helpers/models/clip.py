@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from helpers import worlds
 from helpers.engine import gpu
@@ -21,7 +22,6 @@ from helpers.worlds import World
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 WEIGHTS = weights.CLIP  # the file that ``save`` writes
 
@@ -69,32 +69,29 @@ def configuration(folder: Path) -> tuple[dict, Mapping]:
     """The architecture of the CLIP in a folder and, of one from the hub, the scaling of pixels."""
     hub = folder / "open_clip_config.json"
     try:
-        if hub.exists():
-            config = json.loads(hub.read_text())
-            return config["model_cfg"], config["preprocess_cfg"]
-        return json.loads((folder / "config.json").read_text()), {}
+        if not hub.exists():
+            return json.loads((folder / "config.json").read_text()), {}
+        config = json.loads(hub.read_text())
+        return config["model_cfg"], config["preprocess_cfg"]
     except (OSError, ValueError, KeyError) as e:
-        raise StudyError(
-            f"the configuration of the CLIP in {folder} cannot be read ({type(e).__name__}: {e}): "
-            "config.json as clip.save leaves it, or open_clip_config.json as on the hub."
-        ) from e
+        files = "config.json as clip.save leaves it, or open_clip_config.json as on the hub"
+        raise StudyError(f"no configuration of a CLIP in {folder} ({e!r}): {files}.") from e
 
 
 def build(
     config: dict, tokenizer: Path | None, file: Path | None = None, scaling: Mapping | None = None
 ) -> Clip:
-    """A CLIP of open_clip's configuration, random without a file of weights.
+    """A CLIP of a configuration, random without ``file``; ``scaling`` is pixels' mean and std.
 
-    ``tokenizer`` is a folder (None: the configuration's own), ``scaling`` pixels' mean and std.
+    ``tokenizer`` is a folder (None: the configuration's own).
     """
     import open_clip
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
-    if tokenizer is None:
-        reader = open_clip.get_tokenizer("miniature")
-    else:
+    reader = open_clip.get_tokenizer("miniature")
+    if tokenizer:
         context = config["text_cfg"]["context_length"]
         reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
     before = logging.root.manager.disable
@@ -110,15 +107,12 @@ def _created(model: str, pretrained: str | None, tokenizer: Any, **options: Any)
     """A model by open_clip, on the device, with what open_clip says of its pixels."""
     import open_clip
     import torch
-    from safetensors import SafetensorError
 
     try:
         network: Any = open_clip.create_model(model, pretrained=pretrained, **options)
     except (OSError, RuntimeError, SafetensorError) as e:
-        raise StudyError(
-            f"the weights {pretrained!r} of CLIP {model} could not be loaded ({type(e).__name__}): "
-            "they are damaged, or of another architecture."
-        ) from e
+        reason = f"({type(e).__name__}): they are damaged, or of another architecture."
+        raise StudyError(f"cannot load the weights {pretrained!r} of CLIP {model} {reason}") from e
     visual = network.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     network = network.to(gpu.device(), memory_format=torch.channels_last).eval()
@@ -130,30 +124,27 @@ def save(clip: Clip, folder: Path, config: dict) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: (v.half() if v.is_floating_point() else v).cpu().contiguous()
-        for k, v in clip.model.state_dict().items()
-    }
+    state = clip.model.state_dict()
+    for k, v in state.items():
+        state[k] = (v.half() if v.is_floating_point() else v).cpu().contiguous()
     save_file(state, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     clip.tokenizer.save_pretrained(folder)
 
 
-def contrastive_loss(rank: int = 0, workers: int = 1) -> nn.Module:
+def contrastive_loss(rank: int = 0, workers: int = 1) -> torch.nn.Module:
     """open_clip's symmetric InfoNCE, ``loss(image, text, scale)``, over all workers' batches."""
     import open_clip
 
-    return open_clip.ClipLoss(
-        local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=workers
-    )
+    options = dict.fromkeys(("local_loss", "gather_with_grad", "cache_labels"), True)
+    return open_clip.ClipLoss(rank=rank, world_size=workers, **options)
 
 
 def pixels(clip: Clip, images: Any) -> torch.Tensor:
     """uint8 images (n, side, side, 3) as the model's input: float (n, 3, S, S), channels last."""
     import torch
 
-    if isinstance(images, np.ndarray):
-        images = np.ascontiguousarray(images)
+    images = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
     x = gpu.sent(torch.as_tensor(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[-1] != clip.image_size:
         size = (clip.image_size, clip.image_size)
@@ -169,9 +160,9 @@ def resized(x: torch.Tensor, side: int) -> torch.Tensor:
     old = x.shape[-1]
     if old == side:
         return x
-    matrix = torch.nn.functional.interpolate(
-        torch.eye(old)[None, None], (side, old), mode="bicubic", antialias=True
-    )[0, 0].to(x.device)
+    eye = torch.eye(old)[None, None]
+    matrix = torch.nn.functional.interpolate(eye, (side, old), mode="bicubic", antialias=True)
+    matrix = matrix[0, 0].to(x.device)
     return (matrix @ (x @ matrix.T)).clamp(0, 1)
 
 
@@ -191,8 +182,7 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def embed_images(clip: Clip, images: Any, batch: int = 256) -> np.ndarray:
     """Unit-length image embeddings, (n, d) float32, of uint8 images (n, side, side, 3)."""
-    encode = functools.partial(clip.model.encode_image, normalize=True)
-    return _embed(lambda part: encode(pixels(clip, part)), images, batch)
+    return _embed(lambda x: clip.model.encode_image(pixels(clip, x), normalize=True), images, batch)
 
 
 def embed_texts(clip: Clip, texts: Iterable[str], batch: int = 512) -> np.ndarray:
@@ -212,15 +202,12 @@ def _embed(encode: Callable, items: Any, batch: int) -> np.ndarray:
 
 
 def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of ImageNet's 1,000 classes, which all differ, and CLIP's 80 templates [P].
-
-    In open_clip's list, and so in [C], two classes are called missile and two sunglasses.
-    """
+    """The names of ImageNet's 1,000 classes and CLIP's 80 templates [P]."""
     import open_clip
 
     names = list(open_clip.IMAGENET_CLASSNAMES)
-    names[744] = "projectile"
-    names[836] = "sunglass"
+    names[744] = "projectile"  # a second missile in open_clip's list, and so in [C]
+    names[836] = "sunglass"  # a second sunglasses
     return tuple(names), tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
 
 

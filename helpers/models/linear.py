@@ -1,7 +1,5 @@
 """Linear probes: multinomial logistic regression on frozen features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -39,13 +37,11 @@ def chosen_probe(train: Labelled, val: Labelled, classes: int, s: FinetuneSettin
 def linear_probes(
     train: Labelled, classes: int, penalties: Sequence[float], start: Solution | None = None
 ) -> Iterator[Solution]:
-    """Multinomial logistic regression for one penalty after the other, from ``start`` on.
+    """Multinomial logistic regression for one penalty after the other, each from the one before.
 
-    Each minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2, beginning at the solution
-    before; scikit-learn's ``C`` is 1 / (n * penalty). L-BFGS works in coordinates in which the
-    objective curves about equally in all directions, which takes a third of the steps: principal
-    axes, each stretched by what its variance, the penalty and the classifier's present doubt (mean
-    of p (1 - p)) say its curvature is.
+    Each minimises mean cross-entropy + ``penalty`` / 2 * |weight|^2; scikit-learn's ``C`` is
+    1 / (n * penalty). In principal axes, each stretched by what its variance, the penalty and the
+    classifier's present doubt say its curvature is, L-BFGS takes a third of the steps.
     """
     import torch
 
@@ -53,12 +49,11 @@ def linear_probes(
     y = torch.from_numpy(train[1]).to(gpu.device())
     start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
     w, b = (torch.tensor(part, device=gpu.device()) for part in start)
-    # centre the features and turn them to their principal axes
     mean = x.mean(0)
     x = x - mean
     variance, axes = torch.linalg.eigh(x.T @ x / len(x))
-    x = x @ axes
     b = b + w @ mean
+    x = x @ axes
     w = w @ axes
     for penalty in penalties:
         p = (x @ w.T + b).softmax(1)
@@ -74,11 +69,9 @@ def _minimised(x, y, v, c, stretch, shift, penalty):
     """Weight and bias at the minimum; ``v`` and ``c`` are where they start, before stretching."""
     import torch
 
-    v.requires_grad_(True)
-    c.requires_grad_(True)
-    solver = torch.optim.LBFGS(
-        [v, c], max_iter=200, tolerance_grad=3e-5, history_size=10, line_search_fn="strong_wolfe"
-    )
+    options = {"max_iter": 200, "tolerance_grad": 3e-5, "history_size": 10}
+    both = [v.requires_grad_(), c.requires_grad_()]
+    solver = torch.optim.LBFGS(both, line_search_fn="strong_wolfe", **options)
 
     def loss():
         solver.zero_grad()

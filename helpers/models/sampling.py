@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 def nucleus(uniform: torch.Tensor, prompt_length: int, s: CaptionSettings) -> Callable:
     """Temperature and top-p sampling as a logits processor of transformers, for greedy search.
 
-    Row r takes the number ``uniform[r, step]`` at each step, of a float64 tensor (rows, steps) in
-    [0, 1): its token is where the cumulative probability, largest first, passes that number. So a
-    text does not depend on its neighbours, as it would with ``generate(do_sample=True)``.
+    A row's token is where its cumulative probability, largest first, passes ``uniform[row, step]``
+    (float64 in [0, 1)), so that no text depends on its neighbours.
     """
     import torch
 

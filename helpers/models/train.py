@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """``steps`` updates of ``batch`` images each, at a rate that rises to ``lr`` and falls to zero.
+    """``steps`` updates of ``batch`` images, at a rate that rises to ``lr`` in ``warmup`` steps.
 
-    It rises linearly in ``warmup`` steps. Without a ``cooldown`` it then falls as half a cosine;
-    with one it stays at ``lr`` and falls linearly in the last ``cooldown`` steps.
+    Then it falls as half a cosine or, with a ``cooldown``, linearly in that many last steps.
     """
 
     steps: int
@@ -56,8 +55,7 @@ class Batches(Iterator):
     def __next__(self) -> np.ndarray:
         while len(self.waiting) < self.size:
             self.waiting = np.concatenate([self.waiting, self.permutation()])
-        rows = self.waiting[: self.size]
-        self.waiting = self.waiting[self.size :]
+        rows, self.waiting = np.split(self.waiting, [self.size])
         return rows
 
 
@@ -69,8 +67,7 @@ def cropped(images: torch.Tensor, generator: torch.Generator, low: float = 0.9) 
     side = (low + (1 - low) * torch.rand(len(images), generator=generator)).sqrt()
     shift = (2 * torch.rand(len(images), 2, generator=generator) - 1) * (1 - side)[:, None]
     window = torch.cat([side[:, None, None] * torch.eye(2), shift[:, :, None]], 2)  # affine maps
-    shape = list(images.shape)
-    grid = functional.affine_grid(window.to(images.device), shape, align_corners=False)
+    grid = functional.affine_grid(window.to(images.device), images.shape, align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
@@ -93,11 +90,10 @@ def fit(
     clip_norm: float | None = 1.0,
     **adamw: Any,
 ) -> None:
-    """Train ``parameters`` in place with AdamW, from step ``first`` to the end of the schedule.
+    """Train ``parameters`` in place with AdamW and its options, from step ``first`` to the end.
 
     ``backward(step)`` leaves a step's gradients, which are clipped at the norm ``clip_norm`` (None:
-    not at all); ``after(step, optimiser)`` is called after each step. A training that goes on
-    starts from ``state``, the state of its optimiser. ``adamw`` are further options of torch's.
+    not at all), then comes ``after(step, optimiser)``. ``state`` is what an optimiser goes on from.
     """
     import torch
 

@@ -1,10 +1,10 @@
 """Where weights are: here, or in the Hugging Face cache; no download, and no pickle is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from helpers.errors import StudyError, unknown
 
@@ -31,29 +31,23 @@ def safe(file: Path) -> Path:
     if file.suffix in PICKLES:
         raise StudyError(
             f"{file} is a pickle, and there is no safetensors. Loading a pickle can run any code, "
-            "so it is refused. Take a revision that has *.safetensors, or convert it once where "
-            "you trust it, by safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
-            "'FILE.safetensors') or the model's save_pretrained(FOLDER), and name that."
+            "so it is refused. Take a revision with *.safetensors, or convert it once where you "
+            "trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)."
         )
     return file
 
 
 def folder(what: str, name: str) -> Path:
-    """The folder of a model of transformers or diffusers, called ``what`` in messages: here, or a
-    repository in the cache. Raises ``StudyError`` when there is none, or pickles only.
-    """
+    """A model's folder, here or in the cache; ``StudyError`` if there is none, or pickles only."""
     found = Path(name) if Path(name).is_dir() else cached(name)
     if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1):
         key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
-        raise StudyError(
-            f"{what} {name!r} is a path, but there is no such folder. Put the weights there, or "
-            f"another folder under {key} in paper.toml, or take a world that needs none: pocket."
-        )
+        advice = f"Put the weights there, or another folder under {key} in paper.toml."
+        raise StudyError(f"{what} {name!r} is a path, but there is no such folder. {advice}")
     if found is None:
         raise StudyError(
-            f"{what} {name!r} is not on this machine: neither a folder nor in the Hugging Face "
-            "cache. Accept its licence on its page, log in (hf auth login), then: hf download "
-            f"{name}   Or put its folder into paper.toml, or take a world that needs none: pocket."
+            f"{what} {name!r} is not on this machine. Accept its licence on its page, log in (hf "
+            f"auth login), then: hf download {name}   Or put its folder into paper.toml."
         )
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
         is_model = (part / "config.json").exists() and part.name != "safety_checker"
@@ -65,24 +59,17 @@ def folder(what: str, name: str) -> Path:
 
 def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
     """``open_folder`` of ``folder``; ``StudyError`` also where that is incomplete or damaged."""
-    from safetensors import SafetensorError
-
     path = folder(what, name)
     try:
         return open_folder(path)
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise StudyError(
-            f"{what} {name!r} cannot be loaded from {path}: {reason}. It is incomplete or damaged; "
-            f"fetch it again: hf download {name} --force-download"
-        ) from e
+        again = f"incomplete or damaged; fetch it again: hf download {name} --force-download"
+        raise StudyError(f"{what} {name!r} cannot be loaded from {path}: {reason}, {again}") from e
 
 
 def clip_file(name: str) -> Path:
-    """The weights of a CLIP: "MODEL/PRETRAINED" as open_clip knows it, "MODEL/FILE", or "FOLDER".
-
-    Raises ``StudyError`` on another name, a pickle, and weights that are not on this machine.
-    """
+    """Weights of open_clip's "MODEL/PRETRAINED", "MODEL/FILE" or "FOLDER"; else ``StudyError``."""
     import open_clip
 
     if Path(name).is_dir() or Path(name).is_absolute():
@@ -117,10 +104,8 @@ def checkpoint_file(name: str) -> Path:
         return _within(Path(rest), TIMM, "config.json")
     model, _, file = rest.partition("/")
     if not timm.is_model(model):
-        raise StudyError(
-            f"timm knows no model {model!r}, and there is no folder {rest!r}; python -c "
-            f"\"import timm; print(timm.list_models('{model[:4]}*'))\" lists names."
-        )
+        names = f"python -c \"import timm; print(timm.list_models('{model[:4]}*'))\" lists names"
+        raise StudyError(f"timm knows no model {model!r}, nor is {rest!r} a folder; {names}.")
     if Path(file).is_file():
         return safe(Path(file))
     published = None if file else timm.get_pretrained_cfg(model)
@@ -133,18 +118,15 @@ def _within(folder: Path, *files: str) -> Path:
     """The first of the files in a folder. Raises ``StudyError`` when one is missing."""
     for file in files:
         if not (folder / file).is_file():
-            raise StudyError(
-                f"{folder / file} is missing; a folder is complete when it has "
-                f"{' and '.join(files)}. A shipped one: restore it from git, or run notebook 00."
-            )
+            complete = f"a folder is complete when it has {' and '.join(files)}"
+            shipped = "A shipped one: restore it from git, or run notebook 00."
+            raise StudyError(f"{folder / file} is missing; {complete}. {shipped}")
     return folder / files[0]
 
 
 def _fetched(what: str, repository: str, file: str, fetch: str) -> Path:
     found = cached(repository, file)
     if found is None:
-        raise StudyError(
-            f"the weights of {what} are not on this machine. Fetch them once with a network: "
-            f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER.'
-        )
+        how = f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER'
+        raise StudyError(f"the weights of {what} are not on this machine. Fetch them: {how}.")
     return found

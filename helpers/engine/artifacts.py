@@ -36,6 +36,7 @@ class Spec:
     files: tuple[str, ...] = ()
 
 
+SHOTS = ("study/examples.csv",)
 CARD = ("pocket/weights/card.json",)
 FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
 PROBES = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
@@ -52,13 +53,9 @@ ARTIFACTS = {
         "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
     "quality": Spec(
-        "00",
-        "a minute",
-        "quality",
-        f"seed synthesis {PROBES}",
-        "pool benchmarks upstream",
+        "00", "a minute", "quality", f"seed synthesis {PROBES}", "pool benchmarks upstream"
     ),
-    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
+    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream", SHOTS),
     "synthetic": Spec(
         "02", "two minutes", "study.synthesis", "synthesis clip", "captions upstream"
     ),
@@ -127,7 +124,8 @@ def recipe(name: str, w: World) -> str:
 
 
 def _hash(name: str, w: World, modules: bool, variant: Mapping[str, str]) -> str:
-    code_of = {m: digest for m, digest in code(name, w).items() if modules or "/" in m}
+    shipped = f"{w.backend}/"  # what lies in study/ counts as source
+    code_of = {m: d for m, d in code(name, w).items() if modules or m.startswith(shipped)}
     parts = {
         "name": name,
         "backend": w.backend,
@@ -147,6 +145,6 @@ def code(name: str, w: World) -> dict[str, str]:
     module = seam[builder].partition(":")[0] if builder in seam else f"helpers.{builder}"
     found = {m: sources.digest(m) for m in sources.closure(module, w.backend)}
     for file in spec(name).files:
-        if file.startswith(f"{w.backend}/") and (PACKAGE / file).exists():
+        if file.startswith((f"{w.backend}/", "study/")) and (PACKAGE / file).exists():
             found[file] = hashlib.sha256((PACKAGE / file).read_bytes()).hexdigest()
     return found

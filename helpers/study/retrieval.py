@@ -124,7 +124,7 @@ def describe(path: Path, w: World, bench: Benchmark, table: pd.DataFrame) -> pd.
 
 
 def describe_shard(w: World, path: Path, task: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The same of ``row, label``: to texts of label and domain, and to the nearest held-out image."""
+    """The same of ``row, label``: to texts of label and domain, to the nearest held-out image."""
     bench = tables.benchmark(w, task)
     model = clip.load(w)
     vectors = embeddings(store.load("embeddings", w), "img", table["row"].to_numpy())

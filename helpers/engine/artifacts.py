@@ -36,6 +36,7 @@ class Spec:
     files: tuple[str, ...] = ()
 
 
+SHOTS = ("study/examples.csv",)
 CARD = ("pocket/weights/card.json",)
 FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
 INTERVENTION = "seed upstream synthesis clip scaling"
@@ -53,7 +54,7 @@ ARTIFACTS = {
     "quality": Spec(
         "00", "10 s", "quality", f"seed synthesis {PROBED}", "pool benchmarks upstream"
     ),
-    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream"),
+    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream", SHOTS),
     "synthetic": Spec(
         "02", "two minutes", "study.synthesis", "synthesis clip", "captions upstream"
     ),
@@ -105,7 +106,8 @@ def recipe(name: str, w: World) -> str:
 
 
 def _hash(name: str, w: World, modules: bool, variant: Mapping[str, str]) -> str:
-    code_of = {m: digest for m, digest in code(name, w).items() if modules or "/" in m}
+    shipped = f"{w.backend}/"  # what lies in study/ counts as source
+    code_of = {m: d for m, d in code(name, w).items() if modules or m.startswith(shipped)}
     parts = {
         "name": name,
         "backend": w.backend,
@@ -125,6 +127,6 @@ def code(name: str, w: World) -> dict[str, str]:
     module = seam[builder].partition(":")[0] if builder in seam else f"helpers.{builder}"
     found = {m: sources.digest(m) for m in sources.closure(module, w.backend)}
     for file in spec(name).files:
-        if file.startswith(f"{w.backend}/") and (PACKAGE / file).exists():
+        if file.startswith((f"{w.backend}/", "study/")) and (PACKAGE / file).exists():
             found[file] = hashlib.sha256((PACKAGE / file).read_bytes()).hexdigest()
     return found

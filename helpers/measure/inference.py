@@ -4,10 +4,12 @@ Runs (seeds) and test images are both samples; a variance has a part of each. Wh
 known, from one seed or from values that never vary, the interval is infinite.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from helpers.errors import StudyError, unknown
 
@@ -19,9 +21,7 @@ ALPHA = 0.05
 UNLIKE = 0.2  # p of Bartlett's test below which the variances of other sizes are not pooled
 JOINED = 1.5  # power of the shares by which degrees of freedom join
 MOST = 10_000  # seeds that anybody would train
-Array = np.ndarray
-Column = Sequence[float] | Array
-Columns = Sequence[Column]
+Column = Sequence[float] | np.ndarray
 
 
 class Estimate(NamedTuple):
@@ -37,10 +37,10 @@ class Estimate(NamedTuple):
 
     def p_above(self, x: float) -> float:
         """One-sided p of the hypothesis "at most ``x``"; 0.5 where nothing is known."""
-        from scipy import stats
+        from scipy.stats import t
 
         known = 0 < self.se < np.inf and np.isfinite(self.value)
-        return float(stats.t.sf((self.value - x) / self.se, self.df)) if known else 0.5
+        return float(t.sf((self.value - x) / self.se, self.df)) if known else 0.5
 
     @property
     def p(self) -> float:
@@ -50,71 +50,64 @@ class Estimate(NamedTuple):
 
 def around(value: float, se: float, df: float, seeds: int, images: float = 0.0) -> Estimate:
     """An estimate with its t interval; an infinite one where ``se`` is zero or not finite."""
-    from scipy import stats
+    from scipy.stats import t
 
     if not (0 < se < np.inf and np.isfinite(value)):
         return Estimate(float(value), -np.inf, np.inf, np.inf, 0.0, seeds)
-    half = float(se * stats.t.ppf(1 - ALPHA / 2, df))
+    half = float(se * t.ppf(1 - ALPHA / 2, df))
     return Estimate(float(value), value - half, value + half, float(se), float(df), seeds, images)
 
 
-def crossed(values: Array, strata: Column, others: Columns = ()) -> Estimate:
-    """Mean of ``values`` (seeds, images) by crossed random effects of seeds and images.
+def crossed(values: np.ndarray, strata: Column, others: Sequence[Column] = ()) -> Estimate:
+    """Mean of ``values`` (seeds, images), such as 100 (a - b) of correctness, by random effects.
 
-    A value is a combination of correctness (0 or 1) of paired runs in the unit wanted, such as
-    100 (a - b). ``strata`` (images,): classes, which are fixed. ``others``: means of the same
-    contrast at other sizes, (seeds,) each, to pool the variance over seeds with (``_over_seeds``).
-    Raises ``StudyError`` on shapes that do not fit and on values that are not finite.
+    ``strata`` (images,): classes, which are fixed. ``others``: means (seeds,) at other sizes, to
+    pool the variance over seeds with. Raises ``StudyError`` on other shapes or undefined values.
     """
     values = np.asarray(values, float)
     _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
     if values.ndim != 2 or values.shape[1] != len(inverse) or not np.isfinite(values).all():
         raise StudyError(f"wanted finite (seeds, images) and as many classes: {values.shape}.")
+    whole, seeds, free = values.mean(1), len(values), len(inverse) - len(counts)
+    if seeds < 2 or free < 1:
+        return around(whole.mean(), np.inf, 0, seeds)
     of_class = values @ (inverse[:, None] == np.arange(len(counts))) / counts
-    free = len(inverse) - len(counts)
     within = values - of_class[:, inverse]
-    return _of_parts(values.mean(1), within, 1 / max(free * len(inverse), 1), free, others)
+    image = (within.mean(0) ** 2).sum() / free / len(inverse)
+    both = within.var(0, ddof=1).sum() / seeds / free / len(inverse)
+    variance, df = _over_seeds(np.vstack([whole, *others]))
+    return _joined(whole, (variance / seeds, image, both), df, free)
 
 
-def jackknifed(whole: Column, without: Array, others: Columns = ()) -> Estimate:
-    """Mean of any statistic: ``whole`` (seeds,) on all test images, ``without`` (seeds, folds).
+def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()) -> Estimate:
+    """Mean of any statistic: ``whole`` (seeds,) on all images, ``without`` (seeds, folds) a fold.
 
-    Folds of images, the same in every arm and stratified by class, are left out one at a time.
-    ``others`` as in ``crossed``. An undefined (not finite) entry makes the interval infinite.
+    Folds are the same in every arm, and stratified by class. ``others`` as in ``crossed``, which
+    gets pseudo-values around ``whole``. An undefined entry makes the interval infinite.
     """
     whole, without = np.asarray(whole, float), np.asarray(without, float)
     if without.ndim != 2 or whole.shape != without.shape[:1]:
         raise StudyError(f"wanted (seeds,) and (seeds, folds): {whole.shape}, {without.shape}.")
     folds = without.shape[1]
-    within = without - without.mean(1, keepdims=True)
-    return _of_parts(whole, within, (folds - 1) / max(folds, 1), folds - 1, others)
+    pseudo = whole[:, None] + (folds - 1) * (without.mean(1, keepdims=True) - without)
+    if not np.isfinite(pseudo).all():
+        return around(whole.mean(), np.inf, 0, len(whole))
+    return crossed(pseudo, np.zeros(folds), others)
 
 
-def _of_parts(whole: Array, within: Array, weight: float, free: int, others: Columns) -> Estimate:
-    """The mean of ``whole`` (seeds,), with deviations by seed and image or fold, ``within``."""
-    seeds = len(whole)
-    if seeds < 2 or free < 1 or not np.isfinite(whole.sum() + within.sum()):
-        return around(whole.mean(), np.inf, 0, seeds)
-    of_image = within.mean(0)
-    image = weight * (of_image**2).sum()
-    both = weight * ((within - of_image) ** 2).sum() / (seeds - 1) / seeds
-    variance, df = _over_seeds(np.vstack([whole, *others]))
-    return _joined(whole, (variance / seeds, image, both), df, free)
-
-
-def _over_seeds(table: Array) -> tuple[float, float]:
+def _over_seeds(table: np.ndarray) -> tuple[float, float]:
     """Variance over seeds of the first row of ``table`` (sizes, seeds), and degrees of freedom.
 
     Pooled over all rows unless Bartlett's test finds them unlike. Training sets of a seed are
     nested, so rows correlate; Huynh and Feldt's epsilon says how many rows they are worth.
     """
-    from scipy import stats
+    from scipy.stats import bartlett
 
     rows, free = len(table), table.shape[1] - 1
     covariance = np.atleast_2d(np.cov(table))
     own = covariance.diagonal()
     varied = own > (1e-12 * np.abs(table).max()) ** 2
-    if rows < 2 or free < 2 or not varied.all() or stats.bartlett(*table).pvalue < UNLIKE:
+    if rows < 2 or free < 2 or not varied.all() or bartlett(*table).pvalue < UNLIKE:
         return own[0], free
     # Without bias: the trace of the squared covariance matrix, and the square of its trace.
     squares = free**2 * ((covariance**2).sum() - own.sum() ** 2 / free) / (free - 1) / (free + 2)
@@ -123,17 +116,14 @@ def _over_seeds(table: Array) -> tuple[float, float]:
     return own.mean(), free * rows * epsilon
 
 
-def _joined(whole: Array, parts: Column, free_seeds: float, free_images: int) -> Estimate:
+def _joined(whole: np.ndarray, parts: Column, free_seeds: float, free_images: int) -> Estimate:
     """The mean of ``whole`` (seeds,) with variances over seeds, over images, and contained in both.
 
-    A part smaller than what it contains adds nothing. Degrees of freedom join by shares of the
-    variance to the power of 1.5: Satterthwaite's squares forget that a few seeds may agree by
-    chance, so that a family of claims errs twice as often; plain shares (Cochran) cover too much.
+    A part smaller than what it contains adds nothing. Degrees of freedom join by shares to 1.5:
+    by Satterthwaite's squares a family errs twice as often, by plain shares (Cochran) too rarely.
     """
     seed, image, both = parts
-    weights = np.array([seed > both, image > both, 1.0])
-    weights[2] -= weights[:2].sum()
-    variance = weights @ parts
+    variance = max(seed, both) + max(image, both) - both
     if not variance > (1e-12 * np.abs(whole).max()) ** 2:  # nothing varies but by rounding
         return around(whole.mean(), np.inf, 0, len(whole))
     shares = np.array([seed, image]) / variance
@@ -142,28 +132,21 @@ def _joined(whole: Array, parts: Column, free_seeds: float, free_images: int) ->
 
 
 def pigeonhole(
-    statistic: Callable,
-    arrays: Sequence,
-    strata: Column,
-    rng: np.random.Generator,
-    draws: int = 500,
+    statistic: Callable, arrays: Sequence, strata: Column, rng: Generator, draws: int = 500
 ) -> Estimate:
-    """``statistic(*arrays)`` with seeds and images (within classes) drawn again.
+    """``statistic(*arrays)``, each (..., seeds, images), with both drawn again (within classes).
 
-    The last two axes of every array are (seeds, images), the same in all. Each draw is evaluated
-    with its seeds, its images and both, which tells the parts of the variance apart. One seed fewer
-    than there are is drawn, or its part would be too small. Where more than a twentieth of the
+    One seed fewer is drawn, or its part would be too small. Where more than a twentieth of the
     draws have no finite value, the interval is infinite.
     """
-    value = statistic(*arrays)
-    seeds, images = np.shape(arrays[0])[-2:]
+    value, (seeds, images) = statistic(*arrays), np.shape(arrays[0])[-2:]
     _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
     free = images - len(counts)
     if seeds < 2 or free < 1:
         return around(value, np.inf, 0, seeds)
     by_class = np.argsort(inverse, kind="stable")
     first = np.repeat(np.cumsum(counts) - counts, counts)
-    again = np.empty((draws, 3))
+    again = np.empty((draws, 3))  # by its seeds, by its images, and what only both explain
     for row in again:
         runs = rng.integers(seeds, size=seeds - 1)
         columns = by_class[first + rng.integers(np.repeat(counts, counts))]
@@ -196,35 +179,31 @@ class Verdict(NamedTuple):
 
 
 def verdict(estimate: Estimate, sign: str, margin: float) -> str:
-    """The verdict on a claim of one cell, by its sign ("+", "-", "0", "noninferior") and margin.
-
-    "+" and "-": *equivalent* if the interval lies inside +-margin, else *holds* or *reversed* if it
-    excludes zero. "0": *holds* inside, *reversed* beyond. "noninferior": *holds* above -margin,
-    *reversed* below. Else *undecided*. Raises ``StudyError`` on another sign.
-    """
+    """The word of ``combined`` for one cell."""
     return combined([Cell("", estimate)], sign, margin).verdict
 
 
 def combined(cells: Sequence[Cell], sign: str, margin: float, combine: str = "one") -> Verdict:
     """The verdict on a claim about ``one`` cell, or of which ``all`` or ``either`` must hold.
 
-    All: the worst cell decides; *reversed* if one cell is, after Holm. Either: one that holds after
-    Holm suffices; *reversed* and *equivalent* if all are. Cells at the floor are left out; where
-    they are half or more and the rest does not settle it, the claim is *not testable here*.
+    "+", "-": *equivalent* inside +-margin, else *holds* or *reversed* where zero is excluded. "0":
+    *holds* inside, *reversed* beyond; "noninferior": above -margin, below. Else *undecided*.
+    All: the worst cell decides; one that is reversed suffices, after Holm. Either: the other way
+    round. Cells at the floor are left out; where they are half and the rest does not settle it,
+    *not testable here*. Raises ``StudyError`` on another sign, or cells that do not fit.
     """
     tested = [cell for cell in cells if not cell.floor]
     if not cells or combine not in COMBINE or (combine == "one" and len(cells) > 1):
         raise StudyError(f"{len(cells)} cells were given for a claim about {combine!r}.")
     if not tested:
         return Verdict(FLOOR, cells[0])
+    either = combine == "either"
+    every, some = (REVERSED, HOLDS) if either else (HOLDS, REVERSED)
     p = np.array([_doubled(cell.estimate, sign, margin) for cell in tested]).T
-    every, some = HOLDS, REVERSED
-    if combine == "either":
-        every, some = REVERSED, HOLDS
-        p = p[[1, 0, 2]]
+    p = p[[1, 0, 2]] if either else p
     clear = np.where(p[2] < ALPHA, 2.0, p)  # what is inside the margin neither holds nor reverses
     count, worst = len(tested), p[0].argmax()
-    inside = p[2].max() if combine == "either" else count * p[2, worst]
+    inside = p[2].max() if either else count * p[2, worst]
     by = {every: clear[0].max(), EQUIVALENT: inside, some: count * clear[1].min()}
     word = [UNDECIDED, *(name for name in by if by[name] < ALPHA)][-1]
     if 2 * count <= len(cells) and word != some:
@@ -263,19 +242,20 @@ def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
 
     ``inf`` where test images alone leave it open (or 10,000 seeds do), ``nan`` if nothing is known.
     """
-    from scipy import stats
-
     value, _, _, se, _, seeds, images = estimate
     if not np.isfinite(se):
         return np.nan
     size = abs(value)
     reach = {"0": abs(size - margin), "noninferior": abs(value + margin)}
-    n = np.arange(max(seeds + 1, 2), MOST + 1)
-    falling = max(se**2 - images, 0) * seeds / n
-    df = (n - 1) * ((images + falling) / np.maximum(falling, 1e-9 * se**2)) ** JOINED
-    half = stats.t.ppf(1 - ALPHA / 2, df) * np.sqrt(images + falling)
-    enough = half < reach.get(sign, max(size, margin - size))
-    return float(n[enough.argmax()]) if enough.any() else np.inf
+    enough = reach.get(sign, max(size, margin - size))
+
+    def decide(n: int) -> bool:
+        falling = max(se**2 - images, 0) * seeds / n
+        df = (n - 1) * ((images + falling) / max(falling, 1e-9 * se**2)) ** JOINED
+        return around(0, np.sqrt(images + falling), df, n).high < enough
+
+    n = bisect_left(range(MOST + 1), True, max(seeds + 1, 2), key=decide)
+    return float(n) if n <= MOST else np.inf
 
 
 def interval(values: Column) -> tuple[float, float, float]:

@@ -28,46 +28,14 @@ RELATIONS = (  # [C]
 )
 ROUNDS = 4  # how often a class is asked for again when exact duplicates leave it short
 SHOTS = 3  # example lines per prompt [P]
-EXAMPLES = {  # written for this study: everyday things, so that no example names a class of a task
-    "class": (
-        "house => a photo of a small house",
-        "boat => a sailing boat, side view",
-        "tree => an old tree in fog",
-        "ball => picture of a striped ball",
-        "dog => a good dog at noon",
-        "mug => a mug of coffee - stock photo",
-        "house => a house on a cloudy day",
-        "boat => photo of a boat at dusk",
-        "shirt => a shirt",
-    ),
-    "relation": (
-        "house, next to => a house next to a tree",
-        "boat, over => a boat over the water",
-        "dog, in front of => photo of a dog in front of a building",
-        "ball, on => a ball on the grass",
-        "tree, behind => a tree behind some flowers",
-        "mug, besides => a mug besides a lamp",
-        "dog, in => a good dog in a field",
-        "house, below => a small house below a mountain",
-    ),
-    "background": (
-        "house, meadow => a house in a green meadow",
-        "boat, sea => a sailing boat by the sea at dusk",
-        "tree, mountains => an old tree near the mountains",
-        "ball, city => a striped ball in the city",
-        "dog, sunset => a photo of a dog at sunset",
-        "mug, hangar => a mug in a hangar",
-        "house, mountains => house with mountains behind in fog",
-        "boat, sunset => sailboat in front of a sunset",
-        "dog, runway => a good dog on the runway, side view",
-    ),
-}
+# Written for this study: everyday things, so that no example names a class of a task.
+EXAMPLES = pd.read_csv(Path(__file__).with_name("examples.csv")).groupby("kind")["line"].agg(tuple)
 
 
 def make(w: World) -> store.Artifact:
     """Write ``{task}.parquet``: ``caption, class, label, kind, extra, mentions_class``.
 
-    ``extra`` is the prompt's relation or background. Raises ``StudyError`` when a task gets none.
+    ``extra``: the prompt's relation or background. Raises ``StudyError`` when a task gets none.
     """
     return store.make("captions", w, lambda path: _build(path, w))
 
@@ -90,15 +58,14 @@ def _write_task(path: Path, w: World, bench: Benchmark) -> pd.DataFrame:
         written = Counter(table.get("label", ()))
         jobs = {}
         for label in range(len(bench.classes)):
-            count = int(np.ceil((wanted - written[label]) * 4 / 3))  # some will repeat others
-            if count > 0:
+            if written[label] < wanted:
+                count = int(np.ceil((wanted - written[label]) * 4 / 3))  # some will repeat others
                 file = f"raw/{bench.task}-{attempt}-{label:04d}.parquet"
                 jobs[file] = (w, bench.task, label, attempt, count)
         if not jobs:
             break
         files = store.fill(path, jobs, write_class, f"classes of {bench.task} captioned")
-        new = [store.read_table(file) for file in files]
-        table = clean(pd.concat([table, *new], ignore_index=True), wanted)
+        table = clean(pd.concat([table, *map(store.read_table, files)], ignore_index=True), wanted)
     return table
 
 

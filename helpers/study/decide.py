@@ -55,23 +55,22 @@ def decide(estimates: Estimates, before: pd.DataFrame | None = None) -> pd.DataF
     """The table of all claims (``COLUMNS``), decided by ``estimates``: claim id -> cells.
 
     A text in place of cells says why this world cannot test a claim. Claims without an estimate
-    keep their row of the table ``before``, or are undecided. *Corrected* is a verdict that its p by
-    Holm leaves below 0.05, else undecided; a family is all its testable claims, run or not. The p
-    of an equivalent claim is ``p_inside``, against the margin. Raises ``StudyError`` on a claim
-    that is not declared, or whose cells do not suit it.
+    keep their row of ``before``, or are undecided. *Corrected* is a verdict whose p (of an
+    equivalent claim, ``p_inside``) stays below 0.05 by Holm over all testable claims of its family,
+    run or not; else undecided. Raises ``StudyError`` on unknown claims and cells that do not fit.
     """
     claims = declared()
-    for name in estimates:
-        if name not in claims.index:
-            raise unknown("claim", name, claims.index)
-    tested = [] if before is None else before.dropna(subset=["p"]).to_dict("records")
-    kept = {row["id"]: row for row in tested if claims["testable"].get(row["id"]) == "yes"}
+    for name in estimates.keys() - claims.index:
+        raise unknown("claim", name, claims.index)
+    kept = {} if before is None else {row["id"]: row for row in before.to_dict("records")}
     rows = []
     for name, claim in claims.iterrows():
         old = kept.get(name, {})
         stands = name not in estimates and all(old.get(key) == claim[key] for key in SAME)
-        rows.append({**claim, **(old if stands else _found(claim, estimates.get(name)))})
-    table = pd.DataFrame(rows)
+        tested = claim["testable"] == "yes" and pd.notna(old.get("p"))
+        found = old if stands and tested else _found(claim, estimates.get(name))
+        rows.append({**claim, **found})
+    table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "testable", "holm"])
     for p in ("p", "p_inside"):
         families = table[table["testable"] == "yes"].groupby("holm")[p]
         table[f"{p}_holm"] = families.transform(inference.holm)
@@ -82,47 +81,36 @@ def decide(estimates: Estimates, before: pd.DataFrame | None = None) -> pd.DataF
 
 
 def record(w: World, estimates: Estimates) -> pd.DataFrame:
-    """``decide`` for a world; the table is kept as ``claims.csv`` beside the world's figures.
-
-    Rows that other notebooks put there stay, unless their declaration has changed since.
-    """
+    """``decide`` for a world; ``claims.csv`` beside its figures keeps rows of other notebooks."""
     path = figures.folder(w) / "claims.csv"
     before = None
     if path.exists():
         with reading(path, KeyError):
             before = pd.read_csv(path, dtype={"sign": str})[COLUMNS]
-            before[["cell", "reason"]] = before[["cell", "reason"]].fillna("")
+            before = before.fillna({"cell": "", "reason": ""})
     table = decide(estimates, before)
     store.write(path, table.to_csv(index=False, float_format="%.6g").encode())
     return table
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:
-    """What is found about a claim: its verdict, the numbers of the cell that decides, the reason.
+    """The verdict on a claim, the numbers of the cell that decides, and the reason.
 
-    The reason of an undecided one is what it would take: seeds in all, or more test images.
+    That of an undecided one is what it would take: seeds in all, or more test images.
     """
-    row: dict[str, Any] = dict.fromkeys(("value", "low", "high", "needed"), np.nan)
-    row |= {"verdict": FLOOR, "p": 1.0, "p_inside": 1.0, "seeds": pd.NA}
-    row |= {"cell": "", "reason": cells}
     if claim["testable"] != "yes":
-        why = claim["testable"].removeprefix("no: ")
-        return row | {"p": np.nan, "p_inside": np.nan, "reason": why}
-    if isinstance(cells, str):
-        return row
-    if not cells:
-        return row | {"verdict": UNDECIDED, "reason": NOT_RUN}
-    sign, margin = claim["sign"], claim["margin"]
+        return {"verdict": FLOOR, "cell": "", "reason": claim["testable"].removeprefix("no: ")}
+    if not cells or isinstance(cells, str):
+        word, reason = (FLOOR, cells) if cells else (UNDECIDED, NOT_RUN)
+        return {"verdict": word, "p": 1.0, "p_inside": 1.0, "cell": "", "reason": reason}
     try:
-        word, cell, p, p_inside = inference.combined(cells, sign, margin, claim["combine"])
+        decided = inference.combined(cells, claim["sign"], claim["margin"], claim["combine"])
     except StudyError as e:
         raise StudyError(f"claim {claim['id']}: {e}") from e
-    value, low, high, *_ = cell.estimate
-    row |= {"verdict": word, "value": value, "low": low, "high": high, "p": p}
-    row |= {"p_inside": p_inside, "seeds": cell.estimate.seeds, "cell": cell.name}
-    reasons = []
-    if word == UNDECIDED:
-        row["needed"] = needed = inference.seeds_needed(cell.estimate, sign, margin)
+    estimate, reasons = decided.cell.estimate, []
+    row = {**estimate._asdict(), **decided._asdict(), "cell": decided.cell.name}
+    if decided.verdict == UNDECIDED:
+        row["needed"] = needed = inference.seeds_needed(estimate, claim["sign"], claim["margin"])
         wanted = f"about {needed:,.0f} seeds" if needed < np.inf else "more test images"
         reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]

@@ -69,18 +69,11 @@ def build_index(folder: Path) -> bytes:
     import autofaiss
     import faiss
 
+    kind = {"metric_type": "ip", "index_key": INDEX[0], "index_param": INDEX[1]}
+    limits = {"max_index_memory_usage": "1G", "current_memory_available": "2G", "nb_cores": 1}
+    quiet = {"save_on_disk": False, "verbose": logging.ERROR}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        index, _ = autofaiss.build_index(
-            embeddings=str(folder),
-            save_on_disk=False,
-            metric_type="ip",
-            index_key=INDEX[0],
-            index_param=INDEX[1],
-            max_index_memory_usage="1G",
-            current_memory_available="2G",
-            nb_cores=1,
-            verbose=logging.ERROR,
-        )
+        index, _ = autofaiss.build_index(str(folder), **kind, **limits, **quiet)
     return faiss.serialize_index(index).tobytes()
 
 
@@ -92,8 +85,8 @@ def embeddings(artifact: store.Artifact, kind: str, rows: np.ndarray | None = No
 def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame:
     """Semantic retrieval, ``row, label, class``: the nearest pairs of each class in each template.
 
-    The top k by image are united with the top k by caption ([P] section 3), through the indices of
-    ``artifact``, or through one that the world names (``backend.search_index``).
+    The top k by image and by caption ([P] section 3), through the indices of ``artifact``, or
+    through one that the world names (``backend.search_index``).
     """
     found = worlds.backend(w).search_index(w, bench)
     if found is not None:  # ``url, label, class``; some of them were downloaded
@@ -124,12 +117,7 @@ def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:
     """Share of the exact ``k`` nearest images that the image index returns, 0..1."""
     import faiss
 
-    best = faiss.ResultHeap(len(queries), k, keep_max=True)
-    start = 0
-    for file in artifact.files("img_emb/*.npy"):
-        part = np.load(file)
-        similarity, position = faiss.knn(queries, part, k, metric=faiss.METRIC_INNER_PRODUCT)
-        best.add_result(similarity, position + start)
-        start += len(part)
+    images = embeddings(artifact, "img")
+    exact = faiss.knn(queries, images, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
     found = nearest(artifact.path / "image.index", queries, k)
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(best.I, found, strict=True)]))
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact, found, strict=True)]))

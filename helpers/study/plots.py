@@ -23,6 +23,11 @@ Bounds = tuple[float | None, float | None]
 VERDICTS = {HOLDS: ("#332288", "o"), REVERSED: ("#882255", "X"), EQUIVALENT: ("#8a6d3b", "s")}
 VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
 TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)  # estimates of claims, in margins
+AXIS = "estimate and 95 % interval in margins, claim's side right"
+BELOW = (
+    "grey: inside the margin, where a difference is called equivalent; blue: where the claim holds"
+    "\nif all of the interval lies there; hollow: undecided, or so once corrected"
+)
 
 
 def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -163,14 +168,13 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
 def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
     """The claims of a ``paper`` in a table by ``decide``; beside it, which are left out, and why.
 
-    A row per testable claim: its interval divided by its margin, and turned so that the claim's
-    side is right; linear within the margin, logarithmic beyond.
+    Intervals are in margins, linear inside and logarithmic beyond, the claim's side to the right.
     """
     of_paper = table[table["paper"] == paper]
     rows = of_paper[of_paper["p"].notna()]
     turned = np.where(rows["sign"] == "-", -1, 1) / rows["margin"]
     ends = rows[["value", "low", "high"]].mul(turned, axis=0).clip(TICKS[0], TICKS[-1]).to_numpy()
-    reach = max(1.15 * np.nanmax(np.abs(ends), initial=3), 3)
+    reach = 1.15 * np.nanmax(np.abs(ends), initial=3)
     height = 0.4 * len(rows) + 1
     fig, ax = plt.subplots(figsize=(10, height))
     fig.subplots_adjust(left=0.385, right=0.845, top=1 - 0.05 / height, bottom=0.88 / height)
@@ -193,14 +197,9 @@ def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
         name = textwrap.fill(f"{row['id']}   {row['claim']}", 62, break_on_hyphens=False)
         ax.text(0.005, y, name, linespacing=1.1, **text)
     ax.spines["left"].set_visible(False)
-    ax.set(yticks=[], ylim=(len(rows) - 0.4, -0.6))
     ax.set_xscale("symlog", linthresh=1, linscale=0.8)
     ax.set_xticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS])
-    ax.set(xlim=(-reach, reach), xlabel="estimate and 95 % interval in margins, claim's side right")
-    below = (
-        "grey: inside the margin, where a difference is called equivalent; blue: where the claim"
-    )
-    below += " holds\nif all of the interval lies there; hollow: undecided, or so once corrected"
-    fig.text(0.605, 0.02 / height, below, ha="center", fontsize=8.2)
+    ax.set(yticks=[], ylim=(len(rows) - 0.4, -0.6), xlim=(-reach, reach), xlabel=AXIS)
+    fig.text(0.605, 0.02 / height, BELOW, ha="center", fontsize=8.2)
     left_out = of_paper[of_paper["p"].isna()]
     return fig, "; ".join(f"{row.id}: {row.reason}" for row in left_out.itertuples())

@@ -1,7 +1,7 @@
 """Notebook 03: real pairs from the generator's own pool - text scan, semantic search, filters.
 
 [P] sections 3 and C. Each pair that a rule finds is kept once per class, also where it names two.
-A variant is a rule and a filter; the rules on text are in helpers/data/rules.py.
+A variant is a rule and a filter.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def make(w: World) -> store.Artifact:
 
     Images are in ``{task}.npy``; ``{task}.parquet`` has ``label, class, caption, id, row, score,
     domain_score, copy``, and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter``
-    ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step, ``card.json`` and
-    ``README.md`` tell how all this came about.
+    ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step.
     """
     return store.make("retrieved", w, lambda path: _build(path, w))
 
@@ -45,8 +44,7 @@ def make(w: World) -> store.Artifact:
 def _build(path: Path, w: World) -> None:
     artifact = store.load("embeddings", w)
     pool = worlds.backend(w).open_pool(w)
-    funnels = {}
-    tasks = {}
+    funnels, tasks = {}, {}
     for task in w.tasks:
         bench = tables.benchmark(w, task)
         limits = thresholds(w, artifact, bench)
@@ -57,8 +55,7 @@ def _build(path: Path, w: World) -> None:
         counts = []
         for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):
             variant = f"{rule}+{name}"
-            why = drop_reasons(w, table, rule, name)
-            table[f"why:{variant}"] = why
+            table[f"why:{variant}"] = why = drop_reasons(w, table, rule, name)
             table[f"keep:{variant}"] = why == "kept"
             counts.append(funnel(why, len(pool)).assign(task=task, variant=variant))
         store.write(path / f"{task}.parquet", table)
@@ -78,10 +75,7 @@ def _build(path: Path, w: World) -> None:
 
 
 def thresholds(w: World, artifact: store.Artifact, bench: Benchmark) -> dict[str, float]:
-    """The least similarity to the ``domain`` text, and that above which two images are a ``copy``.
-
-    All but a small share of validation images reach the similarity to the domain text [W].
-    """
+    """The least similarity to the ``domain`` text [W], and that of a ``copy`` to an image."""
     text = clip.embed_texts(clip.load(w), [bench.domain])[0]
     similarity = artifact.array(f"val_{bench.task}.npy") @ text
     domain = float(np.quantile(similarity, DOMAIN_QUANTILE))
@@ -93,28 +87,29 @@ def candidates(w: World, artifact: store.Artifact, pool: Pool, bench: Benchmark)
 
     Columns ``row, label, class, caption, id, nsfw``. Raises ``StudyError`` on an unknown rule.
     """
-    names = list(w.retrieval.rules)
     pair = ["row", "label", "class"]
     parts = []
-    for rule in names:
+    for rule in w.retrieval.rules:
         if rule not in RULES:
             raise unknown("retrieval rule", rule, RULES)
         if rule == "semantic":
             found = search(w, artifact, bench)
         else:
-            terms = rules.TERMS.get(bench.task) if rule == "tokens" else None  # [C]
-            found = scan.find(pool.shards, rules.plan(bench.classes, rule, terms))
+            found = scan.find(pool.shards, plan(bench, rule))
         parts.append(found[pair].assign(**{rule: True}))
-    table = pd.concat(parts).groupby(pair, as_index=False)[names].any()
+    table = pd.concat(parts).groupby(pair, as_index=False)[list(w.retrieval.rules)].any()
     columns = pool.captions(table["row"])
     return table.assign(caption=columns["TEXT"], id=columns["SAMPLE_ID"], nsfw=columns["NSFW"])
 
 
-def describe(path: Path, w: World, bench: Benchmark, table: pd.DataFrame) -> pd.DataFrame:
-    """What filters need to know of candidates: ``score, domain_score, similarity``.
+def plan(bench: Benchmark, rule: str) -> rules.Plan:
+    """What a text rule looks for; the published code has more terms for "tokens" [C]."""
+    terms = rules.TERMS.get(bench.task) if rule == "tokens" else None
+    return rules.plan(bench.classes, rule, terms)
 
-    Their images go to ``{task}.npy``; no more than ``SHARD`` of them are in memory.
-    """
+
+def describe(path: Path, w: World, bench: Benchmark, table: pd.DataFrame) -> pd.DataFrame:
+    """``score, domain_score, similarity`` of candidates; their images go to ``{task}.npy``."""
     if not (path / f"{bench.task}.npy").exists():
         images = Lazy(worlds.backend(w).open_pool(w), rows=table["row"])
         store.write(path / f"{bench.task}.npy", images)
@@ -125,12 +120,11 @@ def describe(path: Path, w: World, bench: Benchmark, table: pd.DataFrame) -> pd.
         part = table[["row", "label"]].iloc[start : start + SHARD]
         jobs[f"parts/{bench.task}-{start:09d}.parquet"] = (w, path, bench.task, part)
     files = store.fill(path, jobs, describe_shard, "shards described")
-    return pd.concat([store.read_table(file) for file in files], ignore_index=True)
+    return pd.concat(map(store.read_table, files), ignore_index=True)
 
 
 def describe_shard(w: World, path: Path, task: str, table: pd.DataFrame) -> pd.DataFrame:
-    """``score, domain_score``: similarities of candidates (``row, label``) to the texts of label
-    and domain; ``similarity``: to the nearest held-out image."""
+    """The same of ``row, label``: to texts of label and domain, to the nearest held-out image."""
     bench = tables.benchmark(w, task)
     model = clip.load(w)
     vectors = embeddings(store.load("embeddings", w), "img", table["row"].to_numpy())
@@ -144,9 +138,9 @@ def describe_shard(w: World, path: Path, task: str, table: pd.DataFrame) -> pd.D
 
 
 def drop_reasons(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndarray:
-    """What drops each candidate of a rule and a filter: "not matched" or a step; or "kept".
+    """What drops each candidate of a rule and a filter: "not matched", one of ``STEPS``; or "kept".
 
-    Each of ``STEPS`` sees what the earlier ones left. Raises ``StudyError`` on an unknown filter.
+    Raises ``StudyError`` on an unknown filter.
     """
     if name not in FILTERS:
         raise unknown("filter", name, FILTERS)
@@ -154,17 +148,17 @@ def drop_reasons(w: World, table: pd.DataFrame, rule: str, name: str) -> np.ndar
     for step in STEPS:
         rows = np.flatnonzero(why == "kept")
         left = table.iloc[rows]
-        label = left["label"]
+        score, label = left["score"], left["label"]
         if step == "NSFW":
             fails = left["nsfw"] == "NSFW"  # UNSURE stays [C]
         elif step == "cap":
-            fails = left["score"].groupby(label).rank(ascending=False, method="first") > CLASS_CAP
+            fails = score.groupby(label).rank(ascending=False, method="first") > CLASS_CAP
         elif step == "near-duplicate":
             fails = left["copy"]
         elif name == "domain":
             fails = ~left["in_domain"]
         else:
-            fails = ~top_share(left["score"].to_numpy(), label.to_numpy(), w.clip.top_share)
+            fails = ~top_share(score.to_numpy(), label.to_numpy(), w.clip.top_share)
         why[rows[fails]] = step
     return why
 
@@ -184,20 +178,18 @@ def task_facts(
     spellings = pd.DataFrame({"class": bench.classes})
     for rule in w.retrieval.rules:
         if rule != "semantic":
-            terms = rules.TERMS.get(bench.task) if rule == "tokens" else None
-            forms = rules.plan(bench.classes, rule, terms).forms
+            forms = plan(bench, rule).forms
             words = [form.pattern or " | ".join(form.keys) for form in forms]
-            labelled = pd.Series(words).groupby([form.label for form in forms])
-            spellings[rule] = labelled.agg(" | ".join)
+            spellings[rule] = pd.Series(words).groupby([f.label for f in forms]).agg(" | ".join)
     rows = funnel.pivot(index="variant", columns="step", values="rows")[funnel["step"].unique()]
     kept = table.filter(like="keep:").rename(columns=lambda c: c.removeprefix("keep:"))
     kept = kept.groupby(table["class"]).sum().reindex(spellings["class"], fill_value=0).astype(int)
-    rounded = {name: round(limit, 6) for name, limit in limits.items()}
+    limits = {name: round(limit, 6) for name, limit in limits.items()}
     return {
         "domain text": bench.domain,
         "templates": list(bench.templates),
         "held out": ["test"],
-        "thresholds": {**rounded, "share kept per class": w.clip.top_share},
+        "thresholds": {**limits, "share kept per class": w.clip.top_share},
         "spellings": spellings.to_dict("records"),
         "rows after each step": rows.reset_index().to_dict("records"),
         "kept per class": kept.reset_index().to_dict("records"),

@@ -24,8 +24,8 @@ SAMPLES = 8  # images per job when a few are drawn to look at
 def make(w: World) -> store.Artifact:
     """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``.
 
-    One image per caption [P], but as many of every class: where a class is short of captions, one
-    after the other is drawn again, with another seed.
+    One image per caption [P], but as many of every class: where it is short of captions, they are
+    drawn again with other seeds.
     """
     captions = store.load("captions", w)
     return store.make("synthetic", w, lambda path: _build(path, w, captions))
@@ -46,8 +46,7 @@ def _build(path: Path, w: World, captions: store.Artifact) -> None:
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:
     """Draw each row of ``table`` (``caption, label, class``) into shards ``{name}-{start}.tar``.
 
-    The seed of an image is hashed from ``name`` and its position: shards, batches and the number
-    of workers do not change it.
+    Seeds are hashed from ``name`` and position: shards and workers do not change them.
     """
     seeds = [str(randomness.entropy(w.seed, "image", name, i)) for i in range(len(table))]
     rows = table.assign(seed=seeds).to_dict("records")
@@ -60,19 +59,18 @@ def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Pat
 def draw_shard(w: World, rows: list[dict]) -> bytes:
     """Images for ``rows`` (``caption, label, class, seed``) as the bytes of a webdataset tar."""
     captions = [row["caption"] for row in rows]
-    seeds = [int(row["seed"]) for row in rows]
-    return shards.tar_bytes(worlds.backend(w).draw(w, captions, seeds), rows)
+    images = worlds.backend(w).draw(w, captions, [int(row["seed"]) for row in rows])
+    return shards.tar_bytes(images, rows)
 
 
 def filter_drawn(path: Path, w: World, bench: Benchmark, tars: Sequence[Path], name: str) -> None:
     """Collect shards into ``{name}.npy`` and ``{name}.parquet`` with ``id, score, keep``.
 
-    ``keep`` marks the best ``w.clip.top_share`` of each class by ``score``, the similarity to the
-    text of the class, as for retrieved images: [P] applies this filter to both sources.
+    ``keep``: the best ``w.clip.top_share`` of each class by ``score``, as for retrieved images [P].
     """
     jobs = {f"scores/{tar.stem}.parquet": (w, tar, bench.classes, bench.templates) for tar in tars}
     files = store.fill(path, jobs, score_shard, f"shards of {name} scored")
-    table = pd.concat([store.read_table(file) for file in files], ignore_index=True)
+    table = pd.concat(map(store.read_table, files), ignore_index=True)
     score = table.pop("score")
     keep = top_share(score.to_numpy(), table["label"].to_numpy(np.int64), w.clip.top_share)
     table = table.assign(id=np.arange(len(table)), score=score, keep=keep)
@@ -85,8 +83,8 @@ def score_shard(w: World, tar: Path, classes: Sequence, templates: Sequence) -> 
     drawn = tables.read_tars([tar])
     model = clip.load(w)
     vectors = clip.embed_images(model, drawn.images)
-    score = clip.label_scores(model, vectors, drawn.labels, classes, templates)
-    return drawn.facts.assign(score=score)
+    scores = clip.label_scores(model, vectors, drawn.labels, classes, templates)
+    return drawn.facts.assign(score=scores)
 
 
 def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -95,11 +93,8 @@ def sample(w: World, captions: Sequence[str], seeds: Sequence[int]) -> np.ndarra
     digest = hashlib.sha256(request.encode()).hexdigest()[:12]
     parts = {f"{i:05d}.npy": slice(i, i + SAMPLES) for i in range(0, len(captions), SAMPLES)}
     jobs = {file: (w, list(captions[part]), list(seeds[part])) for file, part in parts.items()}
-
-    def build(path: Path) -> None:
-        store.fill(path, jobs, worlds.backend(w).draw, "groups of samples drawn")
-
-    artifact = store.make("samples", w, build, of=digest)
+    draw, label = worlds.backend(w).draw, "groups of samples drawn"
+    artifact = store.make("samples", w, lambda path: store.fill(path, jobs, draw, label), of=digest)
     return np.concatenate([np.load(file) for file in artifact.files("*.npy")])
 
 

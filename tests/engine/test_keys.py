@@ -120,3 +120,10 @@ def test_builders_do_not_depend_on_figures_or_on_the_other_world():
         for name in artifacts.ARTIFACTS:
             modules = artifacts.code(name, w)
             assert not any(f"helpers.{other}" in m or "figures" in m for m in modules), name
+
+
+def test_example_lines_of_prompts_count_in_every_world(copy, keys):
+    file = "study/examples.csv"
+    found = moved(copy, keys, file, "class,a line => more\n")
+    assert found == depend_on(file, worlds.get("pocket")) and "captions" in found
+    assert file in artifacts.code("captions", worlds.get("paper"))

@@ -14,6 +14,7 @@ from helpers.data.tables import Split
 from helpers.errors import StudyError
 
 BINS = 20  # [R]
+FOLDS = 10  # in which test images are left out in turn
 # Five corruptions of ImageNet-C, three of the five of 3DCC, and how strong they are [R].
 IMAGE_SPACE = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg")
 DEPTH_AWARE = ("near_focus", "far_focus", "fog_3d")
@@ -32,6 +33,12 @@ def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(drawn), real=False)
     return float(metric.compute())
+
+
+def folds(labels: np.ndarray) -> np.ndarray:
+    """The fold of every image, 0 .. ``FOLDS`` - 1: each class is spread evenly over all folds."""
+    turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()
+    return (turn + labels) % FOLDS
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -178,9 +185,8 @@ class ProbeSets:
         classes = np.arange(logits.shape[1])
         return np.where(np.isin(classes, self.among.get(name, classes)), logits, -np.inf)
 
-    def accuracy(self, name: str, logits: np.ndarray) -> float:
-        """Top-1 accuracy on a set, 0..1, by class or by category."""
-        labels = self.sets[name].labels
+    def accuracy(self, name: str, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Top-1 accuracy on images of a set, 0..1, by class or by category."""
         if name not in self.groupings:
             return accuracy(logits, labels)
         return float((self.groupings[name][logits.argmax(1)] == labels).mean())
@@ -190,16 +196,27 @@ def shape_bias(answers: np.ndarray, facts: pd.DataFrame, groups: pd.DataFrame) -
     """Which cue the answers follow where shape and texture point to different classes [R].
 
     ``answers`` (n,) are class positions in ``groups``; ``facts`` holds what each image shows, as
-    the groups ``shape`` and ``texture``. Returns the shares ``shape_hits`` and ``texture_hits``,
-    and ``shape_bias`` = shape / (shape + texture) where there is a hit. Raises ``StudyError`` on an
-    image that a class satisfies in both.
+    the groups ``shape`` and ``texture``. Returns the shares ``shape_hits`` and ``texture_hits``
+    and, where there is a hit, ``shape_bias`` = shape / (shape + texture), with the ``floor`` and
+    the ``ceiling`` of that: what is left of it if the hits of shape, or those of texture, are as
+    many as guesses among the other classes give. Raises ``StudyError`` on an image that a class
+    satisfies in both.
     """
     without = facts[["shape", "texture"]].merge(groups.drop_duplicates(), on=["shape", "texture"])
     if len(without):
         raise StudyError(f"{len(without)} images are no cue conflict: a class has both. Drop them.")
-    shares = {}
+    hits, share = {}, {}  # of a cue: answers that follow it, and classes that have it
     for cue in ("shape", "texture"):
-        hits = groups[cue].to_numpy()[answers] == facts[cue].to_numpy()
-        shares[f"{cue}_hits"] = float(hits.mean())
-    total = sum(shares.values())
-    return shares | {"shape_bias": shares["shape_hits"] / total} if total else shares
+        hits[cue] = float((groups[cue].to_numpy()[answers] == facts[cue].to_numpy()).mean())
+        share[cue] = facts[cue].map(groups[cue].value_counts(normalize=True)).mean()
+    values = {f"{cue}_hits": found for cue, found in hits.items()}
+    shape, texture = hits.values()
+    if shape + texture == 0:
+        return values
+    shapes_guessed = (1 - texture) * share["shape"] / (1 - share["texture"])
+    textures_guessed = (1 - shape) * share["texture"] / (1 - share["shape"])
+    return values | {
+        "shape_bias": shape / (shape + texture),
+        "floor": shapes_guessed / (shapes_guessed + texture),
+        "ceiling": shape / (shape + textures_guessed),
+    }

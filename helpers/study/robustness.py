@@ -6,7 +6,6 @@ amount of data and seeds. Here these are equal. What results say is in ``study/s
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -17,12 +16,12 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import evenly_spread, nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
-from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
+from helpers.measure.metrics import DEPTH_AWARE, FOLDS, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
 from helpers.study import arms
@@ -43,7 +42,9 @@ ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it i
     **{("corruption_3d", f"{c}-{s}"): f"{c}-{s}" for c in DEPTH_AWARE for s in SEVERITIES},
     **{("context", f"P{k}"): f"context_{k}" for k in range(3)},
 }
+WITHOUT = [f"without_{fold}" for fold in range(FOLDS)]  # values without a fold of the images
 Values = dict[tuple[str, str], float]  # (probe, setting) -> value
+Hits = dict[tuple[str, str], np.ndarray]  # (probe, setting) -> which images are right, (n,)
 
 
 def probed_task(w: World) -> str:
@@ -90,7 +91,7 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
 
 
 def make(w: World) -> store.Artifact:
-    """Train and measure all models: ``results.parquet``, with ``MODEL``, probe, setting, value."""
+    """Train and measure all models: ``results.parquet``, with the columns of ``measured``."""
     return store.make("robust", w, lambda path: _build(path, w))
 
 
@@ -101,13 +102,19 @@ def _build(path: Path, w: World) -> None:
         worlds.backend(w).clip_folder(w)
         arms.prompted(w)
     models = plan(w) if trained else finished(w)
-    files = {model: f"runs/{i:04d}.parquet" for i, model in enumerate(models)}
+    files = {model: run_file(*model) for model in models}
     # The shortest trainings come last, so that no core waits long at the end.
     longest_first = sorted(models, key=lambda model: model[0] == "supervised")
     jobs = {files[model]: (w, *model) for model in longest_first}
     store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
     results = [store.read_table(path / file) for file in files.values()]
     store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
+
+
+def run_file(family: str, source: str, n: int | str, seed: int) -> str:
+    """Where a model's numbers are in the artifact; a checkpoint has its number in place of n."""
+    size = n if isinstance(n, int) else 0
+    return f"runs/{family}-{source.replace(' ', '_')}-{size}-{seed}.parquet"
 
 
 def finished(w: World) -> list[tuple[str, str, str, int]]:
@@ -120,15 +127,21 @@ def finished(w: World) -> list[tuple[str, str, str, int]]:
     return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(listed)]
 
 
+def offered(w: World) -> dict[str, int]:
+    """How many images the sources have of which every seed draws its own."""
+    return {name: len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]}
+
+
 def plan(w: World) -> list[tuple[str, str, int, int]]:
     """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
-    n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
+    n = min(s.images, *offered(w).values())
     order = ("self-supervised", "language-supervised", "supervised")
-    models = [(family, source, n) for family in order for source in SOURCES]
+    models = [(family, source, n) for family in order for source in SOURCES[:2]]
     models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
     smaller = [size for size in s.mixing_sizes if size < n]
-    models += [(ABLATED, source, size) for size in smaller for source in SOURCES]
+    models += [(ABLATED, source, size) for size in smaller for source in SOURCES[:2]]
+    models += [(ABLATED, "mixed", size) for size in (*smaller, n)]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
@@ -148,77 +161,107 @@ def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> 
 
 
 def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
-    """Every probe on one model, in order, with ``about``, the values of the columns ``MODEL``."""
+    """Every probe on one model: ``MODEL`` (``about``), probe, setting, value, and ``WITHOUT``.
+
+    Sets of the same test images, changed, leave out the same ones in a column of ``WITHOUT``.
+    """
     sets = small_sets(w)
-    logits = {
-        name: sets.chosen(name, model.image_logits(split.images))
-        for name, split in sets.sets.items()
-    }
-    there = {key: name for key, name in ACCURACIES.items() if name in logits}
-    values = {key: sets.accuracy(name, logits[name]) for key, name in there.items()}
-    values |= attack(w, model, probe_sets(w).sets["original"], about[-1])
-    further = {**calibration(sets, logits), "ood": out_of_distribution(logits)}
-    if {"mixed_same", "mixed_rand"} <= set(logits):
-        same = sets.accuracy("mixed_same", logits["mixed_same"])
-        other = sets.accuracy("mixed_rand", logits["mixed_rand"])
+    answers = {}  # logits in place of images
+    for name, split in sets.sets.items():
+        logits = sets.chosen(name, model.image_logits(split.images))
+        answers[name] = dataclasses.replace(split, images=logits)
+    folds = folds_of(answers)
+    full = probe_sets(w).sets["original"]
+    attacked = evenly_spread(len(full), w.robustness.attacked)
+    hits = attack(w, model, full.take(attacked), about[-1])
+    columns = {"value": values(sets, answers, hits)}
+    for fold, column in enumerate(WITHOUT):
+        kept = {name: s.take(np.flatnonzero(folds[name] != fold)) for name, s in answers.items()}
+        kept = {name: split for name, split in kept.items() if len(split)}
+        still = folds["original"][attacked] != fold
+        columns[column] = values(sets, kept, {key: right[still] for key, right in hits.items()})
+    table = pd.DataFrame(columns, dtype=float).rename_axis(["probe", "setting"]).sort_index()
+    return pd.DataFrame([about] * len(table), columns=MODEL).join(table.reset_index())
+
+
+def folds_of(splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
+    """The fold of every image of every set; of ``val``, which fits the temperature, -1 throughout.
+
+    Sets of as many images as ``original`` show the same ones, changed.
+    """
+    shared = metrics.folds(splits["original"].labels)
+    found = {"val": np.full(len(splits["val"]), -1)}
+    for name in splits.keys() - found.keys():
+        labels = splits[name].labels
+        found[name] = shared if len(labels) == len(shared) else metrics.folds(labels)
+    return found
+
+
+def values(sets: ProbeSets, answers: Mapping[str, Split], hits: Hits) -> Values:
+    """The numbers of every probe: of ``answers``, logits in place of a set's images, and hits."""
+    found: Values = {key: float(right.mean()) for key, right in hits.items()}
+    for key, name in ACCURACIES.items():
+        if name in answers:
+            found[key] = sets.accuracy(name, answers[name].images, answers[name].labels)
+    found["accuracy", "chance"] = 1 / answers["original"].images.shape[1]
+    further = {**calibration(answers), "ood": out_of_distribution(answers)}
+    if {"mixed_same", "mixed_rand"} <= set(answers):
+        same, other = (
+            sets.accuracy(name, answers[name].images, answers[name].labels)
+            for name in ("mixed_same", "mixed_rand")
+        )
         further["background"] = {"mixed_same": same, "mixed_rand": other, "gap": same - other}
-    if "cue_conflict" in logits:
-        answers = logits["cue_conflict"].argmax(1)
-        facts = sets.sets["cue_conflict"].facts
-        further["shape"] = metrics.shape_bias(answers, facts, sets.groups)
-    for probe, found in further.items():
-        values |= {(probe, setting): value for setting, value in found.items()}
-    rows = [(*about, *key, float(value)) for key, value in sorted(values.items())]
-    return pd.DataFrame(rows, columns=[*MODEL, "probe", "setting", "value"])
+    if "cue_conflict" in answers:
+        cues = answers["cue_conflict"]
+        further["shape"] = metrics.shape_bias(cues.images.argmax(1), cues.facts, sets.groups)
+    for probe, numbers in further.items():
+        found |= {(probe, setting): number for setting, number in numbers.items()}
+    return found
 
 
-def calibration(sets: ProbeSets, logits: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def calibration(answers: Mapping[str, Split]) -> dict[str, dict[str, float]]:
     """On test images all calibration measures and a reliability diagram; on hard sets the ECE.
 
     Settings of the diagram: ``{bin}-confidence``, ``-accuracy``, ``-share``, for bins with images.
     """
-    labels = {name: sets.sets[name].labels for name in logits}
-    values = metrics.calibration(logits["test"], labels["test"], logits["val"], labels["val"])
-    there = [name for name in HARD if name in logits]
-    values |= {f"ece_{name}": metrics.ece(logits[name], labels[name]) for name in there}
-    bins = metrics.reliability(logits["test"], labels["test"]).set_index("bin").stack()
+    test, val = ((answers[name].images, answers[name].labels) for name in ("test", "val"))
+    numbers = metrics.calibration(*test, *val)
+    there = [name for name in HARD if name in answers]
+    for name in there:
+        numbers[f"ece_{name}"] = metrics.ece(answers[name].images, answers[name].labels)
+    bins = metrics.reliability(*test).set_index("bin").stack()
     diagram = {f"{number:02d}-{name}": value for (number, name), value in bins.items()}
-    return {"calibration": values, "reliability": diagram}
+    return {"calibration": numbers, "reliability": diagram}
 
 
-def out_of_distribution(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+def out_of_distribution(answers: Mapping[str, Split]) -> dict[str, float]:
     """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
-    values: dict[str, float] = {}
-    known = metrics.ood_scores(logits["original"])
+    found: dict[str, float] = {}
+    known = metrics.ood_scores(answers["original"].images)
     for kind in ("near", "far"):
-        if f"ood_{kind}" in logits:
-            for name, scores in metrics.ood_scores(logits[f"ood_{kind}"]).items():
-                found = metrics.ood_metrics(known[name], scores)
-                values |= {f"{kind}-{name}-{metric}": value for metric, value in found.items()}
-    return values
+        if f"ood_{kind}" in answers:
+            for name, scores in metrics.ood_scores(answers[f"ood_{kind}"].images).items():
+                numbers = metrics.ood_metrics(known[name], scores)
+                found |= {f"{kind}-{name}-{metric}": n for metric, n in numbers.items()}
+    return found
 
 
-def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:
-    """Accuracy (0..1) under ("fgsm" or "pgd", L-inf radius in 255ths); radius "0" is clean."""
+def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
+    """Which images are right under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean."""
     import torch
 
-    images = thinned(split, w.robustness.attacked)
-    radii = w.robustness.epsilons
-    strengths = [radius / 255 for radius in radii]
-    pgd_steps = w.robustness.pgd_steps
-    logits_of = model.pixel_logits
+    radii = [radius / 255 for radius in sorted(w.robustness.epsilons)]
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
-    right: Values = collections.defaultdict(float)
+    parts = []
     for start in range(0, len(images), ATTACKED_AT_ONCE):
         part = images.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(images))))
         pixels = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device())
         x = pixels.permute(0, 3, 1, 2).float() / 255
         y = torch.from_numpy(part.labels).to(gpu.device())
-        steps = attacks.fgsm(logits_of, x, y, strengths)
-        walks = [attacks.pgd(logits_of, x, y, e, pgd_steps, generator) for e in strengths]
-        for name, attacked in (("fgsm", steps), ("pgd", walks)):
-            for radius, changed in zip((0, *radii), (x, *attacked), strict=True):
-                with torch.inference_mode():
-                    hits = (logits_of(changed).argmax(1) == y).sum()
-                right[name, f"{radius:g}"] += float(hits) / len(images)
-    return dict(right)
+        args = (radii, w.robustness.pgd_steps, generator)
+        parts.append(attacks.standing(model.pixel_logits, x, y, *args))
+    hits: Hits = {}
+    for name, eps in parts[0]:
+        right = torch.cat([part[name, eps] for part in parts])
+        hits[name, f"{255 * eps:g}"] = right.cpu().numpy()
+    return hits

@@ -163,7 +163,7 @@ class RobustnessSettings:
     image_size: Count = 48  # what the towers see; attacks and corruptions see the full picture
     context: Count = 20  # tokens that the text towers see; captions have up to 19
     seeds: Count = 3  # [R] has one
-    mixing_sizes: tuple[Count, ...] = ()  # of the mixing ablation, beside `images`
+    mixed: tuple[str, ...] = ("language-supervised",)  # families trained on mixtures, too [R]
     prompts: tuple[str, ...] = ("class names",)  # beside the language model's; [R] also templates
     prompted: Counts = (240,)  # images per model of the prompt ablation, nested; twice are drawn
     probe_images: Count = 280  # per probe set
@@ -229,10 +229,10 @@ SMOKE = replace(
         "shifted_per_class": 4, "pairs": (14, 28),
     },
     robustness={
-        "images": 32, "image_size": 32, "steps": 4, "batch": 16, "seeds": 2, "mixing_sizes": (8,),
-        "prompted": (7, 14), "probe_images": 28, "validation": 40, "attacked": 14,
-        "epsilons": (1, 4), "pgd_steps": 3,
-    },
+        "images": 32, "image_size": 32, "steps": 4, "batch": 16, "seeds": 2, "epsilons": (1, 4),
+        "mixed": ("supervised", "self-supervised", "language-supervised"), "pgd_steps": 3,
+        "prompts": ("class names", "templates"), "prompted": (7, 14), "probe_images": 28,
+        "validation": 40, "attacked": 14},
 )
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,

@@ -43,31 +43,6 @@ def pgd(
     return worst
 
 
-def standing(
-    logits_of: Logits, x: Tensor, y: Tensor, radii: Sequence[float], steps: int, rng: Generator
-) -> dict[tuple[str, float], Tensor]:
-    """Which images (n,) are right under ("fgsm" or "pgd", radius); radius 0 is no attack.
-
-    ``radii`` ascend: PGD looks only for what it has not found in a smaller ball. Raises as ``pgd``.
-    """
-    import torch
-
-    def right(at: Tensor, labels: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return logits_of(at).argmax(1) == labels
-
-    stands = right(x, y)
-    found = {("fgsm", 0.0): stands, ("pgd", 0.0): stands}
-    for eps, at in zip(radii, fgsm(logits_of, x, y, radii), strict=True):
-        found["fgsm", eps] = right(at, y)
-        left = stands.nonzero().flatten()
-        stands = torch.zeros_like(stands)
-        if len(left):
-            stands[left] = right(pgd(logits_of, x[left], y[left], eps, steps, rng), y[left])
-        found["pgd", eps] = stands
-    return found
-
-
 def _gradient(logits_of: Logits, x: Tensor, y: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
     """Gradient at ``x``, 0 where it is not wanted, and each image's loss."""
     import torch

@@ -14,7 +14,6 @@ from helpers.data.tables import Split
 from helpers.errors import StudyError
 
 BINS = 20  # [R]
-FOLDS = 10  # in which test images are left out in turn
 # Five corruptions of ImageNet-C, three of the five of 3DCC, and how strong they are [R].
 IMAGE_SPACE = ("shot_noise", "motion_blur", "snow", "pixelate", "jpeg")
 DEPTH_AWARE = ("near_focus", "far_focus", "fog_3d")
@@ -33,12 +32,6 @@ def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(drawn), real=False)
     return float(metric.compute())
-
-
-def folds(labels: np.ndarray) -> np.ndarray:
-    """The fold of every image, 0 .. ``FOLDS`` - 1: each class is spread evenly over all folds."""
-    turn = pd.Series(labels).groupby(labels).cumcount().to_numpy()
-    return (turn + labels) % FOLDS
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

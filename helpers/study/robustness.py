@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
-from helpers.measure.metrics import DEPTH_AWARE, FOLDS, IMAGE_SPACE, SEVERITIES, ProbeSets
+from helpers.measure.folds import FOLDS, fold_of
+from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
 from helpers.study import arms
@@ -29,8 +31,7 @@ from helpers.worlds import World
 
 FAMILIES = families.FAMILIES
 SOURCES = families.SOURCES
-ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
-PROMPTED = "supervised"  # and of its prompt ablation
+PROMPTED = "supervised"  # the family of [R]'s prompt ablation
 MODEL = ["family", "source", "n", "seed"]
 ATTACKED_AT_ONCE = 128
 HARD = ("renditions", "natural_adversarial")  # sets of other, harder images of the classes
@@ -41,9 +42,11 @@ ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it i
     **{("corruption", f"{c}-{s}"): f"{c}-{s}" for c in IMAGE_SPACE for s in SEVERITIES},
     **{("corruption_3d", f"{c}-{s}"): f"{c}-{s}" for c in DEPTH_AWARE for s in SEVERITIES},
     **{("context", f"P{k}"): f"context_{k}" for k in range(3)},
+    **{("background", name): name for name in ("mixed_same", "mixed_rand")},
 }
 WITHOUT = [f"without_{fold}" for fold in range(FOLDS)]  # values without a fold of the images
 Values = dict[tuple[str, str], float]  # (probe, setting) -> value
+Answers = Mapping[str, Any]  # name of a set -> its Split with logits in place of images
 Hits = dict[tuple[str, str], np.ndarray]  # (probe, setting) -> which images are right, (n,)
 
 
@@ -102,19 +105,14 @@ def _build(path: Path, w: World) -> None:
         worlds.backend(w).clip_folder(w)
         arms.prompted(w)
     models = plan(w) if trained else finished(w)
-    files = {model: run_file(*model) for model in models}
+    names = {model: "-".join(map(str, model)).replace("/", " ") for model in models}
+    files = {model: f"runs/{name.replace(' ', '_')}.parquet" for model, name in names.items()}
     # The shortest trainings come last, so that no core waits long at the end.
     longest_first = sorted(models, key=lambda model: model[0] == "supervised")
     jobs = {files[model]: (w, *model) for model in longest_first}
     store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
     results = [store.read_table(path / file) for file in files.values()]
     store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
-
-
-def run_file(family: str, source: str, n: int | str, seed: int) -> str:
-    """Where a model's numbers are in the artifact; a checkpoint has its number in place of n."""
-    size = n if isinstance(n, int) else 0
-    return f"runs/{family}-{source.replace(' ', '_')}-{size}-{seed}.parquet"
 
 
 def finished(w: World) -> list[tuple[str, str, str, int]]:
@@ -127,21 +125,14 @@ def finished(w: World) -> list[tuple[str, str, str, int]]:
     return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(listed)]
 
 
-def offered(w: World) -> dict[str, int]:
-    """How many images the sources have of which every seed draws its own."""
-    return {name: len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]}
-
-
 def plan(w: World) -> list[tuple[str, str, int, int]]:
     """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
-    n = min(s.images, *offered(w).values())
+    n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
     order = ("self-supervised", "language-supervised", "supervised")
     models = [(family, source, n) for family in order for source in SOURCES[:2]]
     models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
-    smaller = [size for size in s.mixing_sizes if size < n]
-    models += [(ABLATED, source, size) for size in smaller for source in SOURCES[:2]]
-    models += [(ABLATED, "mixed", size) for size in (*smaller, n)]
+    models += [(family, "mixed", n) for family in s.mixed]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
@@ -163,14 +154,19 @@ def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> 
 def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
     """Every probe on one model: ``MODEL`` (``about``), probe, setting, value, and ``WITHOUT``.
 
-    Sets of the same test images, changed, leave out the same ones in a column of ``WITHOUT``.
+    Sets of the same test images, changed, are as large as ``original`` and share its folds.
     """
     sets = small_sets(w)
     answers = {}  # logits in place of images
     for name, split in sets.sets.items():
         logits = sets.chosen(name, model.image_logits(split.images))
         answers[name] = dataclasses.replace(split, images=logits)
-    folds = folds_of(answers)
+    shared = answers["original"].labels
+    folds = {
+        name: fold_of(shared if len(split) == len(shared) else split.labels)
+        for name, split in answers.items()
+    }
+    folds["val"][:] = -1  # stays whole: the temperature is fitted on it
     full = probe_sets(w).sets["original"]
     attacked = evenly_spread(len(full), w.robustness.attacked)
     hits = attack(w, model, full.take(attacked), about[-1])
@@ -184,21 +180,8 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
     return pd.DataFrame([about] * len(table), columns=MODEL).join(table.reset_index())
 
 
-def folds_of(splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
-    """The fold of every image of every set; of ``val``, which fits the temperature, -1 throughout.
-
-    Sets of as many images as ``original`` show the same ones, changed.
-    """
-    shared = metrics.folds(splits["original"].labels)
-    found = {"val": np.full(len(splits["val"]), -1)}
-    for name in splits.keys() - found.keys():
-        labels = splits[name].labels
-        found[name] = shared if len(labels) == len(shared) else metrics.folds(labels)
-    return found
-
-
-def values(sets: ProbeSets, answers: Mapping[str, Split], hits: Hits) -> Values:
-    """The numbers of every probe: of ``answers``, logits in place of a set's images, and hits."""
+def values(sets: ProbeSets, answers: Answers, hits: Hits) -> Values:
+    """Every probe's numbers."""
     found: Values = {key: float(right.mean()) for key, right in hits.items()}
     for key, name in ACCURACIES.items():
         if name in answers:
@@ -206,11 +189,8 @@ def values(sets: ProbeSets, answers: Mapping[str, Split], hits: Hits) -> Values:
     found["accuracy", "chance"] = 1 / answers["original"].images.shape[1]
     further = {**calibration(answers), "ood": out_of_distribution(answers)}
     if {"mixed_same", "mixed_rand"} <= set(answers):
-        same, other = (
-            sets.accuracy(name, answers[name].images, answers[name].labels)
-            for name in ("mixed_same", "mixed_rand")
-        )
-        further["background"] = {"mixed_same": same, "mixed_rand": other, "gap": same - other}
+        gap = found["background", "mixed_same"] - found["background", "mixed_rand"]
+        further["background"] = {"gap": gap}
     if "cue_conflict" in answers:
         cues = answers["cue_conflict"]
         further["shape"] = metrics.shape_bias(cues.images.argmax(1), cues.facts, sets.groups)
@@ -219,22 +199,22 @@ def values(sets: ProbeSets, answers: Mapping[str, Split], hits: Hits) -> Values:
     return found
 
 
-def calibration(answers: Mapping[str, Split]) -> dict[str, dict[str, float]]:
+def calibration(answers: Answers) -> dict[str, dict[str, float]]:
     """On test images all calibration measures and a reliability diagram; on hard sets the ECE.
 
     Settings of the diagram: ``{bin}-confidence``, ``-accuracy``, ``-share``, for bins with images.
     """
     test, val = ((answers[name].images, answers[name].labels) for name in ("test", "val"))
     numbers = metrics.calibration(*test, *val)
-    there = [name for name in HARD if name in answers]
-    for name in there:
-        numbers[f"ece_{name}"] = metrics.ece(answers[name].images, answers[name].labels)
+    for name in HARD:
+        if name in answers:
+            numbers[f"ece_{name}"] = metrics.ece(answers[name].images, answers[name].labels)
     bins = metrics.reliability(*test).set_index("bin").stack()
     diagram = {f"{number:02d}-{name}": value for (number, name), value in bins.items()}
     return {"calibration": numbers, "reliability": diagram}
 
 
-def out_of_distribution(answers: Mapping[str, Split]) -> dict[str, float]:
+def out_of_distribution(answers: Answers) -> dict[str, float]:
     """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
     found: dict[str, float] = {}
     known = metrics.ood_scores(answers["original"].images)
@@ -247,10 +227,17 @@ def out_of_distribution(answers: Mapping[str, Split]) -> dict[str, float]:
 
 
 def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
-    """Which images are right under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean."""
+    """Which images are right under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean.
+
+    PGD looks only for what it did not find in a smaller ball.
+    """
     import torch
 
-    radii = [radius / 255 for radius in sorted(w.robustness.epsilons)]
+    def right(changed: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.pixel_logits(changed).argmax(1) == labels
+
+    radii = sorted(w.robustness.epsilons)
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
     parts = []
     for start in range(0, len(images), ATTACKED_AT_ONCE):
@@ -258,10 +245,14 @@ def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
         pixels = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device())
         x = pixels.permute(0, 3, 1, 2).float() / 255
         y = torch.from_numpy(part.labels).to(gpu.device())
-        args = (radii, w.robustness.pgd_steps, generator)
-        parts.append(attacks.standing(model.pixel_logits, x, y, *args))
-    hits: Hits = {}
-    for name, eps in parts[0]:
-        right = torch.cat([part[name, eps] for part in parts])
-        hits[name, f"{255 * eps:g}"] = right.cpu().numpy()
-    return hits
+        stand = right(x, y)
+        found = {("fgsm", "0"): stand, ("pgd", "0"): stand}
+        steps = attacks.fgsm(model.pixel_logits, x, y, [radius / 255 for radius in radii])
+        for radius, step in zip(radii, steps, strict=True):
+            found["fgsm", f"{radius:g}"] = right(step, y)
+            ball = (radius / 255, w.robustness.pgd_steps, generator)
+            walk = attacks.pgd(model.pixel_logits, x[stand], y[stand], *ball)
+            stand = stand.masked_scatter(stand, right(walk, y[stand]))
+            found["pgd", f"{radius:g}"] = stand
+        parts.append(found)
+    return {key: torch.cat([found[key] for found in parts]).cpu().numpy() for key in parts[0]}

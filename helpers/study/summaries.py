@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from helpers.measure import inference
@@ -28,53 +28,48 @@ ONE_NUMBER = (
 )
 # ... or over all its settings without radius 0, which is no attack.
 AVERAGED = ("corruption", "corruption_3d", "fgsm", "pgd")
-RELATIVE = {  # accuracies under a probe -> the accuracy of the same model that they are a share of
+RELATIVE = {  # accuracies under a probe -> the same model's accuracy that they are a share of
     "renditions": ("accuracy", "clean"),
     "corruption": ("accuracy", "clean"),
     "corruption_3d": ("accuracy", "clean"),
-    "fgsm": ("fgsm", "0"),  # clean, on the attacked images
+    "fgsm": ("fgsm", "0"),  # on the attacked images
     "pgd": ("pgd", "0"),
     "context": ("context", "P0"),
 }
-LOWEST = {"calibration": 0.0, "ood": 0.5, "fgsm": 0.0, "pgd": 0.0}  # others: accuracy by chance
+LOWEST = {"calibration": 0.0, "ood": 0.5, "fgsm": 0.0, "pgd": 0.0}  # others: chance
+KIND = ["family", "source", "n"]
 VALUES = ["value", *WITHOUT]
 SUPERVISED, SELF, LANGUAGE = FAMILIES
 
-
-class Contrast(NamedTuple):
-    """A claim's difference on a ``probe``, ``side`` minus ``other``, in each of ``families``."""
-
-    probe: str
-    families: tuple[str, ...]
-    side: str = "synthetic"
-    other: str = "retrieved"
-    unit: float = 1.0
-
-
-CALIBRATED = ("retrieved", "synthetic")  # errors: what the clone has less is in its favour
-PROMPTS = (arms.DEFAULT, "class names")
-CONTRASTS = {  # claim -> what it is about; RB04, the background gap, cannot be tested here
-    "RB01": Contrast("shape", (SELF,)),
-    "RB02": Contrast("shape", (LANGUAGE,)),
-    "RB03": Contrast("shape", (SUPERVISED,)),
-    "RB05": Contrast("calibration", (SELF,), *CALIBRATED),
-    "RB06": Contrast("calibration", (LANGUAGE,), *CALIBRATED),
-    "RB07": Contrast("calibration", (SUPERVISED,), *CALIBRATED),
-    "RB08": Contrast("pgd", (SUPERVISED,)),
-    "RB09": Contrast("pgd", (SELF,)),
-    "RB10": Contrast("pgd", (LANGUAGE,)),
-    "RB11": Contrast("fgsm", FAMILIES),
-    "RB12": Contrast("corruption", (SUPERVISED,)),
-    "RB13": Contrast("corruption", (SELF,)),
-    "RB14": Contrast("corruption", (LANGUAGE,)),
-    "RB15": Contrast("corruption_3d", (SUPERVISED, LANGUAGE)),
-    "RB16": Contrast("ood", (SUPERVISED,)),
-    "RB17": Contrast("context", (SELF, LANGUAGE)),
-    "RB18": Contrast("calibration", (LANGUAGE,), "retrieved", "mixed"),
-    "RB19": Contrast("corruption", (LANGUAGE,), "mixed", "synthetic"),
-    "RB20": Contrast("accuracy", (PROMPTED,), *PROMPTS, 100.0),
-    "RB21": Contrast("corruption", (PROMPTED,), *PROMPTS),
-    "RB22": Contrast("context", (PROMPTED,), *PROMPTS),
+CLAIMS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
+    # (a side minus another) -> claim -> probe, and the families in each of which it is asked
+    ("synthetic", "retrieved"): {
+        "RB01": ("shape", SELF),
+        "RB02": ("shape", LANGUAGE),
+        "RB03": ("shape", SUPERVISED),
+        "RB08": ("pgd", SUPERVISED),
+        "RB09": ("pgd", SELF),
+        "RB10": ("pgd", LANGUAGE),
+        "RB11": ("fgsm", *FAMILIES),
+        "RB12": ("corruption", SUPERVISED),
+        "RB13": ("corruption", SELF),
+        "RB14": ("corruption", LANGUAGE),
+        "RB15": ("corruption_3d", SUPERVISED, LANGUAGE),
+        "RB16": ("ood", SUPERVISED),
+        "RB17": ("context", SELF, LANGUAGE),
+    },
+    ("retrieved", "synthetic"): {  # of errors: what the clone has less is in its favour
+        "RB05": ("calibration", SELF),
+        "RB06": ("calibration", LANGUAGE),
+        "RB07": ("calibration", SUPERVISED),
+    },
+    ("retrieved", "mixed"): {"RB18": ("calibration", LANGUAGE)},
+    ("mixed", "synthetic"): {"RB19": ("corruption", LANGUAGE)},
+    (arms.DEFAULT, "class names"): {
+        "RB20": ("accuracy", PROMPTED),
+        "RB21": ("corruption", PROMPTED),
+        "RB22": ("context", PROMPTED),
+    },
 }
 
 
@@ -100,67 +95,67 @@ def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
 def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean of ``value`` per key, its 95 % interval over seeds and test images: ``mean, low, high``.
 
-    The interval of a single model is unknown, and infinite.
+    The interval of a single model is not known, and infinite.
     """
     rows = []
     for key, part in table.groupby(list(keys)):
-        estimate = inference.jackknifed(part["value"], part[WITHOUT])
-        rows.append((*key, *estimate[:3]))
+        rows.append((*key, *inference.jackknifed(part["value"], part[WITHOUT])[:3]))
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 
-def says_nothing(results: pd.DataFrame, probe: str, level: float, margin: float) -> bool:
-    """Whether a ``level`` of a probe is within ``margin`` of chance, or of the best there is.
+def paired(table: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
+    """Differences of two sources by seed: ``family, n, probe, seed``, and ``VALUES`` of them."""
+    keys = ["family", "n", "probe", "seed"]
+    first = table[table["source"] == side].set_index(keys)[VALUES]
+    return (first - table[table["source"] == other].set_index(keys)[VALUES]).dropna().reset_index()
 
-    ``results`` are those of the kind of model that has this level. Of a share of an accuracy 1 is
-    the best, nothing is lost; the shape bias has a floor and a ceiling of its own.
+
+def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, float]) -> np.ndarray:
+    """Which ``means`` (``KIND, probe, mean``) are within a probe's margin of chance or the best.
+
+    Of a share of an accuracy 1 is the best, nothing is lost; the shape bias has a floor and a
+    ceiling of its own. Probes without a margin always say something.
     """
-    at = results.groupby(["probe", "setting"])["value"].mean()
-    low, high = LOWEST.get(probe, at["accuracy", "chance"]), 1.0
-    if probe == "shape":
-        low, high = at["shape", "floor"], at["shape", "ceiling"]
-    elif probe in RELATIVE:
-        low /= at[RELATIVE[probe]]
-    return bool(level <= low + margin or level >= high - margin)
+    levels = results.groupby([*KIND, "probe", "setting"])["value"].mean()
+    found = []
+    for row in means.itertuples():
+        level = levels[row.family, row.source, row.n]
+        low, high = LOWEST.get(row.probe, level["accuracy", "chance"]), 1.0
+        if row.probe == "shape":
+            low, high = level["shape", "floor"], level["shape", "ceiling"]
+        elif row.probe in RELATIVE:
+            low /= level[RELATIVE[row.probe]]
+        margin = margins.get(row.probe, np.nan)
+        found.append(row.mean <= low + margin or row.mean >= high - margin)
+    return np.array(found, bool)
 
 
 def cells(results: pd.DataFrame, margins: Mapping[str, float]) -> dict[str, list[Cell]]:
     """The claims' differences, paired by seed, at the largest size of both sides: claim -> cells.
 
-    ``margins`` (claim -> margin) say what is too near to chance. Claims of which a family lacks two
-    pairs are left out. Accuracies under a probe are shares of those in ``RELATIVE``.
+    A cell is at the floor where both sides are ``silent`` by the claim's margin. Claims of which a
+    family lacks two pairs are left out. Accuracies under a probe are shares (``RELATIVE``), those
+    of the plain test images points.
     """
     absolute = summary(results)
     shares = summary(results, relative=True)
     table = pd.concat([absolute[~absolute["probe"].isin(RELATIVE)], shares])
     found = {}
-    for claim, contrast in CONTRASTS.items():
-        if claim in margins:
-            parts = [_cell(results, table, contrast, f, margins[claim]) for f in contrast.families]
-            found[claim] = [cell for cell in parts if cell]
-    return {
-        claim: parts
-        for claim, parts in found.items()
-        if len(parts) == len(CONTRASTS[claim].families)
-    }
-
-
-def _cell(results, table, contrast, family, margin):
-    """A claim's difference in one family; None without two pairs."""
-    table = table[(table["probe"] == contrast.probe) & (table["family"] == family)]
-    sides = {
-        source: table[table["source"] == source].set_index(["n", "seed"])[VALUES]
-        for source in (contrast.side, contrast.other)
-    }
-    pairs = (sides[contrast.side] - sides[contrast.other]).dropna()
-    n = pairs.index.get_level_values("n").max()
-    pairs = pairs[pairs.index.get_level_values("n") == n]
-    if len(pairs) < 2:
-        return None
-    silent = []
-    for source, side in sides.items():
-        own = results[results[["family", "source", "n"]].eq([family, source, n]).all(axis=1)]
-        level = side.loc[n, "value"].mean()
-        silent.append(says_nothing(own, contrast.probe, level, margin / contrast.unit))
-    pairs = contrast.unit * pairs
-    return Cell(family, inference.jackknifed(pairs["value"], pairs[WITHOUT]), all(silent))
+    for sides, claims in CLAIMS.items():
+        compared = table[table["source"].isin(sides)]
+        pairs = paired(compared, *sides)
+        for claim, (probe, *families) in claims.items():
+            unit = 100 if probe == "accuracy" else 1
+            parts = []
+            for family in families:
+                part = pairs[(pairs["probe"] == probe) & (pairs["family"] == family)]
+                part = part[part["n"] == part["n"].max()]
+                if len(part) > 1:
+                    estimate = inference.jackknifed(unit * part["value"], unit * part[WITHOUT])
+                    both = compared.merge(part[["family", "n", "probe", "seed"]])
+                    means = averages(both, [*KIND, "probe"])
+                    floor = silent(means, results, {probe: margins[claim] / unit}).all()
+                    parts.append(Cell(family, estimate, bool(floor)))
+            if len(parts) == len(families):
+                found[claim] = parts
+    return found

@@ -85,20 +85,6 @@ def adaptive_ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> fl
     return float(sum(abs(part.sum()) for part in np.array_split(gap, bins)) / len(gap))
 
 
-def classwise_ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """Mean over classes of the calibration error of their probability, in bins of equal width."""
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    p = torch.from_numpy(probabilities(_checked(logits, labels)))
-    y = torch.from_numpy(np.asarray(labels, np.int64))
-    errors = [
-        binary_calibration_error(column.contiguous(), (y == k).long(), n_bins=bins, norm="l1")
-        for k, column in enumerate(p.T)
-    ]
-    return float(torch.stack(errors).mean())
-
-
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(logits / T)."""
     from scipy.optimize import minimize_scalar
@@ -115,8 +101,7 @@ def calibration(
     """Every calibration measure, and again (``_scaled``) at the validation images' temperature."""
     t = temperature(val_logits, val_labels)
     values = {"error": 1 - accuracy(logits, labels), "temperature": t}
-    ways = {"nll": nll, "ece": ece, "ece_adaptive": adaptive_ece, "ece_classwise": classwise_ece}
-    for name, measure in ways.items():
+    for name, measure in {"nll": nll, "ece": ece, "ece_adaptive": adaptive_ece}.items():
         values[name] = measure(logits, labels)
         values[f"{name}_scaled"] = measure(np.asarray(logits) / t, labels)
     return values

@@ -104,15 +104,13 @@ def _build(path: Path, w: World) -> None:
     if trained:
         worlds.backend(w).clip_folder(w)
         arms.prompted(w)
-    models = plan(w) if trained else finished(w)
-    names = {model: "-".join(map(str, model)).replace("/", " ") for model in models}
-    files = {model: f"runs/{name.replace(' ', '_')}.parquet" for model, name in names.items()}
-    # The shortest trainings come last, so that no core waits long at the end.
-    longest_first = sorted(models, key=lambda model: model[0] == "supervised")
-    jobs = {files[model]: (w, *model) for model in longest_first}
-    store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
-    results = [store.read_table(path / file) for file in files.values()]
-    store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
+    jobs = {}
+    for model in plan(w) if trained else finished(w):
+        name = "-".join(map(str, model)).replace("/", "_").replace(" ", "_")
+        jobs[f"runs/{name}.parquet"] = (w, *model)
+    files = store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
+    results = pd.concat(map(store.read_table, files), ignore_index=True)
+    store.write(path / "results.parquet", results)
 
 
 def finished(w: World) -> list[tuple[str, str, str, int]]:
@@ -129,10 +127,11 @@ def plan(w: World) -> list[tuple[str, str, int, int]]:
     """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
-    order = ("self-supervised", "language-supervised", "supervised")
-    models = [(family, source, n) for family in order for source in SOURCES[:2]]
+    models = [(family, "mixed", n) for family in s.mixed]
+    # The shortest trainings come last, so that no core waits long at the end.
+    for family in ("language-supervised", "self-supervised", PROMPTED):
+        models += [(family, source, n) for source in SOURCES[:2]]
     models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
-    models += [(family, "mixed", n) for family in s.mixed]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 

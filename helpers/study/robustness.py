@@ -153,18 +153,14 @@ def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> 
 def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
     """Every probe on one model: ``MODEL`` (``about``), probe, setting, value, and ``WITHOUT``.
 
-    Sets of the same test images, changed, are as large as ``original`` and share its folds.
+    Sets of the same test images, changed, have the same labels, and so the same folds.
     """
     sets = small_sets(w)
     answers = {}  # logits in place of images
     for name, split in sets.sets.items():
         logits = sets.chosen(name, model.image_logits(split.images))
         answers[name] = dataclasses.replace(split, images=logits)
-    shared = answers["original"].labels
-    folds = {
-        name: fold_of(shared if len(split) == len(shared) else split.labels)
-        for name, split in answers.items()
-    }
+    folds = {name: fold_of(split.labels) for name, split in answers.items()}
     folds["val"][:] = -1  # stays whole: the temperature is fitted on it
     full = probe_sets(w).sets["original"]
     attacked = evenly_spread(len(full), w.robustness.attacked)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from helpers.engine import places
 from helpers.measure import inference
 from helpers.measure.inference import Cell
-from helpers.study import arms
-from helpers.study.robustness import FAMILIES, MODEL, PROMPTED, WITHOUT
+from helpers.study.robustness import MODEL, WITHOUT
 
 # The one number of a probe is the mean over those of its settings that are listed here, ...
 ONE_NUMBER = (
@@ -39,38 +39,12 @@ RELATIVE = {  # accuracies under a probe -> the same model's accuracy that they 
 LOWEST = {"calibration": 0.0, "ood": 0.5, "fgsm": 0.0, "pgd": 0.0}  # others: chance
 KIND = ["family", "source", "n"]
 VALUES = ["value", *WITHOUT]
-SUPERVISED, SELF, LANGUAGE = FAMILIES
 
-CLAIMS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
-    # (a side minus another) -> claim -> probe, and the families in each of which it is asked
-    ("synthetic", "retrieved"): {
-        "RB01": ("shape", SELF),
-        "RB02": ("shape", LANGUAGE),
-        "RB03": ("shape", SUPERVISED),
-        "RB08": ("pgd", SUPERVISED),
-        "RB09": ("pgd", SELF),
-        "RB10": ("pgd", LANGUAGE),
-        "RB11": ("fgsm", *FAMILIES),
-        "RB12": ("corruption", SUPERVISED),
-        "RB13": ("corruption", SELF),
-        "RB14": ("corruption", LANGUAGE),
-        "RB15": ("corruption_3d", SUPERVISED, LANGUAGE),
-        "RB16": ("ood", SUPERVISED),
-        "RB17": ("context", SELF, LANGUAGE),
-    },
-    ("retrieved", "synthetic"): {  # of errors: what the clone has less is in its favour
-        "RB05": ("calibration", SELF),
-        "RB06": ("calibration", LANGUAGE),
-        "RB07": ("calibration", SUPERVISED),
-    },
-    ("retrieved", "mixed"): {"RB18": ("calibration", LANGUAGE)},
-    ("mixed", "synthetic"): {"RB19": ("corruption", LANGUAGE)},
-    (arms.DEFAULT, "class names"): {
-        "RB20": ("accuracy", PROMPTED),
-        "RB21": ("corruption", PROMPTED),
-        "RB22": ("context", PROMPTED),
-    },
-}
+
+def asked() -> pd.DataFrame:
+    """[R]'s claims by number: ``probe, families, side, other``; the difference is side - other."""
+    claims = pd.read_csv(places.PACKAGE / "study" / "robustness_claims.csv", index_col="claim")
+    return claims.assign(families=claims["families"].str.split(" and "))
 
 
 def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
@@ -110,7 +84,7 @@ def paired(table: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
     return (first - table[table["source"] == other].set_index(keys)[VALUES]).dropna().reset_index()
 
 
-def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, float]) -> np.ndarray:
+def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, float]) -> list[bool]:
     """Which ``means`` (``KIND, probe, mean``) are within a probe's margin of chance or the best.
 
     Of a share of an accuracy 1 is the best, nothing is lost; the shape bias has a floor and a
@@ -126,8 +100,8 @@ def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, flo
         elif row.probe in RELATIVE:
             low /= level[RELATIVE[row.probe]]
         margin = margins.get(row.probe, np.nan)
-        found.append(row.mean <= low + margin or row.mean >= high - margin)
-    return np.array(found, bool)
+        found.append(bool(row.mean <= low + margin or row.mean >= high - margin))
+    return found
 
 
 def cells(results: pd.DataFrame, margins: Mapping[str, float]) -> dict[str, list[Cell]]:
@@ -141,21 +115,20 @@ def cells(results: pd.DataFrame, margins: Mapping[str, float]) -> dict[str, list
     shares = summary(results, relative=True)
     table = pd.concat([absolute[~absolute["probe"].isin(RELATIVE)], shares])
     found = {}
-    for sides, claims in CLAIMS.items():
-        compared = table[table["source"].isin(sides)]
+    for claim, (probe, families, *sides) in asked().iterrows():
+        compared = table[(table["probe"] == probe) & table["source"].isin(sides)]
         pairs = paired(compared, *sides)
-        for claim, (probe, *families) in claims.items():
-            unit = 100 if probe == "accuracy" else 1
-            parts = []
-            for family in families:
-                part = pairs[(pairs["probe"] == probe) & (pairs["family"] == family)]
-                part = part[part["n"] == part["n"].max()]
-                if len(part) > 1:
-                    estimate = inference.jackknifed(unit * part["value"], unit * part[WITHOUT])
-                    both = compared.merge(part[["family", "n", "probe", "seed"]])
-                    means = averages(both, [*KIND, "probe"])
-                    floor = silent(means, results, {probe: margins[claim] / unit}).all()
-                    parts.append(Cell(family, estimate, bool(floor)))
-            if len(parts) == len(families):
-                found[claim] = parts
+        unit = 100 if probe == "accuracy" else 1
+        parts = []
+        for family in families:
+            part = pairs[pairs["family"] == family]
+            part = part[part["n"] == part["n"].max()]
+            if len(part) > 1:
+                estimate = inference.jackknifed(unit * part["value"], unit * part[WITHOUT])
+                both = compared.merge(part[["family", "n", "probe", "seed"]])
+                means = averages(both, [*KIND, "probe"])
+                floor = all(silent(means, results, {probe: margins[claim] / unit}))
+                parts.append(Cell(family, estimate, floor))
+        if len(parts) == len(families):
+            found[claim] = parts
     return found

@@ -20,7 +20,7 @@ FINISHED = worlds.get(
     "smoke", robustness={"checkpoints": (("supervised", "retrieved", "timm/any"),)}
 )
 RNG = np.random.default_rng(0)
-CLAIMED = {claim: 0.05 for claims in summaries.CLAIMS.values() for claim in claims}
+CLAIMED = dict.fromkeys(summaries.asked().index, 0.05)
 
 
 def table_of(rows):
@@ -191,8 +191,13 @@ def test_prompts_are_judged_at_the_largest_size_in_points():
 
 
 def test_every_testable_claim_has_its_difference():
-    numbers = sorted(claim for claims in summaries.CLAIMS.values() for claim in claims)
-    assert numbers == [f"RB{i:02d}" for i in range(1, 23) if i != 4]
+    claims = summaries.asked()
+    assert list(claims.index) == [f"RB{i:02d}" for i in range(1, 23) if i != 4]
+    assert set(claims["families"].sum()) == set(robustness.FAMILIES)
+    prompts = robustness.kinds(worlds.get("pocket"))
+    assert set(claims["side"]) | set(claims["other"]) == {*robustness.SOURCES, *prompts}
+    probes = {probe for probe, _ in summaries.ONE_NUMBER} | set(summaries.AVERAGED)
+    assert set(claims["probe"]) <= probes
 
 
 def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):

@@ -63,7 +63,7 @@ def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
         whole = results[(results["probe"] == of) & (results["setting"] == setting)]
         wholes.append(whole.assign(probe=probe).set_index([*MODEL, "probe"])[VALUES])
     whole = pd.concat(wholes).reindex(table.index)
-    return (table / whole.where(whole > 0)).dropna().reset_index()
+    return (table / whole.where(whole > 0)).dropna(subset="value").reset_index()
 
 
 def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -80,8 +80,8 @@ def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 def paired(table: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
     """Differences of two sources by seed: ``family, n, probe, seed``, and ``VALUES`` of them."""
     keys = ["family", "n", "probe", "seed"]
-    first = table[table["source"] == side].set_index(keys)[VALUES]
-    return (first - table[table["source"] == other].set_index(keys)[VALUES]).dropna().reset_index()
+    first, second = (table[table["source"] == s].set_index(keys)[VALUES] for s in (side, other))
+    return (first - second).dropna(subset="value").reset_index()
 
 
 def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, float]) -> list[bool]:
@@ -98,7 +98,7 @@ def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, flo
         if row.probe == "shape":
             low, high = level["shape", "floor"], level["shape", "ceiling"]
         elif row.probe in RELATIVE:
-            low /= level[RELATIVE[row.probe]]
+            low /= max(level[RELATIVE[row.probe]], 1e-9)
         margin = margins.get(row.probe, np.nan)
         found.append(bool(row.mean <= low + margin or row.mean >= high - margin))
     return found

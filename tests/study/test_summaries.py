@@ -76,6 +76,11 @@ def test_no_share_of_an_accuracy_of_zero():
     nothing = (results["probe"] == "pgd") & (results["setting"] == "0") & (results["seed"] == 1)
     results.loc[nothing, "value"] = 0.0
     assert set(summaries.summary(results, relative=True)["seed"]) == {0, 2}
+    results = results_with(0, pgd__0=0.4)
+    fold = (results["probe"] == "pgd") & (results["setting"] == "0") & (results["seed"] == 1)
+    results.loc[fold, "without_3"] = 0.0  # without a fold no share: an interval of no known width
+    (cell,) = summaries.cells(results, CLAIMED)["RB08"]
+    assert np.isinf(cell.estimate.high) and np.isfinite(cell.estimate.value)
 
 
 def test_relative_probes_stand_in_the_order_of_their_panels():

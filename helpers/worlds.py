@@ -162,16 +162,16 @@ class RobustnessSettings:
     steps: Count = 200  # updates, likewise
     batch: Count = 64
     lr: Number = 2e-3
-    image_size: Count = 32  # what the towers see; attacks and corruptions see the full picture
+    image_size: Count = 48  # what the towers see; attacks and corruptions see the full picture
     context: Count = 20  # tokens that the text towers see; captions have up to 19
     seeds: Count = 3  # [R] has one
-    mixing_sizes: tuple[Count, ...] = (120, 240)  # of the mixing ablation, beside `images`
-    prompts: tuple[str, ...] = ("class names", "templates")  # beside the language model's [R]
-    prompted: Counts = (60, 120, 240)  # images per model of the prompt ablation, nested
+    mixed: tuple[str, ...] = ("language-supervised",)  # families trained on mixtures, too [R]
+    prompts: tuple[str, ...] = ("class names",)  # beside the language model's; [R] also templates
+    prompted: Counts = (240,)  # images per model of the prompt ablation, nested; twice are drawn
     probe_images: Count = 280  # per probe set
     validation: Count = 420  # images for the temperature and the head's penalty
     attacked: Count = 98  # images given to FGSM and PGD
-    epsilons: Numbers = (0.5, 1, 2, 4)  # L-inf radius in 255ths; [R] has 1
+    epsilons: Numbers = (0.25, 0.5, 1, 2)  # L-inf radius in 255ths; [R] has 1
     pgd_steps: Count = 10  # [R] 20
     checkpoints: tuple[tuple[str, str, str], ...] = ()  # family, source, name: probed, not trained
 
@@ -230,10 +230,10 @@ SMOKE = replace(
         "shifted_per_class": 4, "pairs": (14, 28),
     },
     robustness={
-        "images": 32, "steps": 4, "batch": 16, "seeds": 2, "mixing_sizes": (8,),
-        "prompted": (7, 14), "probe_images": 28, "validation": 40, "attacked": 14,
-        "epsilons": (1, 4), "pgd_steps": 3,
-    },
+        "images": 32, "image_size": 32, "steps": 4, "batch": 16, "seeds": 2, "epsilons": (1, 4),
+        "mixed": ("supervised", "self-supervised", "language-supervised"), "pgd_steps": 3,
+        "prompts": ("class names", "templates"), "prompted": (7, 14), "probe_images": 28,
+        "validation": 40, "attacked": 14},
 )
 DESK = replace(
     World("desk"), keeps_runs=True,

@@ -85,20 +85,6 @@ def adaptive_ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> fl
     return float(sum(abs(part.sum()) for part in np.array_split(gap, bins)) / len(gap))
 
 
-def classwise_ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """Mean over classes of the calibration error of their probability, in bins of equal width."""
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    p = torch.from_numpy(probabilities(_checked(logits, labels)))
-    y = torch.from_numpy(np.asarray(labels, np.int64))
-    errors = [
-        binary_calibration_error(column.contiguous(), (y == k).long(), n_bins=bins, norm="l1")
-        for k, column in enumerate(p.T)
-    ]
-    return float(torch.stack(errors).mean())
-
-
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(logits / T)."""
     from scipy.optimize import minimize_scalar
@@ -115,8 +101,7 @@ def calibration(
     """Every calibration measure, and again (``_scaled``) at the validation images' temperature."""
     t = temperature(val_logits, val_labels)
     values = {"error": 1 - accuracy(logits, labels), "temperature": t}
-    ways = {"nll": nll, "ece": ece, "ece_adaptive": adaptive_ece, "ece_classwise": classwise_ece}
-    for name, measure in ways.items():
+    for name, measure in {"nll": nll, "ece": ece, "ece_adaptive": adaptive_ece}.items():
         values[name] = measure(logits, labels)
         values[f"{name}_scaled"] = measure(np.asarray(logits) / t, labels)
     return values
@@ -178,9 +163,8 @@ class ProbeSets:
         classes = np.arange(logits.shape[1])
         return np.where(np.isin(classes, self.among.get(name, classes)), logits, -np.inf)
 
-    def accuracy(self, name: str, logits: np.ndarray) -> float:
-        """Top-1 accuracy on a set, 0..1, by class or by category."""
-        labels = self.sets[name].labels
+    def accuracy(self, name: str, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Top-1 accuracy on images of a set, 0..1, by class or by category."""
         if name not in self.groupings:
             return accuracy(logits, labels)
         return float((self.groupings[name][logits.argmax(1)] == labels).mean())
@@ -190,16 +174,27 @@ def shape_bias(answers: np.ndarray, facts: pd.DataFrame, groups: pd.DataFrame) -
     """Which cue the answers follow where shape and texture point to different classes [R].
 
     ``answers`` (n,) are class positions in ``groups``; ``facts`` holds what each image shows, as
-    the groups ``shape`` and ``texture``. Returns the shares ``shape_hits`` and ``texture_hits``,
-    and ``shape_bias`` = shape / (shape + texture) where there is a hit. Raises ``StudyError`` on an
-    image that a class satisfies in both.
+    the groups ``shape`` and ``texture``. Returns the shares ``shape_hits`` and ``texture_hits``
+    and, where there is a hit, ``shape_bias`` = shape / (shape + texture), with the ``floor`` and
+    the ``ceiling`` of that: what is left of it if the hits of shape, or those of texture, are as
+    many as guesses among the other classes give. Raises ``StudyError`` on an image that a class
+    satisfies in both.
     """
     without = facts[["shape", "texture"]].merge(groups.drop_duplicates(), on=["shape", "texture"])
     if len(without):
         raise StudyError(f"{len(without)} images are no cue conflict: a class has both. Drop them.")
-    shares = {}
+    hits, share = {}, {}  # of a cue: answers that follow it, and classes that have it
     for cue in ("shape", "texture"):
-        hits = groups[cue].to_numpy()[answers] == facts[cue].to_numpy()
-        shares[f"{cue}_hits"] = float(hits.mean())
-    total = sum(shares.values())
-    return shares | {"shape_bias": shares["shape_hits"] / total} if total else shares
+        hits[cue] = float((groups[cue].to_numpy()[answers] == facts[cue].to_numpy()).mean())
+        share[cue] = facts[cue].map(groups[cue].value_counts(normalize=True)).mean()
+    values = {f"{cue}_hits": found for cue, found in hits.items()}
+    shape, texture = hits.values()
+    if shape + texture == 0:
+        return values
+    shapes_guessed = (1 - texture) * share["shape"] / (1 - share["texture"])
+    textures_guessed = (1 - shape) * share["texture"] / (1 - share["shape"])
+    return values | {
+        "shape_bias": shape / (shape + texture),
+        "floor": shapes_guessed / (shapes_guessed + texture),
+        "ceiling": shape / (shape + textures_guessed),
+    }

@@ -6,22 +6,23 @@ amount of data and seeds. Here these are equal. What results say is in ``study/s
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import evenly_spread, nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
+from helpers.measure.folds import FOLDS, fold_of
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
@@ -30,8 +31,7 @@ from helpers.worlds import World
 
 FAMILIES = families.FAMILIES
 SOURCES = families.SOURCES
-ABLATED = "language-supervised"  # the family of [R]'s mixing ablation
-PROMPTED = "supervised"  # and of its prompt ablation
+PROMPTED = "supervised"  # the family of [R]'s prompt ablation
 MODEL = ["family", "source", "n", "seed"]
 ATTACKED_AT_ONCE = 128
 HARD = ("renditions", "natural_adversarial")  # sets of other, harder images of the classes
@@ -42,8 +42,12 @@ ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it i
     **{("corruption", f"{c}-{s}"): f"{c}-{s}" for c in IMAGE_SPACE for s in SEVERITIES},
     **{("corruption_3d", f"{c}-{s}"): f"{c}-{s}" for c in DEPTH_AWARE for s in SEVERITIES},
     **{("context", f"P{k}"): f"context_{k}" for k in range(3)},
+    **{("background", name): name for name in ("mixed_same", "mixed_rand")},
 }
+WITHOUT = [f"without_{fold}" for fold in range(FOLDS)]  # values without a fold of the images
 Values = dict[tuple[str, str], float]  # (probe, setting) -> value
+Answers = Mapping[str, Any]  # name of a set -> its Split with logits in place of images
+Hits = dict[tuple[str, str], np.ndarray]  # (probe, setting) -> which images are right, (n,)
 
 
 def probed_task(w: World) -> str:
@@ -90,7 +94,7 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
 
 
 def make(w: World) -> store.Artifact:
-    """Train and measure all models: ``results.parquet``, with ``MODEL``, probe, setting, value."""
+    """Train and measure all models: ``results.parquet``, with the columns of ``measured``."""
     return store.make("robust", w, lambda path: _build(path, w))
 
 
@@ -100,14 +104,13 @@ def _build(path: Path, w: World) -> None:
     if trained:
         worlds.backend(w).clip_folder(w)
         arms.prompted(w)
-    models = plan(w) if trained else finished(w)
-    files = {model: f"runs/{i:04d}.parquet" for i, model in enumerate(models)}
-    # The shortest trainings come last, so that no core waits long at the end.
-    longest_first = sorted(models, key=lambda model: model[0] == "supervised")
-    jobs = {files[model]: (w, *model) for model in longest_first}
-    store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
-    results = [store.read_table(path / file) for file in files.values()]
-    store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
+    jobs = {}
+    for model in plan(w) if trained else finished(w):
+        name = "-".join(map(str, model)).replace("/", "_").replace(" ", "_")
+        jobs[f"runs/{name}.parquet"] = (w, *model)
+    files = store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
+    results = pd.concat(map(store.read_table, files), ignore_index=True)
+    store.write(path / "results.parquet", results)
 
 
 def finished(w: World) -> list[tuple[str, str, str, int]]:
@@ -124,11 +127,11 @@ def plan(w: World) -> list[tuple[str, str, int, int]]:
     """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
-    order = ("self-supervised", "language-supervised", "supervised")
-    models = [(family, source, n) for family in order for source in SOURCES]
+    models = [(family, "mixed", n) for family in s.mixed]
+    # The shortest trainings come last, so that no core waits long at the end.
+    for family in ("language-supervised", "self-supervised", PROMPTED):
+        models += [(family, source, n) for source in SOURCES[:2]]
     models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
-    smaller = [size for size in s.mixing_sizes if size < n]
-    models += [(ABLATED, source, size) for size in smaller for source in SOURCES]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
@@ -148,77 +151,103 @@ def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> 
 
 
 def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
-    """Every probe on one model, in order, with ``about``, the values of the columns ``MODEL``."""
+    """Every probe on one model: ``MODEL`` (``about``), probe, setting, value, and ``WITHOUT``.
+
+    Sets of the same test images, changed, have the same labels, and so the same folds.
+    """
     sets = small_sets(w)
-    logits = {
-        name: sets.chosen(name, model.image_logits(split.images))
-        for name, split in sets.sets.items()
-    }
-    there = {key: name for key, name in ACCURACIES.items() if name in logits}
-    values = {key: sets.accuracy(name, logits[name]) for key, name in there.items()}
-    values |= attack(w, model, probe_sets(w).sets["original"], about[-1])
-    further = {**calibration(sets, logits), "ood": out_of_distribution(logits)}
-    if {"mixed_same", "mixed_rand"} <= set(logits):
-        same = sets.accuracy("mixed_same", logits["mixed_same"])
-        other = sets.accuracy("mixed_rand", logits["mixed_rand"])
-        further["background"] = {"mixed_same": same, "mixed_rand": other, "gap": same - other}
-    if "cue_conflict" in logits:
-        answers = logits["cue_conflict"].argmax(1)
-        facts = sets.sets["cue_conflict"].facts
-        further["shape"] = metrics.shape_bias(answers, facts, sets.groups)
-    for probe, found in further.items():
-        values |= {(probe, setting): value for setting, value in found.items()}
-    rows = [(*about, *key, float(value)) for key, value in sorted(values.items())]
-    return pd.DataFrame(rows, columns=[*MODEL, "probe", "setting", "value"])
+    answers = {}  # logits in place of images
+    for name, split in sets.sets.items():
+        logits = sets.chosen(name, model.image_logits(split.images))
+        answers[name] = dataclasses.replace(split, images=logits)
+    folds = {name: fold_of(split.labels) for name, split in answers.items()}
+    folds["val"][:] = -1  # stays whole: the temperature is fitted on it
+    full = probe_sets(w).sets["original"]
+    attacked = evenly_spread(len(full), w.robustness.attacked)
+    hits = attack(w, model, full.take(attacked), about[-1])
+    columns = {"value": values(sets, answers, hits)}
+    for fold, column in enumerate(WITHOUT):
+        kept = {name: s.take(np.flatnonzero(folds[name] != fold)) for name, s in answers.items()}
+        kept = {name: split for name, split in kept.items() if len(split)}
+        still = folds["original"][attacked] != fold
+        columns[column] = values(sets, kept, {key: right[still] for key, right in hits.items()})
+    table = pd.DataFrame(columns, dtype=float).rename_axis(["probe", "setting"]).sort_index()
+    return pd.DataFrame([about] * len(table), columns=MODEL).join(table.reset_index())
 
 
-def calibration(sets: ProbeSets, logits: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+def values(sets: ProbeSets, answers: Answers, hits: Hits) -> Values:
+    """Every probe's numbers."""
+    found: Values = {key: float(right.mean()) for key, right in hits.items()}
+    for key, name in ACCURACIES.items():
+        if name in answers:
+            found[key] = sets.accuracy(name, answers[name].images, answers[name].labels)
+    found["accuracy", "chance"] = 1 / answers["original"].images.shape[1]
+    further = {**calibration(answers), "ood": out_of_distribution(answers)}
+    if {"mixed_same", "mixed_rand"} <= set(answers):
+        gap = found["background", "mixed_same"] - found["background", "mixed_rand"]
+        further["background"] = {"gap": gap}
+    if "cue_conflict" in answers:
+        cues = answers["cue_conflict"]
+        further["shape"] = metrics.shape_bias(cues.images.argmax(1), cues.facts, sets.groups)
+    for probe, numbers in further.items():
+        found |= {(probe, setting): number for setting, number in numbers.items()}
+    return found
+
+
+def calibration(answers: Answers) -> dict[str, dict[str, float]]:
     """On test images all calibration measures and a reliability diagram; on hard sets the ECE.
 
     Settings of the diagram: ``{bin}-confidence``, ``-accuracy``, ``-share``, for bins with images.
     """
-    labels = {name: sets.sets[name].labels for name in logits}
-    values = metrics.calibration(logits["test"], labels["test"], logits["val"], labels["val"])
-    there = [name for name in HARD if name in logits]
-    values |= {f"ece_{name}": metrics.ece(logits[name], labels[name]) for name in there}
-    bins = metrics.reliability(logits["test"], labels["test"]).set_index("bin").stack()
+    test, val = ((answers[name].images, answers[name].labels) for name in ("test", "val"))
+    numbers = metrics.calibration(*test, *val)
+    for name in HARD:
+        if name in answers:
+            numbers[f"ece_{name}"] = metrics.ece(answers[name].images, answers[name].labels)
+    bins = metrics.reliability(*test).set_index("bin").stack()
     diagram = {f"{number:02d}-{name}": value for (number, name), value in bins.items()}
-    return {"calibration": values, "reliability": diagram}
+    return {"calibration": numbers, "reliability": diagram}
 
 
-def out_of_distribution(logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+def out_of_distribution(answers: Answers) -> dict[str, float]:
     """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
-    values: dict[str, float] = {}
-    known = metrics.ood_scores(logits["original"])
+    found: dict[str, float] = {}
+    known = metrics.ood_scores(answers["original"].images)
     for kind in ("near", "far"):
-        if f"ood_{kind}" in logits:
-            for name, scores in metrics.ood_scores(logits[f"ood_{kind}"]).items():
-                found = metrics.ood_metrics(known[name], scores)
-                values |= {f"{kind}-{name}-{metric}": value for metric, value in found.items()}
-    return values
+        if f"ood_{kind}" in answers:
+            for name, scores in metrics.ood_scores(answers[f"ood_{kind}"].images).items():
+                numbers = metrics.ood_metrics(known[name], scores)
+                found |= {f"{kind}-{name}-{metric}": n for metric, n in numbers.items()}
+    return found
 
 
-def attack(w: World, model: Classifier, split: Split, seed: int) -> Values:
-    """Accuracy (0..1) under ("fgsm" or "pgd", L-inf radius in 255ths); radius "0" is clean."""
+def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
+    """Which images are right under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean.
+
+    PGD looks only for what it did not find in a smaller ball.
+    """
     import torch
 
-    images = thinned(split, w.robustness.attacked)
-    radii = w.robustness.epsilons
-    strengths = [radius / 255 for radius in radii]
-    pgd_steps = w.robustness.pgd_steps
-    logits_of = model.pixel_logits
+    def right(changed: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model.pixel_logits(changed).argmax(1) == labels
+
+    radii = sorted(w.robustness.epsilons)
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
-    right: Values = collections.defaultdict(float)
+    parts = []
     for start in range(0, len(images), ATTACKED_AT_ONCE):
         part = images.take(np.arange(start, min(start + ATTACKED_AT_ONCE, len(images))))
         pixels = torch.tensor(np.ascontiguousarray(part.images), device=gpu.device())
         x = pixels.permute(0, 3, 1, 2).float() / 255
         y = torch.from_numpy(part.labels).to(gpu.device())
-        steps = attacks.fgsm(logits_of, x, y, strengths)
-        walks = [attacks.pgd(logits_of, x, y, e, pgd_steps, generator) for e in strengths]
-        for name, attacked in (("fgsm", steps), ("pgd", walks)):
-            for radius, changed in zip((0, *radii), (x, *attacked), strict=True):
-                with torch.inference_mode():
-                    hits = (logits_of(changed).argmax(1) == y).sum()
-                right[name, f"{radius:g}"] += float(hits) / len(images)
-    return dict(right)
+        stand = right(x, y)
+        found = {("fgsm", "0"): stand, ("pgd", "0"): stand}
+        steps = attacks.fgsm(model.pixel_logits, x, y, [radius / 255 for radius in radii])
+        for radius, step in zip(radii, steps, strict=True):
+            found["fgsm", f"{radius:g}"] = right(step, y)
+            ball = (radius / 255, w.robustness.pgd_steps, generator)
+            walk = attacks.pgd(model.pixel_logits, x[stand], y[stand], *ball)
+            stand = stand.masked_scatter(stand, right(walk, y[stand]))
+            found["pgd", f"{radius:g}"] = stand
+        parts.append(found)
+    return {key: torch.cat([found[key] for found in parts]).cpu().numpy() for key in parts[0]}

@@ -1,18 +1,19 @@
-"""What notebook 07 reads off its results: summaries, [R]'s claims. No builder imports this."""
+"""What notebook 07 reads off its results: one number per probe, and [R]'s claims.
+
+[R] is *Is Synthetic Data all We Need?* (arXiv 2405.20469). No builder imports this.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from helpers.engine import report
-from helpers.errors import NotKnown
+from helpers.engine import places
 from helpers.measure import inference
-from helpers.study import arms, robustness
-from helpers.study.robustness import ABLATED, FAMILIES, MODEL, PROMPTED
-from helpers.worlds import World
+from helpers.measure.inference import Cell
+from helpers.study.robustness import MODEL, WITHOUT
 
 # The one number of a probe is the mean over those of its settings that are listed here, ...
 ONE_NUMBER = (
@@ -27,102 +28,107 @@ ONE_NUMBER = (
 )
 # ... or over all its settings without radius 0, which is no attack.
 AVERAGED = ("corruption", "corruption_3d", "fgsm", "pgd")
-RELATIVE = ("renditions", *AVERAGED, "context")  # accuracies, which a share of the clean one suits
+RELATIVE = {  # accuracies under a probe -> the same model's accuracy that they are a share of
+    "renditions": ("accuracy", "clean"),
+    "corruption": ("accuracy", "clean"),
+    "corruption_3d": ("accuracy", "clean"),
+    "fgsm": ("fgsm", "0"),  # on the attacked images
+    "pgd": ("pgd", "0"),
+    "context": ("context", "P0"),
+}
+LOWEST = {"calibration": 0.0, "ood": 0.5, "fgsm": 0.0, "pgd": 0.0}  # others: chance
+KIND = ["family", "source", "n"]
+VALUES = ["value", *WITHOUT]
+
+
+def asked() -> pd.DataFrame:
+    """[R]'s claims by number: ``probe, families, side, other``; the difference is side - other."""
+    claims = pd.read_csv(places.PACKAGE / "study" / "robustness_claims.csv", index_col="claim")
+    return claims.assign(families=claims["families"].str.split(" and "))
 
 
 def summary(results: pd.DataFrame, relative: bool = False) -> pd.DataFrame:
-    """One number per model and probe: ``family, source, n, seed, probe, value``.
+    """One number per model and probe: ``MODEL``, ``probe``, ``VALUES``.
 
-    With ``relative`` only the probes of ``RELATIVE``, as a share of the same model's clean
-    accuracy, where that is not zero.
+    With ``relative`` only the probes of ``RELATIVE``, as the share that is left of the accuracy
+    named there, where that is not zero.
     """
     named = pd.MultiIndex.from_frame(results[["probe", "setting"]]).isin(ONE_NUMBER)
     averaged = results["probe"].isin(AVERAGED) & (results["setting"] != "0")
-    table = results[named | averaged].groupby([*MODEL, "probe"], as_index=False)["value"].mean()
+    table = results[named | averaged].groupby([*MODEL, "probe"])[VALUES].mean()
     if not relative:
-        return table
-    clean = results.query("probe == 'accuracy' and setting == 'clean' and value > 0")
-    table = table[table["probe"].isin(RELATIVE)]
-    table = table.merge(clean[[*MODEL, "value"]], on=MODEL, suffixes=("", "_clean"))
-    return table.assign(value=table["value"] / table["value_clean"]).drop(columns="value_clean")
+        return table.reset_index()
+    wholes = []
+    for probe, (of, setting) in RELATIVE.items():
+        whole = results[(results["probe"] == of) & (results["setting"] == setting)]
+        wholes.append(whole.assign(probe=probe).set_index([*MODEL, "probe"])[VALUES])
+    whole = pd.concat(wholes).reindex(table.index)
+    return (table / whole.where(whole > 0)).dropna(subset="value").reset_index()
 
 
-def ablations(w: World, results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The mixing ablation and the prompt ablation in the form of ``summary``.
+def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean of ``value`` per key, its 95 % interval over seeds and test images: ``mean, low, high``.
 
-    Raises ``NotKnown`` where no models are trained.
+    The interval of a single model is not known, and infinite.
     """
-    if w.robustness.checkpoints:
-        raise NotKnown(
-            f"world {w.name!r} probes finished checkpoints, so nothing is trained for an ablation"
-            " of mixing or prompts. The rendered worlds do: python -m helpers.run pocket 07"
-        )
-    mixing = results[results["family"] == ABLATED]
-    by_prompt = (results["family"] == PROMPTED) & results["source"].isin(robustness.kinds(w))
-    return summary(mixing), summary(results[by_prompt])
+    rows = []
+    for key, part in table.groupby(list(keys)):
+        rows.append((*key, *inference.jackknifed(part["value"], part[WITHOUT])[:3]))
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One of [R]'s claims: on ``probe``, ``source`` is better (1) or worse (-1) than ``reference``.
+def paired(table: pd.DataFrame, side: str, other: str) -> pd.DataFrame:
+    """Differences of two sources by seed: ``family, n, probe, seed``, and ``VALUES`` of them."""
+    keys = ["family", "n", "probe", "seed"]
+    first, second = (table[table["source"] == s].set_index(keys)[VALUES] for s in (side, other))
+    return (first - second).dropna(subset="value").reset_index()
 
-    A probe's numbers are turned by ``sign``, so that larger is better.
+
+def silent(means: pd.DataFrame, results: pd.DataFrame, margins: Mapping[str, float]) -> list[bool]:
+    """Which ``means`` (``KIND, probe, mean``) are within a probe's margin of chance or the best.
+
+    Of a share of an accuracy 1 is the best, nothing is lost; the shape bias has a floor and a
+    ceiling of its own. Probes without a margin always say something.
     """
-
-    text: str
-    family: str
-    probe: str
-    sign: int
-    expected: int
-    source: str = "synthetic"
-    reference: str = "retrieved"
-
-
-def listed() -> Iterator[Claim]:
-    """[R]'s claims on clones (models of synthetic images), on mixing, and on prompts."""
-    for family in FAMILIES:
-        expected, verb = (-1, "lag behind") if family == "supervised" else (1, "match or beat")
-        clones = f"{family} clones {verb} real on"
-        yield Claim(f"{clones} shape bias", family, "shape", 1, expected)
-        yield Claim(f"{clones} background gap", family, "background", -1, expected)
-        yield Claim(f"{clones} calibration error", family, "calibration", -1, expected)
-        fragile = f"{family} clones are more fragile under"
-        yield Claim(f"{fragile} PGD (relative)", family, "pgd", 1, -1)
-        yield Claim(f"{fragile} corruptions (relative)", family, "corruption", 1, -1)
-    yield Claim(f"mixing improves calibration ({ABLATED})", ABLATED, "calibration", -1, 1, "mixed")
-    helped = {"accuracy": "test accuracy", "corruption": "corruptions"}
-    helped["context"] = "uncommon attributes"
-    for probe, name in helped.items():
-        text = f"captions help more than class names on {name} ({PROMPTED})"
-        yield Claim(text, PROMPTED, probe, 1, 1, arms.DEFAULT, "class names")
+    levels = results.groupby([*KIND, "probe", "setting"])["value"].mean()
+    found = []
+    for row in means.itertuples():
+        level = levels[row.family, row.source, row.n]
+        low, high = LOWEST.get(row.probe, level["accuracy", "chance"]), 1.0
+        if row.probe == "shape":
+            low, high = level["shape", "floor"], level["shape", "ceiling"]
+        elif row.probe in RELATIVE:
+            low /= max(level[RELATIVE[row.probe]], 1e-9)
+        margin = margins.get(row.probe, np.nan)
+        found.append(bool(row.mean <= low + margin or row.mean >= high - margin))
+    return found
 
 
-def claims(results: pd.DataFrame, by_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
-    """[R]'s claims against these models: ``claim, difference, low, high, holds``.
+def cells(results: pd.DataFrame, margins: Mapping[str, float]) -> dict[str, list[Cell]]:
+    """The claims' differences, paired by seed, at the largest size of both sides: claim -> cells.
 
-    ``by_prompt`` is the summary of the prompt ablation. Differences are source minus reference, by
-    seed, positive where the source is better. A claim holds ("yes") or fails ("no") only where the
-    95 % interval over seeds excludes zero.
+    A cell is at the floor where both sides are ``silent`` by the claim's margin. Claims of which a
+    family lacks two pairs are left out. Accuracies under a probe are shares (``RELATIVE``), those
+    of the plain test images points.
     """
     absolute = summary(results)
-    relative = summary(results, relative=True)
-    rows = []
-    for claim in listed():
-        table = relative if claim.probe in RELATIVE else absolute
-        if claim.reference == "class names":
-            table = absolute[:0] if by_prompt is None else by_prompt
-        # By seed, at the largest number of images; empty where one side is missing.
-        part = table[(table["family"] == claim.family) & (table["probe"] == claim.probe)]
-        largest = part[part["n"] == part["n"].max()]
-        wide = largest.pivot(index="seed", columns="source", values="value")
-        wide = wide.reindex(columns=[claim.source, claim.reference])
-        change = claim.sign * (wide[claim.source] - wide[claim.reference]).dropna()
-        if not len(change):
-            continue
-        mean, low, high = inference.interval(change)
-        above, below = ("yes", "no")[:: claim.expected]
-        holds = report.verdict(low, high, above, below, "no difference found")
-        if len(change) < 2:
-            holds = "one pair decides nothing"
-        rows.append((claim.text, mean, low, high, holds))
-    return pd.DataFrame(rows, columns=["claim", "difference", "low", "high", "holds"])
+    shares = summary(results, relative=True)
+    table = pd.concat([absolute[~absolute["probe"].isin(RELATIVE)], shares])
+    found = {}
+    for claim, (probe, families, *sides) in asked().iterrows():
+        compared = table[(table["probe"] == probe) & table["source"].isin(sides)]
+        pairs = paired(compared, *sides)
+        unit = 100 if probe == "accuracy" else 1
+        parts = []
+        for family in families:
+            part = pairs[pairs["family"] == family]
+            part = part[part["n"] == part["n"].max()]
+            if len(part) > 1:
+                estimate = inference.jackknifed(unit * part["value"], unit * part[WITHOUT])
+                both = compared.merge(part[["family", "n", "probe", "seed"]])
+                means = averages(both, [*KIND, "probe"])
+                floor = all(silent(means, results, {probe: margins[claim] / unit}))
+                parts.append(Cell(family, estimate, floor))
+        if len(parts) == len(families):
+            found[claim] = parts
+    return found

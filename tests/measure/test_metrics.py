@@ -27,17 +27,13 @@ def test_ece_by_hand():
     assert metrics.ece(logits, np.array([0, 0, 0, 1])) == pytest.approx(0.5 * 0.08 + 0.5 * 0.38)
 
 
-def test_adaptive_and_classwise_ece_by_hand():
+def test_adaptive_ece_by_hand():
     logits, labels = (
         np.log([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]]),
         np.array([0, 1, 0, 0]),
     )
     pairs = abs(0.9 + 0.8 - 1) + abs(0.7 + 0.6 - 1)  # the two most and the two least confident
     assert metrics.adaptive_ece(logits, labels, bins=2) == pytest.approx(pairs / 4)
-    mean, share = np.array([0.7, 0.3]), np.array([0.75, 0.25])
-    assert metrics.classwise_ece(logits, labels, bins=1) == pytest.approx(
-        np.abs(mean - share).mean()
-    )
 
 
 def test_ece_agrees_with_torchmetrics_and_with_a_loop(guesses):
@@ -58,7 +54,7 @@ def test_ece_agrees_with_torchmetrics_and_with_a_loop(guesses):
 
 
 def test_a_calibrated_guesser_has_no_calibration_error(guesses):
-    for measure in (metrics.ece, metrics.adaptive_ece, metrics.classwise_ece):
+    for measure in (metrics.ece, metrics.adaptive_ece):
         assert measure(*guesses) < 0.015 < measure(4 * guesses[0], guesses[1])
 
 

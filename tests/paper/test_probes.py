@@ -69,9 +69,11 @@ def test_published_probe_sets_from_folders(folders, capsys):
     assert found.sets["ood_far"].labels.tolist() == [-1]
     logits = np.array([[0.0, 5, 1], [0, 5, 1]])
     assert found.chosen("renditions", logits).argmax(1).tolist() == [2, 2]
-    assert found.accuracy("renditions", logits[:, [2, 1, 0]]) == 0
-    assert found.accuracy("mixed_rand", logits) == 0.5
-    assert found.accuracy("mixed_rand", logits[:, [2, 0, 1]]) == 0  # unmapped: never right
+    truth = {name: found.sets[name].labels for name in ("renditions", "mixed_rand")}
+    assert found.accuracy("renditions", logits[:, [2, 1, 0]], truth["renditions"]) == 0
+    assert found.accuracy("mixed_rand", logits, truth["mixed_rand"]) == 0.5
+    turned = logits[:, [2, 0, 1]]
+    assert found.accuracy("mixed_rand", turned, truth["mixed_rand"]) == 0  # unmapped: never right
     facts = found.sets["cue_conflict"].facts
     assert len(facts) == 1
     assert shape_bias(np.array([1]), facts, found.groups)["shape_bias"] == 1

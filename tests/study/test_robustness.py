@@ -1,5 +1,6 @@
 """The models of notebook 07: their training images, the plan, and every probe on one model."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,11 @@ import pandas as pd
 import pytest
 
 from helpers import pocket, worlds
+from helpers.data.subsets import evenly_spread
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
+from helpers.measure import metrics
+from helpers.measure.folds import fold_of
 from helpers.measure.metrics import ProbeSets
 from helpers.models import families
 from helpers.study import arms, robustness
@@ -42,10 +46,16 @@ def model(toy):
         return families.train(W, "supervised", toy.train, toy.train, toy, 0)
 
 
-def test_attack_reports_every_radius_and_clean(toy, model):
-    values = robustness.attack(W, model, toy.test, 0)
-    assert set(values) == {(a, e) for a in ("fgsm", "pgd") for e in ("0", "1", "4")}
-    assert all(values["pgd", e] <= values["fgsm", e] + 1e-9 for e in ("0", "1", "4"))
+def test_attack_reports_every_image_at_every_radius_and_clean(toy, model):
+    w = worlds.replace(W, robustness={"epsilons": (16, 1, 4)})
+    right = robustness.attack(w, model, toy.test, 0)
+    radii = ("0", "1", "4", "16")
+    assert set(right) == {(a, e) for a in ("fgsm", "pgd") for e in radii}
+    clean = model.image_logits(toy.test.images).argmax(1) == toy.test.labels
+    assert (right["pgd", "0"] == clean).all() and (right["fgsm", "0"] == clean).all()
+    assert all(right["pgd", e].sum() <= right["fgsm", e].sum() for e in radii)
+    for smaller, larger in pairwise(radii):
+        assert (right["pgd", larger] <= right["pgd", smaller]).all()
 
 
 @pytest.fixture
@@ -77,8 +87,31 @@ def test_measure_asks_the_probes_whose_sets_are_there(toy, model, probed):
     }
     assert list(values) == sorted(values)
     assert values["accuracy", "clean"] == values["accuracy", "test"] == values["fgsm", "0"] > 0.8
-    assert list(table) == [*robustness.MODEL, "probe", "setting", "value"]
+    columns = [*robustness.MODEL, "probe", "setting", "value", *robustness.WITHOUT]
+    assert list(table) == columns
     assert table["value"].dtype == float and len(table) == len(values)
+    assert table.loc[table["probe"] != "reliability", robustness.WITHOUT].notna().all(axis=None)
+
+
+def test_values_leave_out_the_same_images_in_every_set(toy, model, probed):
+    w = worlds.replace(W, robustness={"attacked": 15})
+    wrong = Split(toy.test.images, 1 - toy.test.labels)
+    probed |= {"jpeg-3": toy.test, "renditions": wrong}
+    table = robustness.measured(w, model, ("supervised", "mixed", 24, 0))
+    table = table.set_index(["probe", "setting"])[robustness.WITHOUT]
+    answers = model.image_logits(toy.test.images).argmax(1)
+    fold = fold_of(toy.test.labels)
+    assert sorted(np.bincount(fold)) == [4] * 10
+    kept = [(answers == toy.test.labels)[fold != k].mean() for k in range(10)]
+    for key in (("accuracy", "clean"), ("accuracy", "test"), ("corruption", "jpeg-3")):
+        assert table.loc[key].to_numpy() == pytest.approx(kept)
+    assert table.loc["renditions", "accuracy"].to_numpy() == pytest.approx(1 - np.array(kept))
+    attacked = evenly_spread(40, 15)
+    right = robustness.attack(w, model, toy.test.take(attacked), 0)["pgd", "1"]
+    kept = [right[fold[attacked] != k].mean() for k in range(10)]
+    assert table.loc["pgd", "1"].to_numpy() == pytest.approx(kept)
+    warmer = metrics.ece(model.image_logits(toy.test.images)[fold != 3], toy.test.labels[fold != 3])
+    assert table.loc["calibration", "ece"]["without_3"] == pytest.approx(warmer)
 
 
 def test_measure_on_every_kind_of_set(toy, model, probed):
@@ -147,7 +180,11 @@ def test_the_plan_compares_every_family_and_source_once_per_seed(monkeypatch):
     offered = {"retrieved": range(30), "synthetic": range(50)}
     monkeypatch.setattr(robustness.tables, "source_set", lambda w, task, source: offered[source])
     plan = robustness.plan(W)
-    assert len(plan) == len(set(plan)) == 9 * 2 + 2 * 3 * 2 + 3 * 2
+    assert len(plan) == len(set(plan)) == 9 * 2 + 2 * 3 * 2
+    more = robustness.plan(worlds.replace(W, robustness={"seeds": 4}))
+    assert set(plan) < set(more)
+    few = worlds.replace(W, robustness={"mixed": ("supervised",)})
+    assert {m[0] for m in robustness.plan(few) if m[1] == "mixed"} == {"supervised"}
     compared = [model for model in plan if model[2] == 30]  # what both sources can offer
     assert {model[:2] for model in compared} == {
         (family, source) for family in robustness.FAMILIES for source in robustness.SOURCES

@@ -1,4 +1,4 @@
-"""One number per probe by hand, and claims that hold only where the interval says so."""
+"""One number per probe by hand, differences by seed, and claims as cells with their floor."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,50 +10,82 @@ import pytest
 from helpers import worlds
 from helpers.data import tables
 from helpers.engine import report, store
-from helpers.errors import NotKnown
+from helpers.measure import inference
 from helpers.study import robustness, summaries
+from helpers.study.robustness import MODEL, WITHOUT
 from tests.study import cells
 
 W = worlds.get("smoke")
 FINISHED = worlds.get(
     "smoke", robustness={"checkpoints": (("supervised", "retrieved", "timm/any"),)}
 )
+RNG = np.random.default_rng(0)
+CLAIMED = dict.fromkeys(summaries.asked().index, 0.05)
 
 
-def results_with(shift):
-    """Results of three seeds: the clone's shape bias is ``shift`` above real's, all else equal."""
+def table_of(rows):
+    """Results of ``rows`` (MODEL, probe, setting, value), each a bit different without a fold."""
+    table = pd.DataFrame(rows, columns=[*MODEL, "probe", "setting", "value"])
+    moves = pd.DataFrame(1 + 0.001 * RNG.normal(size=(len(table), 10)), columns=WITHOUT)
+    return table.join(moves.mul(table["value"], axis=0))
+
+
+def results_with(shift, seeds=3, **levels):
+    """The clone's shape bias and ECE are ``shift`` above real's, all else is equal by source."""
     rows = []
     for family in robustness.FAMILIES:
-        for seed in range(3):
+        for seed in range(seeds):
             for source in robustness.SOURCES:
-                value = 0.4 + 0.01 * seed + shift * (source == "synthetic")
-                rows += [
-                    (family, source, 10, seed, *row)
-                    for row in (
-                        ("shape", "shape_bias", value),
-                        ("shape", "shape_hits", 9.0),
-                        ("accuracy", "clean", 0.5),
-                        ("accuracy", "test", 0.5),
-                        ("pgd", "0", 0.5),
-                        ("pgd", "1", 0.1 + 0.01 * seed),
-                        ("pgd", "2", 0.2 + 0.01 * seed),
-                    )
-                ]
-    return pd.DataFrame(rows, columns=[*robustness.MODEL, "probe", "setting", "value"])
+                noise = 0.002 * RNG.normal()
+                clone = shift * (source == "synthetic")
+                values = {
+                    ("shape", "shape_bias"): 0.4 + 0.01 * seed + clone + noise,
+                    ("shape", "shape_hits"): 9.0,
+                    ("shape", "floor"): 0.1,
+                    ("shape", "ceiling"): 0.9,
+                    ("calibration", "ece"): 0.3 + clone + noise,
+                    ("accuracy", "chance"): 0.1,
+                    ("accuracy", "clean"): 0.5,
+                    ("accuracy", "test"): 0.5,
+                    ("pgd", "0"): 0.4,
+                    ("pgd", "1"): 0.1 + 0.01 * seed,
+                    ("pgd", "2"): 0.2 + 0.01 * seed + noise,
+                }
+                values |= {tuple(name.split("__")): level for name, level in levels.items()}
+                rows += [(family, source, 10, seed, *key, v) for key, v in values.items()]
+    return table_of(rows)
 
 
 def test_summary_averages_settings_and_divides_by_clean():
-    table = summaries.summary(results_with(0))
-    one = table.query("family == 'supervised' and source == 'mixed' and seed == 1")
-    values = one.set_index("probe")["value"].to_dict()
-    assert values == pytest.approx({"accuracy": 0.5, "pgd": 0.16, "shape": 0.41})
-    shares = summaries.summary(results_with(0), relative=True)
-    assert set(shares["probe"]) == {"pgd"} and shares["value"].max() == pytest.approx(0.17 / 0.5)
+    results = results_with(0)
+    table = summaries.summary(results).set_index([*MODEL, "probe"])
+    key = ("supervised", "mixed", 10, 1)
+    rows = results.set_index([*MODEL, "probe", "setting"])
+    mean = rows.loc[[(*key, "pgd", "1"), (*key, "pgd", "2")]].mean()
+    assert table.loc[(*key, "pgd")].to_list() == pytest.approx(mean.to_list())
+    assert table.loc[(*key, "accuracy"), "value"] == 0.5
+    assert set(table.index.get_level_values("probe")) == {"accuracy", "calibration", "pgd", "shape"}
+    shares = summaries.summary(results, relative=True).set_index([*MODEL, "probe"])
+    assert set(shares.index.get_level_values("probe")) == {"pgd"}
+    whole = rows.loc[(*key, "pgd", "0")]  # of the attacked images, not of all
+    assert shares.loc[(*key, "pgd")].to_list() == pytest.approx((mean / whole).to_list())
+
+
+def test_no_share_of_an_accuracy_of_zero():
+    results = results_with(0)
+    nothing = (results["probe"] == "pgd") & (results["setting"] == "0") & (results["seed"] == 1)
+    results.loc[nothing, "value"] = 0.0
+    assert set(summaries.summary(results, relative=True)["seed"]) == {0, 2}
+    results = results_with(0, pgd__0=0.4)
+    fold = (results["probe"] == "pgd") & (results["setting"] == "0") & (results["seed"] == 1)
+    results.loc[fold, "without_3"] = 0.0  # without a fold no share: an interval of no known width
+    (cell,) = summaries.cells(results, CLAIMED)["RB08"]
+    assert np.isinf(cell.estimate.high) and np.isfinite(cell.estimate.value)
 
 
 def test_relative_probes_stand_in_the_order_of_their_panels():
     panels = ("renditions", "corruption", "corruption_3d", "fgsm", "pgd", "context")
-    assert panels == summaries.RELATIVE
+    assert panels == tuple(summaries.RELATIVE)
 
 
 def test_settings_that_are_no_headline_do_not_count():
@@ -65,64 +97,112 @@ def test_settings_that_are_no_headline_do_not_count():
         ("calibration", "ece", 0.1),
         ("calibration", "ece_scaled", 9.0),
         ("context", "P2", 0.2),
-        ("context", "P0", 9.0),
+        ("context", "P0", 0.4),
         ("background", "gap", 0.3),
         ("background", "mixed_same", 9.0),
         ("corruption", "snow-1", 0.4),
         ("corruption", "jpeg-5", 0.2),
         ("reliability", "00-share", 9.0),
         ("natural_adversarial", "accuracy", 9.0),
+        ("accuracy", "chance", 9.0),
+        ("shape", "floor", 9.0),
     ]
-    results = pd.DataFrame(rows, columns=["probe", "setting", "value"])
-    results = results.assign(family="supervised", source="mixed", n=1, seed=0)
+    results = table_of([("supervised", "mixed", 1, 0, *row) for row in rows])
     values = summaries.summary(results).set_index("probe")["value"].to_dict()
     assert values == pytest.approx(
         {"ood": 0.7, "calibration": 0.1, "context": 0.2, "background": 0.3, "corruption": 0.3}
     )
+    shares = summaries.summary(results, relative=True).set_index("probe")["value"]
+    assert shares.to_dict() == pytest.approx({"context": 0.5})
+
+
+def test_averages_have_the_interval_of_seeds_and_images():
+    table = summaries.summary(results_with(0))
+    means = summaries.averages(table, ["family", "source", "probe"])
+    part = table.query("family == 'supervised' and source == 'mixed' and probe == 'shape'")
+    one = means.query("family == 'supervised' and source == 'mixed' and probe == 'shape'")
+    estimate = inference.jackknifed(part["value"], part[WITHOUT])
+    assert one[["mean", "low", "high"]].to_numpy()[0] == pytest.approx(estimate[:3])
+    alone = summaries.averages(table[table["seed"] == 0], ["family", "source", "probe"])
+    assert np.isinf(alone["high"]).all() and np.isfinite(alone["mean"]).all()
+
+
+def test_cells_are_the_side_minus_the_other():
+    found = summaries.cells(results_with(0.2), CLAIMED)
+    assert set(found) == {*(f"RB0{i}" for i in (1, 2, 3, 5, 6, 7, 8, 9)), "RB10", "RB18"}
+    for claim, sign in {"RB01": 1, "RB02": 1, "RB03": 1, "RB05": -1, "RB07": -1}.items():
+        (cell,) = found[claim]
+        assert cell.estimate.value == pytest.approx(sign * 0.2, abs=0.01), claim
+        assert cell.estimate.low < sign * 0.2 < cell.estimate.high and not cell.floor
+        assert cell.estimate.seeds == 3
+    assert [found[c][0].name for c in ("RB01", "RB02", "RB03")] == [
+        "self-supervised",
+        "language-supervised",
+        "supervised",
+    ]
+    assert found["RB18"][0].estimate.value == pytest.approx(0, abs=0.01)  # real minus mixed
 
 
 @pytest.mark.parametrize(
-    "shift, holds, lags",
-    [(0.1, "yes", "no"), (-0.1, "no", "yes"), (0, "no difference found", "no difference found")],
+    "levels, claim, silent",
+    [
+        ({"shape__floor": 0.37}, "RB01", True),
+        ({"shape__ceiling": 0.45}, "RB01", True),
+        ({"calibration__ece": 0.04}, "RB05", True),
+        ({"pgd__1": 0.01, "pgd__2": 0.0}, "RB08", True),
+        ({"pgd__1": 0.39, "pgd__2": 0.4}, "RB08", True),
+        ({"corruption__jpeg-1": 0.12}, "RB12", True),  # of 0.5 clean, chance is 0.1
+        ({"corruption__jpeg-1": 0.2}, "RB12", False),
+        ({"ood__far-entropy-auroc": 0.52}, "RB16", True),
+        ({"ood__far-entropy-auroc": 0.6}, "RB16", False),
+    ],
 )
-def test_claims_hold_only_where_the_interval_says_so(shift, holds, lags):
-    table = results_with(shift)
-    clones = table["source"] == "synthetic"
-    table.loc[clones, "value"] += np.resize([0.001, -0.001, 0.0], clones.sum())
-    verdicts = summaries.claims(table).set_index("claim")
-    assert verdicts.loc["self-supervised clones match or beat real on shape bias", "holds"] == holds
-    assert verdicts.loc["supervised clones lag behind real on shape bias", "holds"] == lags
-    assert (verdicts["low"] <= verdicts["difference"]).all() and len(verdicts) == 6
+def test_a_probe_near_chance_or_the_best_decides_nothing(levels, claim, silent):
+    found = summaries.cells(results_with(0, **levels), CLAIMED)
+    assert [cell.floor for cell in found[claim]] == [silent]
+
+
+def test_one_side_near_chance_is_no_floor():
+    results = results_with(-0.25, shape__floor=0.1)  # the clone is at 0.15, real at 0.4
+    assert not summaries.cells(results, CLAIMED)["RB01"][0].floor
+
+
+def test_a_claim_on_several_families_needs_them_all():
+    results = results_with(0, context__P0=0.5, context__P2=0.3)
+    found = summaries.cells(results, CLAIMED)
+    assert [cell.name for cell in found["RB17"]] == ["self-supervised", "language-supervised"]
+    fewer = results[results["family"] != "self-supervised"]
+    assert "RB17" not in summaries.cells(fewer, CLAIMED)
+    assert "RB02" in summaries.cells(fewer, CLAIMED)
 
 
 def test_one_pair_of_models_decides_nothing():
-    verdicts = summaries.claims(results_with(0.1).query("seed == 0"))
-    assert len(verdicts) == 6 and set(verdicts["holds"]) == {"one pair decides nothing"}
+    assert summaries.cells(results_with(0.1, seeds=1), CLAIMED) == {}
 
 
-def test_richer_prompts_are_judged_at_the_largest_size():
-    rows = [
-        (
-            "supervised",
-            kind,
-            n,
-            seed,
-            "corruption",
-            0.3 + 0.01 * seed + gain * (kind == "language model") + 0.001 * (seed == n),
-        )
-        for kind in ("class names", "language model")
-        for n, gain in ((1, -0.2), (2, 0.1))
-        for seed in range(3)
-    ]
-    by_prompt = pd.DataFrame(rows, columns=[*robustness.MODEL, "probe", "value"])
-    verdicts = summaries.claims(results_with(0), by_prompt).set_index("claim")
-    verdict = verdicts.loc["captions help more than class names on corruptions (supervised)"]
-    assert verdict["difference"] == pytest.approx(0.1) and verdict["holds"] == "yes"
+def test_prompts_are_judged_at_the_largest_size_in_points():
+    rows = []
+    for kind in ("class names", "language model"):
+        for n, gain in ((1, -0.2), (2, 0.1)):
+            for seed in range(3):
+                value = 0.3 + 0.01 * seed + gain * (kind == "language model")
+                for setting, level in (("test", value), ("clean", 0.5), ("chance", 0.1)):
+                    rows.append(("supervised", kind, n, seed, "accuracy", setting, level))
+                rows.append(("supervised", kind, n, seed, "corruption", "snow-1", value))
+    found = summaries.cells(table_of(rows), CLAIMED)
+    assert set(found) == {"RB20", "RB21"}
+    assert found["RB20"][0].estimate.value == pytest.approx(10)
+    assert found["RB21"][0].estimate.value == pytest.approx(0.1 / 0.5)
 
 
-def test_there_are_nineteen_claims_in_other_words_each():
-    texts = [claim.text for claim in summaries.listed()]
-    assert len(texts) == len(set(texts)) == 19
+def test_every_testable_claim_has_its_difference():
+    claims = summaries.asked()
+    assert list(claims.index) == [f"RB{i:02d}" for i in range(1, 23) if i != 4]
+    assert set(claims["families"].sum()) == set(robustness.FAMILIES)
+    prompts = robustness.kinds(worlds.get("pocket"))
+    assert set(claims["side"]) | set(claims["other"]) == {*robustness.SOURCES, *prompts}
+    probes = {probe for probe, _ in summaries.ONE_NUMBER} | set(summaries.AVERAGED)
+    assert set(claims["probe"]) <= probes
 
 
 def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
@@ -136,8 +216,3 @@ def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
     assert [names["source_label"]["retrieved"] for names in found] == ["retrieved", "real"]
     assert found[0]["probed"].startswith("27 models of toy (2 classes), each trained on 10 images")
     assert found[1]["probed"].endswith("(2 classes). supervised, real: timm/any.")
-
-
-def test_finished_checkpoints_have_no_ablations():
-    with pytest.raises(NotKnown, match="nothing is trained for an ablation"):
-        summaries.ablations(FINISHED, results_with(0))

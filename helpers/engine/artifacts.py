@@ -71,7 +71,7 @@ ARTIFACTS = {
         "06",
         "two minutes",
         "study.pairs",
-        "seed synthesis scaling.pairs robustness",
+        "seed synthesis scaling.pairs scaling.pair_seeds robustness",
         "finetuned shifted",
     ),
     "scaled": Spec("06", "two minutes", "study.scaling", "seed scaling", "arms"),

@@ -175,12 +175,16 @@ def shared_rows(w: World) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def images_of(w: World, path: Path, name: str) -> Split:
-    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered."""
+    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered.
+
+    Sources that offer more than ``SPARE`` times the largest size give so many.
+    """
     task = w.tasks[0]
-    if name == "train":
-        return tables.benchmark(w, task).train
-    if name == "retrieved":
-        return tables.source_set(w, task, "retrieved")
+    if name in ("train", "retrieved"):
+        bench = tables.benchmark(w, task)
+        every = bench.train if name == "train" else tables.source_set(w, task, "retrieved")
+        most = min(len(every), SPARE * w.scaling.sizes[-1] * 2**w.scaling.beyond)
+        return every.take(nested_subset(every.labels, most, randomness.rng(w, "offered", name)))
     if name == "synthetic":
         return unfiltered(w, task)
     if name == VALIDATION:
@@ -191,10 +195,13 @@ def images_of(w: World, path: Path, name: str) -> Split:
 
 
 def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Unit CLIP embeddings of images of a set and of their mirror images: (2, n, d) float32."""
+    """Unit CLIP embeddings of images of a set, (1, n, d) float32.
+
+    Of training images, also of their mirror images: (2, n, d).
+    """
     images = np.array(images_of(w, path, name).images[start:stop])
-    tower = clip.load(w)
-    return np.stack([clip.embed_images(tower, view) for view in (images, images[:, :, ::-1])])
+    views = (images, images[:, :, ::-1]) if name in sets(w) else (images,)
+    return np.stack([clip.embed_images(clip.load(w), view) for view in views])
 
 
 @functools.lru_cache(maxsize=32)

@@ -86,6 +86,18 @@ def estimated(values: pd.DataFrame | np.ndarray) -> inference.Estimate:
     return inference.jackknifed(values[:, 0], values[:, 1:])
 
 
+def levels(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every measure, and ``top1``, by size: ``arm, eval_set, measure, n, mean, low, high``."""
+    rows = []
+    for (arm, eval_set), part in runs[runs["class"] == ALL].groupby(["arm", "eval_set"]):
+        for measure in (*MEASURES, "top1"):
+            for n, values in curves(part, measure).groupby("n"):
+                value, low, high, *_ = estimated(values)
+                rows.append((arm, eval_set, measure, n, value, low, high))
+    columns = ["arm", "eval_set", "measure", "n", "mean", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def over_classes(w: World, runs: pd.DataFrame) -> pd.DataFrame:
     """Losses, accuracy and error of every run over all images: columns ``RUN``, ``arm, error``."""
     runs = runs[runs["class"] == ALL]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import tables
-from helpers.engine import randomness, store
+from helpers.engine import places, randomness, store
 from helpers.measure import fits, inference
 from helpers.measure.folds import FOLDS
 from helpers.measure.inference import Cell, Estimate
@@ -59,7 +59,9 @@ def cells(w: World, found: Results, margins: Mapping[str, float]) -> dict[str, l
     read["SL06"] = [Cell("drawn arms", tradeoff(w, found.metrics))]
     x = of_draws(found.metrics, "synthetic", "recognizability")
     ranks = {name: class_correlation(w, x, found.runs, "synthetic", spans[name]) for name in spans}
-    read["SL11"] = agreed([ranks.values()], ranks)
+    chance = 100 / x.shape[1]
+    floor = "test" not in above_chance(found.runs, ["synthetic"], spans["full"][1], chance)
+    read["SL11"] = agreed([ranks.values()], ranks, floor)
     if found.rarity is not None:
         read["SL12"] = thinning(found.rarity)
     return read
@@ -110,7 +112,11 @@ def k(
 
 def of_exponents(w: World, runs: pd.DataFrame, spans: Mapping[str, Span]) -> dict[str, list[Cell]]:
     """SL01, SL08 and SL09: exponents on the test set and far from it."""
-    far, floor = far_sets(w, runs, spans["full"][1], ("train", TEMPLATES, CAPTIONS))
+    chance = 100 / len(tables.benchmark(w, w.tasks[0]).classes)
+    above = above_chance(runs, ("train", TEMPLATES, CAPTIONS), spans["full"][1], chance)
+    shifted = [name for name in runs["eval_set"].unique() if name != "test"]
+    far = [name for name in shifted if name in above] or shifted
+    floor = not set(far) & set(above)
     near = ("test",)
 
     def at_home(measure: str, span: Span) -> np.ndarray:
@@ -129,7 +135,7 @@ def of_exponents(w: World, runs: pd.DataFrame, spans: Mapping[str, Span]) -> dic
     there = set(runs["arm"])
     read = {}
     if {"train", CAPTIONS} <= there:
-        read["SL01"] = both_ranges(at_home, spans)
+        read["SL01"] = both_ranges(at_home, spans, "test" not in above)
     if {"train", TEMPLATES} <= there and far:
         read["SL08"] = both_ranges(turned, spans, floor)
     if {CAPTIONS, TEMPLATES} <= there and far:
@@ -137,17 +143,17 @@ def of_exponents(w: World, runs: pd.DataFrame, spans: Mapping[str, Span]) -> dic
     return read
 
 
-def far_sets(w: World, runs: pd.DataFrame, n: int, names: Iterable[str]) -> tuple[list[str], bool]:
-    """Shifted sets on which an arm of ``names`` is above chance with ``n`` images; or all, at it.
+def above_chance(runs: pd.DataFrame, names: Iterable[str], n: int, chance: float) -> list[str]:
+    """Evaluation sets on which an arm of ``names`` is above ``chance`` (points) with ``n`` images.
 
-    The second value says whether it is all of them for want of any that is not at chance.
+    On others exponents would be compared of arms that know nothing (``AT_CHANCE``).
     """
-    chance = 100 / len(tables.benchmark(w, w.tasks[0]).classes) + AT_CHANCE
-    shifted = [name for name in runs["eval_set"].unique() if name != "test"]
     there = [name for name in names if name in set(runs["arm"])]
-    best = {name: max(points(runs, arm, name, n)[:, 0].mean() for arm in there) for name in shifted}
-    above = [name for name in shifted if best[name] > chance]
-    return above or shifted, not above
+    best = {
+        eval_set: max(points(runs, arm, eval_set, n)[:, 0].mean() for arm in there)
+        for eval_set in runs["eval_set"].unique()
+    }
+    return [name for name in best if best[name] > chance + AT_CHANCE]
 
 
 def both_ranges(contrast: Contrast, spans: Mapping[str, Span], floor: bool = False) -> list[Cell]:
@@ -184,6 +190,7 @@ def of_pairs(w: World, paired: pd.DataFrame, margin: float) -> dict[str, list[Ce
     sizes = sorted(paired["n"].unique())
     chance = 100 / len(tables.benchmark(w, pairs.paired_task(w)).classes)
     read = {"SL10": [level(paired, "both", "retrieved", sizes[0], chance, margin)]}
+    floor = "test" not in above_chance(paired, ("synthetic", "retrieved"), sizes[-1], chance)
     if len(sizes) >= fits.FEWEST:
         cells = []
         for name, span in exponents.halved(sizes).items():
@@ -191,7 +198,8 @@ def of_pairs(w: World, paired: pd.DataFrame, margin: float) -> dict[str, list[Ce
                 k(paired, source, ("test",), "calibrated", span)
                 for source in ("synthetic", "retrieved")
             ]
-            cells.append(Cell(f"range {name}", exponents.estimated(of_source[0] - of_source[1])))
+            change = exponents.estimated(of_source[0] - of_source[1])
+            cells.append(Cell(f"range {name}", change, floor))
         read["SL02"] = cells
     return read
 
@@ -263,3 +271,32 @@ def thinning(rarity: store.Artifact) -> list[Cell]:
         change = exponents.changes(merged, list(range(1 + FOLDS)))
         found[name] = exponents.estimated(change.groupby("lot").mean())
     return agreed([found.values()], found, failed)
+
+
+def declared() -> pd.DataFrame:
+    """The declared claims by ``id``, with ``expected_sign`` and ``margin``."""
+    claims = pd.read_csv(places.PACKAGE / "study" / "claims.csv", index_col="id")
+    claims = claims[claims.index.str.startswith("SL")]
+    return claims.assign(margin=claims["margin"].astype(float))
+
+
+def verdicts(read: Mapping[str, list[Cell]], claims: pd.DataFrame) -> pd.DataFrame:
+    """A row per claim that was read: what is claimed, the deciding cell, its interval, verdict."""
+    rows = []
+    for claim, cells in sorted(read.items()):
+        about = claims.loc[claim]
+        sign, margin = about["expected_sign"], about["margin"]
+        found = inference.combined(cells, sign, margin, "all")
+        e = found.cell.estimate
+        needed = inference.seeds_needed(e, sign, margin)
+        rows.append(
+            {
+                "claim": f"{claim} {about['claim']}",
+                "decides": found.cell.name,
+                "value": f"{e.value:+.2f} ({e.low:+.2f} to {e.high:+.2f})",
+                "margin": f"{sign}, {margin:g}",
+                "verdict": found.verdict,
+                "seeds": f"{needed:g}" if found.verdict == inference.UNDECIDED else "",
+            }
+        )
+    return pd.DataFrame(rows)

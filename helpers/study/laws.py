@@ -52,7 +52,7 @@ def cells(
 ) -> dict[str, list[Cell]]:
     """Claim -> its cells, all of which must hold, for every claim whose arms this world has.
 
-    ``runs``, ``paired`` are from ``exponents.read``, ``judged`` from ``scaling.judged``. ``margins``,
+    ``runs``, ``paired`` are from ``exponents.read``, ``judged`` from ``scaling``. ``margins``,
     in points, are for the floor rule of accuracies; exponents have theirs at ``AT_CHANCE``.
     """
     spans = exponents.ranges(w)

@@ -102,7 +102,7 @@ def power_law(ax: Axes, rows: pd.DataFrame, law: Mapping, colour: str, label: st
     style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
     for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
         part = rows[chosen]
-        bars = [part["mean"] - part["low"].clip(lower=0), part["high"] - part["mean"]]
+        bars = np.array([part["mean"] - part["low"].clip(lower=0), part["high"] - part["mean"]])
         ax.errorbar(part["n"], part["mean"], bars, mfc=face, label=text, **style)
     ends = np.array([law["n_min"], law["n_max"]], float)
     ax.plot(ends, np.exp(law["b"]) * ends ** -law["k"], color=colour, lw=1.3)

@@ -141,64 +141,31 @@ def judged(w: World, folder: Path, name: str) -> pd.DataFrame:
 
     Every set has the same number of images, the largest common size. ``recognizability``: F1 of the
     class asked for; ``diversity``: standard deviation of the judge's features, root mean square
-    over them. Draw 0 has the images themselves, and beside these ``distance`` (in place of LPIPS;
-    ``pairwise_distance``) and ``frechet``, the Frechet distance to validation images; the others
-    are bootstraps of the images within their classes.
+    over them; NaN for a single image. Draw 0 has the images themselves, and beside these
+    ``distance``, in place of LPIPS the mean distance of two images' unit features, and ``frechet``,
+    the Frechet distance to validation images; the others are bootstraps within classes.
     """
-    names = tables.benchmark(w, w.tasks[0]).classes
+    from scipy.spatial.distance import pdist
+    from sklearn.metrics import f1_score
+
+    classes = np.array(tables.benchmark(w, w.tasks[0]).classes, object)
     n = w.scaling.sizes[-1]
     split = arms.images_of(w, folder, name).take(subset(w, folder, name, n, 0))
-    images = np.asarray(split.images)
-    answers = worlds.backend(w).judge(w, images)["variant"].to_numpy()
-    features = worlds.backend(w).judge_features(w, images)
-    label_of = {name: label for label, name in enumerate(names)}
-    seen = np.array([label_of.get(answer, len(names)) for answer in answers])
+    answers = worlds.backend(w).judge(w, np.asarray(split.images))["variant"].to_numpy()
+    features = worlds.backend(w).judge_features(w, np.asarray(split.images))
+    positions = pd.Series(np.arange(n)).groupby(split.labels)
     rng = randomness.rng(w, "scaling", "judged")
     parts = []
     for draw in range(1 + DRAWS):
-        rows = np.arange(n) if draw == 0 else resampled(split.labels, rng)
-        table = pd.DataFrame({"arm": name, "draw": draw, "class": names})
-        table["recognizability"] = f1(split.labels[rows], seen[rows], len(names))
-        table["diversity"] = spread(features[rows], split.labels[rows], len(names))
-        parts.append(table)
-    of_class = [features[split.labels == label] for label in range(len(names))]
-    parts[0]["distance"] = [pairwise_distance(part) for part in of_class]
+        rows = positions.sample(frac=1, replace=draw > 0, random_state=rng).to_numpy()
+        labels = split.labels[rows]
+        table = pd.DataFrame({"arm": name, "draw": draw, "class": classes})
+        f1 = f1_score(classes[labels], answers[rows], labels=classes, average=None, zero_division=0)
+        variance = pd.DataFrame(features[rows]).groupby(labels).var().mean(axis=1)
+        spread = np.sqrt(variance).reindex(range(len(classes)))
+        parts.append(table.assign(recognizability=f1, diversity=spread))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distance = positions.apply(lambda rows: pdist(unit[rows]).mean() if len(rows) > 1 else np.nan)
+    parts[0]["distance"] = distance.reindex(range(len(classes)))
     parts[0]["frechet"] = frechet(real_features(w, n), features)
     return pd.concat(parts, ignore_index=True)
-
-
-def resampled(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Positions drawn with replacement, in each class as many as it has."""
-    order = np.argsort(labels, kind="stable")
-    count = np.bincount(labels)[labels[order]]
-    first = np.searchsorted(labels[order], labels[order])
-    return order[first + rng.integers(count)]
-
-
-def f1(wanted: np.ndarray, seen: np.ndarray, classes: int) -> np.ndarray:
-    """F1 of every class (classes,), 0 where it neither was wanted nor seen; labels below it."""
-    right = np.bincount(wanted[wanted == seen], minlength=classes)[:classes]
-    total = sum(np.bincount(values, minlength=classes)[:classes] for values in (wanted, seen))
-    return 2 * right / np.maximum(total, 1)
-
-
-def spread(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Standard deviation of each class's features (n, d), root mean square over d: (classes,).
-
-    NaN for fewer than two images.
-    """
-    belongs = np.eye(classes)[labels].T
-    count = belongs.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        features = features.astype(np.float64)
-        mean = belongs @ features / count[:, None]
-        variance = (belongs @ features**2 - count[:, None] * mean**2) / (count[:, None] - 1)
-    return np.where(count > 1, np.sqrt(variance.clip(0).mean(1)), np.nan)
-
-
-def pairwise_distance(features: np.ndarray) -> float:
-    """Mean Euclidean distance of two images' unit features (n, d); NaN for fewer than two."""
-    from scipy.spatial.distance import pdist
-
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    return float(pdist(unit).mean()) if len(unit) > 1 else np.nan

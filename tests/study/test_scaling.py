@@ -1,6 +1,9 @@
 """Scaling runs: sizes, nested subsets, members of an ensemble, distances by hand."""
 
+import types
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import worlds
@@ -11,20 +14,26 @@ from helpers.study import arms, scaling
 W = worlds.get("smoke")
 
 
-def test_spread_distance_and_f1_by_hand():
-    features = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0]])
-    found = scaling.spread(features, np.array([0, 0, 1]), 2)
-    assert found[0] == pytest.approx(1.0) and np.isnan(found[1])
-    assert scaling.pairwise_distance(np.array([[3.0, 0.0], [0.0, 5.0]])) == pytest.approx(2**0.5)
-    wanted = np.array([0, 0, 1, 1])
-    assert scaling.f1(wanted, np.array([0, 1, 1, 2]), 2) == pytest.approx([2 / 3, 0.5])
-
-
-def test_images_are_drawn_again_within_their_classes():
-    labels = np.array([1, 0, 1, 1, 0])
-    rows = scaling.resampled(labels, np.random.default_rng(0))
-    assert np.bincount(labels[rows]).tolist() == [2, 3]
-    assert len(set(rows)) < 5  # with this seed some come twice
+def test_judges_numbers_by_hand(monkeypatch):
+    labels = np.array([0, 0, 1, 1])
+    split = Split(np.zeros((4, 1, 1, 3), np.uint8), labels)
+    features = np.array([[3.0, 0.0], [0.0, 5.0], [1.0, 1.0], [1.0, 1.0]], np.float32)
+    monkeypatch.setattr(arms, "images_of", lambda w, folder, name: split)
+    monkeypatch.setattr(scaling, "subset", lambda *_: np.arange(4))
+    bench = types.SimpleNamespace(classes=("a", "b"), val=split)
+    monkeypatch.setattr(scaling.tables, "benchmark", lambda w, task: bench)
+    seen = pd.DataFrame({"variant": ["a", "b", "b", "c"]})
+    monkeypatch.setattr(worlds.backend(W), "judge", lambda w, images: seen)
+    monkeypatch.setattr(worlds.backend(W), "judge_features", lambda w, images: features)
+    monkeypatch.setattr(scaling, "frechet", lambda real, drawn: 1.5)
+    table = scaling.judged(worlds.replace(W, scaling={"sizes": (4,)}), None, "train")
+    first = table[table["draw"] == 0]
+    assert first["recognizability"].tolist() == pytest.approx([2 / 3, 0.5])
+    assert first["diversity"].tolist() == pytest.approx([((4.5 + 12.5) / 2) ** 0.5, 0])
+    assert first["distance"].tolist() == pytest.approx([2**0.5, 0])
+    again = table[table["draw"] > 0]
+    assert again["draw"].nunique() == scaling.DRAWS and again["recognizability"].nunique() > 3
+    assert again["diversity"].notna().all()  # images are drawn again inside their classes
 
 
 def test_published_worlds_double_their_sizes():

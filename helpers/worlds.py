@@ -134,7 +134,7 @@ class ScalingSettings:
     sizes: Counts = (12, 24, 48, 96, 192)  # nested; of the last, twice are drawn per arm
     beyond: Whole = 2  # further doublings, for arms that need no drawing
     guidances: Numbers = (1.0, 2.0, 7.5)  # 7.5: the usual default; 1: no guidance
-    prompts: tuple[str, ...] = ("class names", "templates", "training captions")
+    prompts: tuple[str, ...] = ("templates", "training captions")
     generators: Names = ("short", "long")
     seeds: Count = 5
     steps: Count = 300  # updates, the same at every size

@@ -13,10 +13,15 @@ from helpers.errors import StudyError, unknown
 
 HOLDS, REVERSED, EQUIVALENT, UNDECIDED = "holds", "reversed", "equivalent", "undecided"
 FLOOR = "not testable here"
+SIGNS = ("+", "-", "0", "noninferior")
+COMBINE = ("one", "all", "either")
 ALPHA = 0.05
 UNLIKE = 0.2  # p of Bartlett's test below which the variances of other sizes are not pooled
+JOINED = 1.5  # power of the shares by which degrees of freedom join
 MOST = 10_000  # seeds that anybody would train
-Column = Sequence[float] | np.ndarray
+Array = np.ndarray
+Column = Sequence[float] | Array
+Columns = Sequence[Column]
 
 
 class Estimate(NamedTuple):
@@ -53,7 +58,7 @@ def around(value: float, se: float, df: float, seeds: int, images: float = 0.0) 
     return Estimate(float(value), value - half, value + half, float(se), float(df), seeds, images)
 
 
-def crossed(values: np.ndarray, strata: Column, others: Sequence[Column] = ()) -> Estimate:
+def crossed(values: Array, strata: Column, others: Columns = ()) -> Estimate:
     """Mean of ``values`` (seeds, images) by crossed random effects of seeds and images.
 
     A value is a combination of correctness (0 or 1) of paired runs in the unit wanted, such as
@@ -64,15 +69,14 @@ def crossed(values: np.ndarray, strata: Column, others: Sequence[Column] = ()) -
     values = np.asarray(values, float)
     _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
     if values.ndim != 2 or values.shape[1] != len(inverse) or not np.isfinite(values).all():
-        given = f"{values.shape} and {len(inverse)} classes"
-        raise StudyError(f"wanted finite values (seeds, images) and each image's class: {given}.")
+        raise StudyError(f"wanted finite (seeds, images) and as many classes: {values.shape}.")
     of_class = values @ (inverse[:, None] == np.arange(len(counts))) / counts
     free = len(inverse) - len(counts)
     within = values - of_class[:, inverse]
     return _of_parts(values.mean(1), within, 1 / max(free * len(inverse), 1), free, others)
 
 
-def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()) -> Estimate:
+def jackknifed(whole: Column, without: Array, others: Columns = ()) -> Estimate:
     """Mean of any statistic: ``whole`` (seeds,) on all test images, ``without`` (seeds, folds).
 
     Folds of images, the same in every arm and stratified by class, are left out one at a time.
@@ -83,12 +87,10 @@ def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()
         raise StudyError(f"wanted (seeds,) and (seeds, folds): {whole.shape}, {without.shape}.")
     folds = without.shape[1]
     within = without - without.mean(1, keepdims=True)
-    return _of_parts(whole, within, (folds - 1) / folds, folds - 1, others)
+    return _of_parts(whole, within, (folds - 1) / max(folds, 1), folds - 1, others)
 
 
-def _of_parts(
-    whole: np.ndarray, within: np.ndarray, weight: float, free: int, others: Sequence[Column]
-) -> Estimate:
+def _of_parts(whole: Array, within: Array, weight: float, free: int, others: Columns) -> Estimate:
     """The mean of ``whole`` (seeds,), with deviations by seed and image or fold, ``within``."""
     seeds = len(whole)
     if seeds < 2 or free < 1 or not np.isfinite(whole.sum() + within.sum()):
@@ -97,10 +99,10 @@ def _of_parts(
     image = weight * (of_image**2).sum()
     both = weight * ((within - of_image) ** 2).sum() / (seeds - 1) / seeds
     variance, df = _over_seeds(np.vstack([whole, *others]))
-    return _joined(whole, (variance / seeds, image, both), (df, free, (seeds - 1) * free))
+    return _joined(whole, (variance / seeds, image, both), df, free)
 
 
-def _over_seeds(table: np.ndarray) -> tuple[float, float]:
+def _over_seeds(table: Array) -> tuple[float, float]:
     """Variance over seeds of the first row of ``table`` (sizes, seeds), and degrees of freedom.
 
     Pooled over all rows unless Bartlett's test finds them unlike. Training sets of a seed are
@@ -121,23 +123,27 @@ def _over_seeds(table: np.ndarray) -> tuple[float, float]:
     return own.mean(), free * rows * epsilon
 
 
-def _joined(whole: np.ndarray, parts: Sequence[float], free: Sequence[float]) -> Estimate:
+def _joined(whole: Array, parts: Column, free_seeds: float, free_images: int) -> Estimate:
     """The mean of ``whole`` (seeds,) with variances over seeds, over images, and contained in both.
 
-    A part smaller than what it contains adds nothing; degrees of freedom join by Satterthwaite.
+    A part smaller than what it contains adds nothing. Degrees of freedom join by shares of the
+    variance to the power of 1.5: Satterthwaite's squares forget that a few seeds may agree by
+    chance, so that a family of claims errs twice as often; plain shares (Cochran) cover too much.
     """
     seed, image, both = parts
-    images = max(image - both, 0.0)
-    variance = max(seed - both, 0.0) + images + both
+    weights = np.array([seed > both, image > both, 1.0])
+    weights[2] -= weights[:2].sum()
+    variance = weights @ parts
     if not variance > (1e-12 * np.abs(whole).max()) ** 2:  # nothing varies but by rounding
         return around(whole.mean(), np.inf, 0, len(whole))
-    df = variance**2 / sum(part**2 / n for part, n in zip(parts, free, strict=True))
-    return around(whole.mean(), np.sqrt(variance), df, len(whole), images)
+    shares = np.array([seed, image]) / variance
+    df = 1 / max((shares**JOINED / (free_seeds, free_images)).sum(), 1e-9)
+    return around(whole.mean(), np.sqrt(variance), df, len(whole), max(image - both, 0.0))
 
 
 def pigeonhole(
-    statistic: Callable[..., float],
-    arrays: Sequence[np.ndarray],
+    statistic: Callable,
+    arrays: Sequence,
     strata: Column,
     rng: np.random.Generator,
     draws: int = 500,
@@ -169,7 +175,7 @@ def pigeonhole(
     if len(again) < 0.95 * draws:
         return around(value, np.inf, 0, seeds)
     parts = again.var(0, ddof=1) * (1, images / free, images / free)
-    return _joined(np.full(seeds, value), parts, (seeds - 1, free, (seeds - 1) * free))
+    return _joined(np.full(seeds, value), parts, seeds - 1, free)
 
 
 class Cell(NamedTuple):
@@ -207,8 +213,8 @@ def combined(cells: Sequence[Cell], sign: str, margin: float, combine: str = "on
     they are half or more and the rest does not settle it, the claim is *not testable here*.
     """
     tested = [cell for cell in cells if not cell.floor]
-    if not cells or (combine == "one" and len(cells) > 1):
-        raise StudyError(f"{len(cells)} cells were given for a claim about {combine}.")
+    if not cells or combine not in COMBINE or (combine == "one" and len(cells) > 1):
+        raise StudyError(f"{len(cells)} cells were given for a claim about {combine!r}.")
     if not tested:
         return Verdict(FLOOR, cells[0])
     p = np.array([_doubled(cell.estimate, sign, margin) for cell in tested]).T
@@ -216,9 +222,7 @@ def combined(cells: Sequence[Cell], sign: str, margin: float, combine: str = "on
     if combine == "either":
         every, some = REVERSED, HOLDS
         p = p[[1, 0, 2]]
-    clear = np.where(
-        p[2] < ALPHA, 2.0, p
-    )  # what is inside the margin neither holds nor is reversed
+    clear = np.where(p[2] < ALPHA, 2.0, p)  # what is inside the margin neither holds nor reverses
     count, worst = len(tested), p[0].argmax()
     inside = p[2].max() if combine == "either" else count * p[2, worst]
     by = {every: clear[0].max(), EQUIVALENT: inside, some: count * clear[1].min()}
@@ -226,20 +230,19 @@ def combined(cells: Sequence[Cell], sign: str, margin: float, combine: str = "on
     if 2 * count <= len(cells) and word != some:
         return Verdict(FLOOR, next(cell for cell in cells if cell.floor))
     cell = tested[clear[1].argmin() if word == some else worst]
-    either_way = min(p[0].max(), count * p[1].min())
-    decisive = by[word] if word in (every, some) else either_way
+    decisive = by[word] if word in (every, some) else min(p[0].max(), count * p[1].min())
     return Verdict(word, cell, min(1.0, float(decisive)), min(1.0, float(inside)))
 
 
 def _doubled(estimate: Estimate, sign: str, margin: float) -> tuple[float, float, float]:
     """Twice the one-sided p of the claim, of its opposite, and of "inside the margin"."""
-    above, over, under = (estimate.p_above(x) for x in (0, margin, -margin))
-    inside = max(under, 1 - over)
+    above, over, under = (2 * estimate.p_above(x) for x in (0, margin, -margin))
+    inside = max(under, 2 - over)
     sides = {
-        "+": (2 * above, 2 - 2 * above, 2 * inside),
-        "-": (2 - 2 * above, 2 * above, 2 * inside),
-        "0": (2 * inside, 2 * min(over, 1 - under), 2.0),
-        "noninferior": (2 * under, 2 - 2 * under, 2.0),
+        "+": (above, 2 - above, inside),
+        "-": (2 - above, above, inside),
+        "0": (inside, min(over, 2 - under), 2.0),
+        "noninferior": (under, 2 - under, 2.0),
     }
     if sign not in sides:
         raise unknown("sign of a claim", sign, sides)
@@ -269,22 +272,16 @@ def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
     reach = {"0": abs(size - margin), "noninferior": abs(value + margin)}
     n = np.arange(max(seeds + 1, 2), MOST + 1)
     falling = max(se**2 - images, 0) * seeds / n
-    df = (n - 1) * ((images + falling) / np.maximum(falling, 1e-9 * se**2)) ** 2
+    df = (n - 1) * ((images + falling) / np.maximum(falling, 1e-9 * se**2)) ** JOINED
     half = stats.t.ppf(1 - ALPHA / 2, df) * np.sqrt(images + falling)
     enough = half < reach.get(sign, max(size, margin - size))
     return float(n[enough.argmax()]) if enough.any() else np.inf
 
 
-def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+def interval(values: Column) -> tuple[float, float, float]:
     """Mean, 95 % t-interval over seeds: (mean, low, high); one value is its own interval."""
-    from scipy import stats
-
-    values = np.asarray(values, float)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
+    mean, error = float(np.mean(values)), float(np.std(values)) / max(len(values) - 1, 1) ** 0.5
+    return around(mean, error, len(values) - 1, len(values))[:3] if error else (mean, mean, mean)
 
 
 def share_interval(right: int, n: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
 from helpers.engine.figures import COLOURS
+from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
 from helpers.study import readings
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
 Bounds = tuple[float | None, float | None]
+# How claims are drawn: colour and marker of every verdict.
+VERDICTS = {HOLDS: ("#332288", "o"), REVERSED: ("#882255", "X"), EQUIVALENT: ("#8a6d3b", "s")}
+VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
+TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)  # estimates of claims, in margins
 
 
 def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -147,3 +154,49 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig
+
+
+def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
+    """The claims of a ``paper`` in a table by ``decide``; beside it, which are left out, and why.
+
+    A row per testable claim: its interval divided by its margin, and turned so that the claim's
+    side is right; linear within the margin, logarithmic beyond.
+    """
+    of_paper = table[table["paper"] == paper]
+    rows = of_paper[of_paper["p"].notna()]
+    turned = np.where(rows["sign"] == "-", -1, 1) / rows["margin"]
+    ends = rows[["value", "low", "high"]].mul(turned, axis=0).clip(TICKS[0], TICKS[-1]).to_numpy()
+    reach = max(1.15 * np.nanmax(np.abs(ends), initial=3), 3)
+    height = 0.4 * len(rows) + 1
+    fig, ax = plt.subplots(figsize=(10, height))
+    fig.subplots_adjust(left=0.385, right=0.845, top=1 - 0.05 / height, bottom=0.88 / height)
+    ax.axvspan(-1, 1, color="0.92", zorder=0)
+    ax.axvline(0, color="0.4", lw=0.8, zorder=1)
+    goals = {"+": (0, reach), "-": (0, reach), "0": (-1, 1), "noninferior": (-1, reach)}
+    beside = blended_transform_factory(fig.transFigure, ax.transData)
+    text: dict[str, Any] = {"transform": beside, "va": "center", "fontsize": 8}
+    for y, (row, (value, *between)) in enumerate(zip(rows.to_dict("records"), ends, strict=True)):
+        colour, marker = VERDICTS[row["verdict"]]
+        low, high = goals[row["sign"]]
+        ax.barh(y, high - low, 0.72, low, color=VERDICTS[HOLDS][0], alpha=0.09, lw=0, zorder=0)
+        if marker and np.isfinite(value):
+            stands = row["corrected"] == row["verdict"] != UNDECIDED
+            ax.plot(between, [y, y], color=colour, lw=1.6)
+            ax.plot(value, y, marker, color=colour, mfc=colour if stands else "white", ms=7)
+        lacking = ": " + row["reason"].split(";")[0] if row["verdict"] == UNDECIDED else ""
+        short = (row["verdict"] + lacking).removesuffix(" in this world")
+        ax.text(0.85, y, short, color=colour, **text)
+        name = textwrap.fill(f"{row['id']}   {row['claim']}", 62, break_on_hyphens=False)
+        ax.text(0.005, y, name, linespacing=1.1, **text)
+    ax.spines["left"].set_visible(False)
+    ax.set(yticks=[], ylim=(len(rows) - 0.4, -0.6))
+    ax.set_xscale("symlog", linthresh=1, linscale=0.8)
+    ax.set_xticks(TICKS, [f"{tick:+d}" if tick else "0" for tick in TICKS])
+    ax.set(xlim=(-reach, reach), xlabel="estimate and 95 % interval in margins, claim's side right")
+    below = (
+        "grey: inside the margin, where a difference is called equivalent; blue: where the claim"
+    )
+    below += " holds\nif all of the interval lies there; hollow: undecided, or so once corrected"
+    fig.text(0.605, 0.02 / height, below, ha="center", fontsize=8.2)
+    left_out = of_paper[of_paper["p"].isna()]
+    return fig, "; ".join(f"{row.id}: {row.reason}" for row in left_out.itertuples())

@@ -133,24 +133,19 @@ class AnalysisSettings:
 class ScalingSettings:
     """How does each source scale? (*Scaling Laws of Synthetic Images*, arXiv 2312.04567)"""
 
-    sizes: Counts = (12, 24, 48, 96, 192, 384)  # nested; the last is what is drawn per arm
+    sizes: Counts = (12, 24, 48, 96, 192)  # nested; of the last, twice are drawn per arm
     beyond: Whole = 2  # further doublings, for arms that need no drawing
-    guidances: Numbers = (1.0, 1.5, 2.0, 4.0, 7.5)  # 7.5: the usual default; 1: no guidance
-    prompts: tuple[str, ...] = (
-        "class names",
-        "class and description",
-        "class and parent",
-        "templates",
-        "alt text",
-        "training captions",
-    )
-    generators: Names = ("short", "middle", "long")
+    guidances: Numbers = (1.0, 2.0, 7.5)  # 7.5: the usual default; 1: no guidance
+    prompts: tuple[str, ...] = ("templates", "training captions")
+    generators: Names = ("short", "long")
     seeds: Count = 5
     steps: Count = 300  # updates, the same at every size
     batch: Count = 64
     hidden: Count = 256  # width of the classifier's hidden layer
     shifted_per_class: Count = 50  # images per class in each shifted test set
-    pairs: Counts = (48, 96, 192, 384)  # image-caption pairs of the language-supervised models
+    pairs: Counts = (48, 96, 192)  # captions of the language-supervised models
+    pair_seeds: Count = 3
+    lots: Count = 1  # of the intervention: draws of classes made rare, two generators each
 
 
 @dataclass(frozen=True)
@@ -224,10 +219,9 @@ SMOKE = replace(
     },
     analysis={"size": 16, "strengths": (0.3, 0.7), "mixes": ((16, 16),), "judged": 2},
     scaling={
-        "sizes": (12, 24, 48, 96), "beyond": 1, "seeds": 3, "guidances": (1.0, 2.0, 7.5),
-        "prompts": ("class and description", "training captions", "alt text"),
-        "generators": ("short", "long"), "steps": 40, "batch": 16, "hidden": 64,
-        "shifted_per_class": 4, "pairs": (14, 28),
+        "sizes": (12, 24, 32, 40, 48), "beyond": 1, "seeds": 3, "steps": 40, "batch": 16,
+        "prompts": ("class and description", "templates", "training captions", "alt text"),
+        "hidden": 64, "shifted_per_class": 4, "pairs": (14, 21, 28), "pair_seeds": 2,
     },
     robustness={
         "images": 32, "image_size": 32, "steps": 4, "batch": 16, "seeds": 2, "epsilons": (1, 4),
@@ -271,6 +265,7 @@ PAPER = replace(
     },
     scaling={  # the published pairs start at 64 million
         "sizes": tuple(500 * 2**i for i in range(7)), "beyond": 3,
+        "guidances": (1.0, 1.5, 2.0, 4.0, 7.5),
         "prompts": ("class names", "class and parent", "templates", "alt text"),
         "generators": ("1.1", "1.3", "1.5"), "steps": 10_000, "batch": 512, "hidden": 2_048,
         "pairs": (31_250, 62_500, 125_000, 250_000),

@@ -36,12 +36,19 @@ PROJECTED = 128  # width of SimCLR's projector
 
 
 def train(
-    w: World, family: str, images: Split, real: Split, bench: Benchmark, seed: int
+    w: World,
+    family: str,
+    images: Split,
+    real: Split,
+    bench: Benchmark,
+    seed: int,
+    views: int = 1,
 ) -> Classifier:
     """Train one model from scratch on ``images``. Raises ``StudyError`` on an unknown family.
 
     ``real`` labels the linear head of the self-supervised family, whatever its tower saw [R]; the
-    other two get their classes from the labels, or from the captions, of ``images``.
+    other two get their classes from the labels, or from the captions, of ``images``. With several
+    ``views``, ``images`` has so many of each text, one set after the other; a batch takes either.
     """
     import torch
 
@@ -59,11 +66,14 @@ def train(
         parameters, loss_of, finish = _language_supervised(tower, images, bench)
     # the recipe of all families: equally many updates, of loss_of(pixels, rows, generator)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    order = Batches(s.batch, lambda: torch.randperm(len(images), generator=generator).numpy())
+    texts = len(images) // views
+    order = Batches(s.batch, lambda: torch.randperm(texts, generator=generator).numpy())
     pixels = clip.pixels(tower, images.images)
 
     def backward(step: int) -> None:
         rows = next(order)
+        if views > 1:
+            rows = rows + texts * torch.randint(views, (len(rows),), generator=generator).numpy()
         x = pixels[rows].contiguous(memory_format=torch.channels_last)
         with gpu.autocast():
             loss = loss_of(x, rows, generator)

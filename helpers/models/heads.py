@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from helpers.engine import gpu
 from helpers.errors import StudyError
+from helpers.measure import folds, metrics
 from helpers.models.train import Schedule, fit
 from helpers.worlds import ScalingSettings
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 LR = 3e-3
 WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.5
+VALIDATION = "val"  # the set that temperatures are chosen on
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,28 +93,32 @@ def train(
         (loss * len(subsets)).backward()
 
     schedule = Schedule(s.steps, s.batch, LR, round(WARMUP * s.steps))
-    fit(heads.parameters, backward, schedule, weight_decay=WEIGHT_DECAY, clip_norm=None)
+    options: dict[str, Any] = {"weight_decay": WEIGHT_DECAY, "clip_norm": None, "fused": True}
+    fit(heads.parameters, backward, schedule, **options)
     return Heads(tuple(part.detach() for part in heads.parameters))
 
 
 def evaluate(
-    heads: Heads, features: np.ndarray, labels: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy (nats) and top-1 accuracy, (members, classes); nan where no image is."""
+    heads: Heads, sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]
+) -> list[pd.DataFrame]:
+    """A table of ``folds.measured`` per head, of every set, with its name in ``eval_set``.
+
+    ``sets``: name -> features (n, d) and labels (n,). A head's temperature is that of the set "val"
+    (``VALIDATION``), which is not measured itself. ``classes`` are measured apart on "test" only.
+    """
     import torch
 
-    x = torch.from_numpy(features)[None].to(gpu.device())
-    y = torch.from_numpy(labels).to(gpu.device())
-    losses, hits = [], []
+    inputs = {name: torch.from_numpy(x)[None].to(gpu.device()) for name, (x, _) in sets.items()}
+    tables = []
     for i in range(len(heads.parameters[0])):
         member = Heads(tuple(part[i : i + 1] for part in heads.parameters))
         with torch.inference_mode():
-            logits = member.logits(x)[0]
-            loss = torch.nn.functional.cross_entropy(logits, y, reduction="none")
-            losses.append(loss.cpu().numpy())
-            hits.append((logits.argmax(1) == y).float().cpu().numpy())
-    # sums over each class's images, divided by their number
-    belongs = np.eye(classes)[labels]
-    count = belongs.sum(0)
-    with np.errstate(invalid="ignore"):
-        return np.stack(losses) @ belongs / count, np.stack(hits) @ belongs / count
+            logits = {name: member.logits(x)[0].cpu().numpy() for name, x in inputs.items()}
+        t = metrics.temperature(logits.pop(VALIDATION), sets[VALIDATION][1])
+        parts = []
+        for name, of_set in logits.items():
+            apart = classes if name == "test" else ()
+            part = folds.measured(of_set, sets[name][1], t, apart)
+            parts.append(part.assign(eval_set=name))
+        tables.append(pd.concat(parts, ignore_index=True))
+    return tables

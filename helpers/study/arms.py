@@ -11,11 +11,13 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import repeated
+from helpers.data.subsets import nested_subset, repeated, thinned
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError, unknown
+from helpers.measure.folds import LOOKED_AT
 from helpers.models import clip
+from helpers.models.heads import VALIDATION
 from helpers.study import synthesis
 from helpers.worlds import World
 
@@ -23,6 +25,9 @@ DEFAULT = "language model"  # the captions of notebook 01
 LEAKS = ("alt text", "training captions")  # written for real images, so they tell what those show
 KINDS = ("class names", "class and parent", "templates", *LEAKS, "class and description")
 EMBEDDED = 200  # images per embedding job
+SPARE = 2  # times the largest size are drawn, so that two seeds share half of it, not all
+FEW_REAL = "few real"  # real images with a fixed number of drawn ones
+COMPOSED = ("mixed", FEW_REAL)  # arms that are made of two sets
 
 
 def prompts(w: World, task: str, kind: str) -> pd.DataFrame:
@@ -89,7 +94,8 @@ def arms(w: World) -> dict[str, Arm]:
     base = Arm("synthetic", "synthetic", DEFAULT, s.guidance, s.generator)
     varied = functools.partial(replace, base)
     every = [Arm("train", "train"), Arm("retrieved", "retrieved")]
-    every += [varied(name="mixed", source="mixed"), base]
+    every += [varied(name=name, source=name) for name in COMPOSED]
+    every.append(base)
     guidances = [g for g in w.scaling.guidances if g != s.guidance]
     every += [varied(name=f"guidance-{g:g}", guidance=g) for g in guidances]
     every += [varied(name=f"prompt-{k.replace(' ', '-')}", prompt=k) for k in w.scaling.prompts]
@@ -104,8 +110,8 @@ def drawn(w: World) -> dict[str, Arm]:
 
 
 def sets(w: World) -> list[str]:
-    """Names of the sets of training images; ``mixed`` is made of two of them."""
-    return [name for name in arms(w) if name != "mixed"]
+    """Names of the sets of training images, which the arms in ``COMPOSED`` are made of."""
+    return [name for name in arms(w) if name not in COMPOSED]
 
 
 def make(w: World) -> store.Artifact:
@@ -127,7 +133,7 @@ def _build(path: Path, w: World) -> None:
     store.fill(path, jobs, synthesis.draw_shard, "shards of arms drawn")
     parts = {
         f"embedded/{name}-{start:07d}.npy": (w, path, name, start, start + EMBEDDED)
-        for name in (*sets(w), *evaluation_sets(w))
+        for name in (*sets(w), VALIDATION, *evaluation_sets(w))
         for start in range(0, len(images_of(w, path, name)), EMBEDDED)
     }
     store.fill(path, parts, embed_shard, "shards of images embedded")
@@ -141,46 +147,62 @@ def evaluation_sets(w: World) -> dict[str, Split]:
 
 
 def captions_for(w: World, arm: Arm) -> pd.DataFrame:
-    """What to draw for an arm: ``caption, label, class, seed``, as many as the largest size.
+    """What to draw for an arm: ``caption, label, class, seed``, ``SPARE`` times the largest size.
 
     Arms that differ in guidance or generator take captions *and* seeds from notebook 02, so that
     images can be compared one by one. Raises ``StudyError`` where that drew fewer.
     """
-    n = w.scaling.sizes[-1]
-    task = w.tasks[0]
+    if arm.prompt == DEFAULT:
+        table = unfiltered(w, w.tasks[0]).facts[["caption", "label", "class", "seed"]]
+        return table.iloc[shared_rows(w)].reset_index(drop=True)
+    n = SPARE * w.scaling.sizes[-1]
     rng = randomness.rng(w, "scaling", "wanted", arm.prompt)
-    if arm.prompt != DEFAULT:
-        seeds = [str(randomness.entropy(w.seed, "scaling", arm.prompt, i)) for i in range(n)]
-        return repeated(prompts(w, task, arm.prompt), n, rng).assign(seed=seeds)
-    table = unfiltered(w, task).facts[["caption", "label", "class", "seed"]]
-    if n > len(table):
+    seeds = [str(randomness.entropy(w.seed, "scaling", arm.prompt, i)) for i in range(n)]
+    return repeated(prompts(w, w.tasks[0], arm.prompt), n, rng).assign(seed=seeds)
+
+
+def shared_rows(w: World) -> np.ndarray:
+    """Rows of notebook 02's images whose captions and seeds the arms of other guidance share."""
+    n = SPARE * w.scaling.sizes[-1]
+    labels = unfiltered(w, w.tasks[0]).labels
+    if n > len(labels):
         raise StudyError(
-            f"{n} images per arm were asked for, but notebook 02 drew only {len(table)} of {task}. "
-            "Lower scaling sizes, or raise captions per_class."
+            f"{n} images per arm were asked for, twice the largest scaling size, but notebook 02 "
+            f"drew only {len(labels)} of {w.tasks[0]}. Lower scaling sizes, or raise captions "
+            "per_class."
         )
-    return repeated(table, n, rng)
+    return nested_subset(labels, n, randomness.rng(w, "scaling", "wanted", DEFAULT))
 
 
 @functools.lru_cache(maxsize=32)
 def images_of(w: World, path: Path, name: str) -> Split:
-    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered."""
+    """The images of a set, those of ``drawn`` from the artifact's folder ``path``; unfiltered.
+
+    Sources that offer more than ``SPARE`` times the largest size give so many.
+    """
     task = w.tasks[0]
-    if name == "train":
-        return tables.benchmark(w, task).train
-    if name == "retrieved":
-        return tables.source_set(w, task, "retrieved")
+    if name in ("train", "retrieved"):
+        bench = tables.benchmark(w, task)
+        every = bench.train if name == "train" else tables.source_set(w, task, "retrieved")
+        most = min(len(every), SPARE * w.scaling.sizes[-1] * 2**w.scaling.beyond)
+        return every.take(nested_subset(every.labels, most, randomness.rng(w, "offered", name)))
     if name == "synthetic":
         return unfiltered(w, task)
+    if name == VALIDATION:
+        return thinned(tables.benchmark(w, task).val, LOOKED_AT)
     if name in drawn(w):
         return tables.read_tars(sorted((path / "drawn").glob(f"{name}-???????.tar")))
     return evaluation_sets(w)[name]
 
 
 def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Unit CLIP embeddings of images of a set and of their mirror images: (2, n, d) float32."""
+    """Unit CLIP embeddings of images of a set, (1, n, d) float32.
+
+    Of training images, also of their mirror images: (2, n, d).
+    """
     images = np.array(images_of(w, path, name).images[start:stop])
-    tower = clip.load(w)
-    return np.stack([clip.embed_images(tower, view) for view in (images, images[:, :, ::-1])])
+    views = (images, images[:, :, ::-1]) if name in sets(w) else (images,)
+    return np.stack([clip.embed_images(clip.load(w), view) for view in views])
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,7 +1,8 @@
 """Language supervision: a CLIP trained from scratch on real pairs, on drawn ones, or on both.
 
 As in *Scaling Laws of Synthetic Images* (arXiv 2312.04567), at one size and seed all sources have
-the same captions, those of the real pairs, the same numbers of pairs and updates, and one start.
+the same captions, those of the real pairs, the same number of updates, and one start. ``both`` has
+two images of every caption, a real one and a drawn one; an update sees either.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import functools
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset
+from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
-from helpers.measure import metrics
+from helpers.measure import folds, metrics
 from helpers.models import families
 from helpers.study import synthesis
+from helpers.study.arms import SPARE
 from helpers.worlds import World
 
-SOURCES = families.SOURCES
+SOURCES = ("retrieved", "synthetic", "both")
 
 
 def paired_task(w: World) -> str:
@@ -35,8 +36,8 @@ def paired_task(w: World) -> str:
 def make(w: World) -> store.Artifact:
     """Draw the captions of retrieved images and train on growing sets of pairs.
 
-    ``results.parquet`` has ``source, n, seed``; zero-shot on test images ``loss`` (nats, by the
-    model's own logit scale) and ``top1``; and ``shifted``, mean ``top1`` on shifted sets or NaN.
+    ``results.parquet`` has ``arm`` (the source), ``n`` captions, ``seed``, ``eval_set`` and the
+    columns of ``folds.measured``, all zero-shot.
     """
     store.load("finetuned", w)
     return store.make("paired", w, lambda path: _build(path, w))
@@ -48,10 +49,10 @@ def _build(path: Path, w: World) -> None:
     # Made or rendered before workers start.
     worlds.backend(w).clip_folder(w)
     worlds.backend(w).shifted(w, paired_task(w))
-    sizes = [n for n in w.scaling.pairs if n <= len(chosen)]
+    sizes = [n for n in w.scaling.pairs if SPARE * n <= len(chosen)]
     jobs = {
         f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed)
-        for n, source, seed in itertools.product(sizes, SOURCES, range(w.robustness.seeds))
+        for n, source, seed in itertools.product(sizes, SOURCES, range(w.scaling.pair_seeds))
     }
     files = store.fill(path, jobs, run, "CLIPs trained on pairs")
     results = pd.concat(map(store.read_table, files), ignore_index=True)
@@ -59,39 +60,41 @@ def _build(path: Path, w: World) -> None:
 
 
 def real_pairs(w: World) -> Split:
-    """Retrieved images, as many as the largest size that they fill; ``StudyError`` if none."""
+    """Retrieved images, ``SPARE`` times the largest size that they fill; ``StudyError`` if none."""
     task = paired_task(w)
     real = tables.source_set(w, task, "retrieved")
-    n = max((n for n in w.scaling.pairs if n <= len(real)), default=0)
+    n = max((SPARE * n for n in w.scaling.pairs if SPARE * n <= len(real)), default=0)
     if not n:
         raise StudyError(
-            f"{w.scaling.pairs[0]} pairs of {task} were asked for, but {len(real)} were retrieved; "
-            "lower scaling pairs, or widen retrieval."
+            f"{SPARE} times {w.scaling.pairs[0]} pairs of {task} were asked for, but {len(real)} "
+            "were retrieved; lower scaling pairs, or widen retrieval."
         )
     return real.take(nested_subset(real.labels, n, randomness.rng(w, "pairs", "drawn")))
 
 
 @functools.lru_cache(maxsize=2)
-def both(w: World, path: Path) -> tuple[Split, Split]:
+def images(w: World, path: Path) -> dict[str, Split]:
     """The real pairs, and the pairs drawn from their captions, in one order."""
-    return real_pairs(w), tables.read_tars(sorted(path.glob("pairs-*.tar")))
+    drawn = tables.read_tars(sorted(path.glob("pairs-*.tar")))
+    return {"retrieved": real_pairs(w), "synthetic": drawn}
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one CLIP on ``n`` pairs, every other one real where ``mixed``: one row of results."""
+    """Train one CLIP on ``n`` captions and measure it on the test split and shifted sets."""
     task = paired_task(w)
     bench = tables.benchmark(w, task)
-    real, drawn = both(w, path)
-    even = drawn if source == "synthetic" else real
-    odd = real if source == "retrieved" else drawn
+    real, drawn = images(w, path).values()
     rows = nested_subset(real.labels, n, randomness.rng(w, "pairs", seed))
-    train = even.take(rows[::2]).plus(odd.take(rows[1::2]))
-    model = families.train(w, "language-supervised", train, train, bench, seed)
-    logits = model.image_logits(bench.test.images)
-    far = worlds.backend(w).shifted(w, task).values()
-    shifted = [metrics.accuracy(model.image_logits(s.images), s.labels) for s in far]
-    row = {"source": source, "n": n, "seed": seed}
-    row["loss"] = metrics.nll(logits, bench.test.labels)
-    row["top1"] = metrics.accuracy(logits, bench.test.labels)
-    row["shifted"] = np.mean(shifted) if shifted else np.nan
-    return pd.DataFrame([row])
+    if source == "both":
+        train = real.take(rows).plus(drawn.take(rows))
+    else:
+        train = images(w, path)[source].take(rows)
+    views = len(train) // n
+    model = families.train(w, "language-supervised", train, train, bench, seed, views)
+    val = thinned(bench.val, folds.LOOKED_AT)
+    t = metrics.temperature(model.image_logits(val.images), val.labels)
+    parts = []
+    for name, split in {"test": bench.test, **worlds.backend(w).shifted(w, task)}.items():
+        part = folds.measured(model.image_logits(split.images), split.labels, t)
+        parts.append(part.assign(arm=source, n=n, seed=seed, eval_set=name))
+    return pd.concat(parts, ignore_index=True)

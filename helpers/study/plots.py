@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from helpers.engine.figures import COLOURS
-from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED, interval
+from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
 from helpers.study import readings
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
@@ -110,18 +110,18 @@ def pale(ax: Axes, table: pd.DataFrame, of: Mapping[str, str], colour: str) -> N
     ax.plot(part.index, part, color=colour, lw=5, alpha=0.25, zorder=0, solid_capstyle="round")
 
 
-def power_law(ax: Axes, table: pd.DataFrame, law: Mapping, colour: str, label: str) -> None:
-    """Loss against n on logarithmic axes: means over seeds, 95 % intervals, and a fitted law.
+def power_law(ax: Axes, rows: pd.DataFrame, law: Mapping, colour: str, label: str) -> None:
+    """A measure against n on logarithmic axes: means with intervals, and a fitted law.
 
-    ``law`` has ``k, b, n_min, n_max``: exp(b) n^-k in that range. Sizes out of it are hollow.
+    ``rows`` have ``n, mean, low, high``; ``law`` has ``k, b, n_min, n_max``: exp(b) n^-k in that
+    range. Sizes out of it are hollow.
     """
-    means = [(n, *np.exp(interval(np.log(part["loss"])))) for n, part in table.groupby("n")]
-    rows = np.array(means)
-    inside = (rows[:, 0] >= law["n_min"]) & (rows[:, 0] <= law["n_max"])
+    inside = rows["n"].between(law["n_min"], law["n_max"])
     style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
     for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
-        n, mean, below, above = rows[chosen].T
-        ax.errorbar(n, mean, [mean - below, above - mean], mfc=face, label=text, **style)
+        part = rows[chosen]
+        bars = np.array([part["mean"] - part["low"].clip(lower=0), part["high"] - part["mean"]])
+        ax.errorbar(part["n"], part["mean"], bars, mfc=face, label=text, **style)
     ends = np.array([law["n_min"], law["n_max"]], float)
     ax.plot(ends, np.exp(law["b"]) * ends ** -law["k"], color=colour, lw=1.3)
     ax.set_yscale("log")
@@ -140,14 +140,15 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
 
 
 def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
-    """One panel per column (name -> title), with a line per ``class`` between two pools.
+    """One panel per column (name -> title), a line per ``lot`` and ``class`` between two pools.
 
-    It ends at the pool where the class was ``thinned``. Classes that no pool thins are grey.
+    It ends at the pool where the class was ``thinned``, its name beside the mean of the lots that
+    thin it. Classes that no pool of a lot thins are grey.
     """
     fig, axes = panels(len(columns), 3.3, 4)
     ordered = table.sort_values(["thinned", "pool"])
     for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        for _, part in ordered.groupby("class"):
+        for _, part in ordered.groupby(["lot", "class"]):
             style: dict[str, Any] = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
             if part["thinned"].any():
                 style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
@@ -156,10 +157,11 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
         above = -np.inf
         gap = np.ptp(table[column]) / 24
         arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
-        for row in table[table["thinned"]].sort_values(column).to_dict("records"):
+        ends = table[table["thinned"]].groupby("class", as_index=False)[column].mean()
+        for row in ends.sort_values(column).to_dict("records"):
             above = max(row[column], above + gap)
-            ends = ((1.04, row[column]), (1.15, above))
-            ax.annotate(row["class"], *ends, va="center", fontsize=7, arrowprops=arrow)
+            places = ((1.04, row[column]), (1.15, above))
+            ax.annotate(row["class"], *places, va="center", fontsize=7, arrowprops=arrow)
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig

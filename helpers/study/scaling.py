@@ -7,7 +7,7 @@ chance with this many images and minutes. What runs say is in ``study/exponents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -21,149 +21,151 @@ from helpers.errors import StudyError
 from helpers.measure.metrics import frechet
 from helpers.models import heads
 from helpers.study import arms
+from helpers.study.arms import FEW_REAL
 from helpers.worlds import World
 
-FEW_REAL = "few real"  # in the column ``arm``: real images with a fixed number of drawn ones
+BLOCK = 5  # seeds per job, so that more seeds add jobs and change none
+BY_CLASS = ("synthetic", "retrieved")  # arms whose runs are kept class by class, too
+DRAWS = 200  # bootstraps of the images that a judge looks at
 
 
 def make(w: World) -> store.Artifact:
     """Train and measure every arm at every size. Needs the artifact ``arms``.
 
-    ``runs.parquet`` has a row per arm, n, seed, evaluation set and class; ``few_real.parquet``
-    likewise, with the number of images ``added``; ``metrics.parquet`` one per set and class.
+    ``runs.parquet`` has the rows of ``run`` for all arms, ``metrics.parquet`` those of ``judged``
+    for all sets.
     """
     folder = store.load("arms", w).path
     return store.make("scaled", w, lambda path: _build(path, w, folder))
 
 
 def _build(path: Path, w: World, folder: Path) -> None:
-    added = (0, sizes(w, folder, "synthetic")[-1])
-    steps: tuple[tuple[str, Callable, Iterable, str], ...] = (
-        ("runs", run, arms.arms(w), "arms trained at all sizes"),
-        ("few_real", few_real, added, "few-real arms trained"),
-        ("metrics", judged, arms.sets(w), "arms judged"),
-    )
-    for name, function, values, label in steps:
-        jobs = {f"{name}/{value}.parquet": (w, folder, value) for value in values}
-        files = store.fill(path, jobs, function, label)
-        table = pd.concat([store.read_table(file) for file in files], ignore_index=True)
-        store.write(path / f"{name}.parquet", table)
+    jobs: dict[str, tuple] = {}
+    for name in arms.arms(w):
+        for first in range(0, w.scaling.seeds, BLOCK):
+            seeds = range(first, min(first + BLOCK, w.scaling.seeds))
+            jobs[f"runs/{name}-{first:03d}.parquet"] = (w, folder, name, seeds)
+    files = store.fill(path, jobs, run, "arms trained at all sizes")
+    store.write(path / "runs.parquet", _joined(files))
+    jobs = {f"metrics/{name}.parquet": (w, folder, name) for name in arms.sets(w)}
+    store.write(path / "metrics.parquet", _joined(store.fill(path, jobs, judged, "arms judged")))
 
 
-def sizes(w: World, folder: Path, name: str) -> list[int]:
-    """The sizes that an arm is trained at; ``folder`` is that of the artifact ``arms``.
+def _joined(files: list[Path]) -> pd.DataFrame:
+    return pd.concat([store.read_table(file) for file in files], ignore_index=True)
 
-    Sources that offer more go on in doublings. Raises ``StudyError`` where none can be filled.
+
+def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
+    """Size -> how many images of which sets an arm is trained on; ``folder``: that of ``arms``.
+
+    Sources that are not drawn here go on in doublings. No set gives more than half of its images
+    (``arms.SPARE``), or seeds would share them. Raises ``StudyError`` where no size can be filled.
     """
     common = w.scaling.sizes
     further = [common[-1] * 2 ** (i + 1) for i in range(w.scaling.beyond)]
-    asked = common if name in arms.drawn(w) else (*common, *further)
-    parts = ("retrieved", "synthetic") if name == "mixed" else (name,)
-    offered = min(len(arms.images_of(w, folder, part)) for part in parts) * len(parts)
-    kept = [n for n in asked if n <= offered]
+    kept = {}
+    for n in common if name in (*arms.drawn(w), FEW_REAL) else (*common, *further):
+        parts = {name: n}
+        if name == "mixed":
+            parts = {"retrieved": n - n // 2, "synthetic": n // 2}
+        elif name == FEW_REAL:
+            parts = {"train": n, "synthetic": common[-1]}
+        if all(arms.SPARE * m <= _offered(w, folder, part) for part, m in parts.items()):
+            kept[n] = parts
     if not kept:
-        raise StudyError(f"{name} offers {offered} images, below {common[0]}; lower scaling sizes.")
+        raise StudyError(
+            f"{name} offers fewer than {arms.SPARE} times {common[0]} images; lower scaling sizes."
+        )
     return kept
 
 
+def _offered(w: World, folder: Path, name: str) -> int:
+    return len(arms.images_of(w, folder, name))
+
+
 def subset(w: World, folder: Path, name: str, n: int, seed: int) -> np.ndarray:
-    """Positions of ``n`` images of a set, classes balanced; inside those for 2 n of the seed."""
+    """Positions of ``n`` images of a set, classes balanced; inside those for 2 n of the seed.
+
+    Arms that share captions and noise (``arms.shared_rows``) share the choice, seed by seed.
+    """
     labels = arms.images_of(w, folder, name).labels
-    return nested_subset(labels, n, randomness.rng(w, "scaling", "subset", name, seed))
+    prompt = arms.arms(w)[name].prompt
+    if prompt != arms.DEFAULT or n > w.scaling.sizes[-1]:
+        return nested_subset(labels, n, randomness.rng(w, "scaling", "subset", name, seed))
+    rows = arms.shared_rows(w) if name == "synthetic" else np.arange(len(labels))
+    return rows[nested_subset(labels[rows], n, randomness.rng(w, "scaling", "subset", seed))]
 
 
-def run(w: World, folder: Path, name: str) -> pd.DataFrame:
-    """One arm at all its sizes and seeds: a table of ``measured``."""
-    asked = sizes(w, folder, name)
-    shares = {n: {name: n} for n in asked}
-    if name == "mixed":
-        shares = {n: {"retrieved": n - n // 2, "synthetic": n // 2} for n in asked}
-    return measured(w, folder, name, shares)
+def run(w: World, folder: Path, name: str, seeds: range) -> pd.DataFrame:
+    """Train an ensemble, a head per size and seed, and measure it on every evaluation set.
 
-
-def few_real(w: World, folder: Path, added: int) -> pd.DataFrame:
-    """``measured`` of growing numbers ``n`` of real images, always with ``added`` drawn ones."""
-    asked = sizes(w, folder, "train")
-    asked = [0, *asked] if added else asked
-    shares = {n: {"train": n, "synthetic": added} for n in asked}
-    table = measured(w, folder, FEW_REAL, shares)
-    table.insert(3, "added", added)
-    return table
-
-
-def measured(
-    w: World, folder: Path, name: str, shares: Mapping[int, Mapping[str, int]]
-) -> pd.DataFrame:
-    """Train an ensemble, a head per size and seed, and evaluate it class by class on every set.
-
-    ``shares``: size -> the number of images of each set, the same sets at all sizes. Columns:
-    ``arm, n, seed, eval_set, class, images, loss, top1``, the mean cross-entropy in nats over the
-    ``images`` of a class and their accuracy (0..1).
+    Columns: ``arm, n, seed, eval_set`` and those of ``folds.measured``; of the arms ``BY_CLASS``
+    the test set's classes as well.
     """
     classes = tables.benchmark(w, w.tasks[0]).classes
     # All sets one after the other, and which of their rows each member learns from.
-    parts = list(next(iter(shares.values())))
+    asked = shares(w, folder, name)
+    parts = list(next(iter(asked.values())))
     labels = [arms.images_of(w, folder, part).labels for part in parts]
     first = dict(zip(parts, np.cumsum([0, *map(len, labels)]), strict=False))
     features = np.concatenate([arms.embedding(folder, part) for part in parts], axis=1)
-    members = [(n, seed) for n in shares for seed in range(w.scaling.seeds)]
+    members = [(n, seed) for n in asked for seed in seeds]
     subsets = []
     for n, seed in members:
-        rows = [first[part] + subset(w, folder, part, m, seed) for part, m in shares[n].items()]
+        rows = [first[part] + subset(w, folder, part, m, seed) for part, m in asked[n].items()]
         subsets.append(np.concatenate(rows))
     # The same start at every size and in every arm.
-    seeds = [randomness.entropy(w.seed, "head", seed) for _, seed in members]
-    trained = heads.train(features, np.concatenate(labels), subsets, seeds, len(classes), w.scaling)
-    results = []
-    for eval_set, split in arms.evaluation_sets(w).items():
+    starts = [randomness.entropy(w.seed, "head", seed) for _, seed in members]
+    all_labels = np.concatenate(labels)
+    trained = heads.train(features, all_labels, subsets, starts, len(classes), w.scaling)
+    held_out = {}
+    for eval_set in (heads.VALIDATION, *arms.evaluation_sets(w)):
         embedded = arms.embedding(folder, eval_set)[0]
-        loss, top1 = heads.evaluate(trained, embedded, split.labels, len(classes))
-        images = np.bincount(split.labels, minlength=len(classes))
-        for i, (n, seed) in enumerate(members):
-            about = {"arm": name, "n": n, "seed": seed, "eval_set": eval_set, "class": classes}
-            values = {"images": images, "loss": loss[i], "top1": top1[i]}
-            results.append(pd.DataFrame(about | values))
-    return pd.concat(results, ignore_index=True)
+        held_out[eval_set] = (embedded, arms.images_of(w, folder, eval_set).labels)
+    measured = heads.evaluate(trained, held_out, classes if name in BY_CLASS else ())
+    runs = []
+    for (n, seed), table in zip(members, measured, strict=True):
+        runs.append(pd.DataFrame({"arm": name, "n": n, "seed": seed}, table.index).join(table))
+    return pd.concat(runs, ignore_index=True)
+
+
+@functools.lru_cache(maxsize=1)
+def real_features(w: World, n: int) -> np.ndarray:
+    """The judge's features of validation images, which a Frechet distance is measured to."""
+    images = tables.benchmark(w, w.tasks[0]).val.images[: max(n, 2)]
+    return worlds.backend(w).judge_features(w, images)
 
 
 def judged(w: World, folder: Path, name: str) -> pd.DataFrame:
-    """What a judge trained on other renderings makes of a set's images: one row per class.
+    """What a judge trained on other renderings makes of a set's images: rows per class and draw.
 
-    The number of images is the same for every set, where it has as many. ``recognizability``: F1 of
-    the class asked for; ``diversity`` and ``distance`` (in place of LPIPS): ``spread`` of the
-    judge's features; ``frechet``: Frechet distance of all the images to validation images.
+    Every set has the same number of images, the largest common size. ``recognizability``: F1 of the
+    class asked for; ``diversity``: standard deviation of the judge's features, root mean square
+    over them; NaN for a single image. Draw 0 has the images themselves, and beside these
+    ``distance``, in place of LPIPS the mean distance of two images' unit features, and ``frechet``,
+    the Frechet distance to validation images; the others are bootstraps within classes.
     """
+    from scipy.spatial.distance import pdist
     from sklearn.metrics import f1_score
 
-    bench = tables.benchmark(w, w.tasks[0])
-    names = list(bench.classes)
-    n = min(w.scaling.sizes[-1], sizes(w, folder, name)[-1])
+    classes = np.array(tables.benchmark(w, w.tasks[0]).classes, object)
+    n = w.scaling.sizes[-1]
     split = arms.images_of(w, folder, name).take(subset(w, folder, name, n, 0))
-    images = np.asarray(split.images)
-    answers = worlds.backend(w).judge(w, images)["variant"].to_numpy()
-    truth = np.array(names, object)[split.labels]
-    f1 = f1_score(truth, answers, labels=names, average=None, zero_division=0)
-    features = worlds.backend(w).judge_features(w, images)
-    real = worlds.backend(w).judge_features(w, bench.val.images[: max(n, 2)])
-    table = pd.DataFrame({"arm": name, "class": names})
-    table["images"] = np.bincount(split.labels, minlength=len(names))
-    table["recognizability"] = f1
-    spreads = [spread(features[split.labels == label]) for label in range(len(names))]
-    table[["diversity", "distance"]] = spreads
-    return table.assign(frechet=frechet(real, features))
-
-
-def spread(features: np.ndarray) -> tuple[float, float]:
-    """Standard deviation of features (n, d), root mean square over d, and their mean distance.
-
-    The distance is Euclidean, between two images' unit features. NaN for fewer than two images.
-    """
-    import torch
-    from torchmetrics.functional.pairwise import pairwise_euclidean_distance
-
-    n = len(features)
-    if n < 2:
-        return np.nan, np.nan
-    unit = torch.nn.functional.normalize(torch.from_numpy(features).double(), dim=1)
-    distance = pairwise_euclidean_distance(unit).sum() / (n * (n - 1))
-    return float(np.sqrt(features.var(0, ddof=1).mean())), float(distance)
+    answers = worlds.backend(w).judge(w, np.asarray(split.images))["variant"].to_numpy()
+    features = worlds.backend(w).judge_features(w, np.asarray(split.images))
+    positions = pd.Series(np.arange(n)).groupby(split.labels)
+    rng = randomness.rng(w, "scaling", "judged")
+    parts = []
+    for draw in range(1 + DRAWS):
+        rows = positions.sample(frac=1, replace=draw > 0, random_state=rng).to_numpy()
+        labels = split.labels[rows]
+        table = pd.DataFrame({"arm": name, "draw": draw, "class": classes})
+        f1 = f1_score(classes[labels], answers[rows], labels=classes, average=None, zero_division=0)
+        variance = pd.DataFrame(features[rows]).groupby(labels).var().mean(axis=1)
+        spread = np.sqrt(variance).reindex(range(len(classes)))
+        parts.append(table.assign(recognizability=f1, diversity=spread))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distance = positions.apply(lambda rows: pdist(unit[rows]).mean() if len(rows) > 1 else np.nan)
+    parts[0]["distance"] = distance.reindex(range(len(classes)))
+    parts[0]["frechet"] = frechet(real_features(w, n), features)
+    return pd.concat(parts, ignore_index=True)

@@ -1,10 +1,11 @@
-"""Ensembles of small classifiers equal single trainings, learn, and are measured per class."""
+"""Ensembles of small classifiers equal single trainings, learn, and are measured by fold."""
 
 import numpy as np
 import pytest
 
 from helpers import worlds
 from helpers.errors import StudyError
+from helpers.measure.folds import ALL
 from helpers.models import heads
 
 W = worlds.get("smoke")
@@ -32,14 +33,22 @@ def test_a_member_does_not_depend_on_its_neighbours(blobs):
     assert not (untrained[0] == untrained[1]).all()
 
 
-def test_heads_learn_and_are_measured_per_class(blobs):
+def test_heads_learn_and_are_measured_by_class_at_the_temperature_of_validation(blobs):
     features, labels = blobs
     subsets = [np.arange(3), np.arange(90)]
     trained = heads.train(features[:, :90], labels[:90], subsets, [0, 0], 3, W.scaling)
-    loss, top1 = heads.evaluate(trained, features[0, 90:], labels[90:], 3)
-    assert loss.shape == top1.shape == (2, 3)
-    assert loss[1].mean() < loss[0].mean()
-    assert top1[1].mean() > 0.8
+    held_out = (features[0, 90:], labels[90:])
+    sets = {heads.VALIDATION: held_out, "test": held_out, "far": held_out}
+    few, many = heads.evaluate(trained, sets, ("a", "b", "c"))
+    assert set(many["eval_set"]) == {"test", "far"}
+    assert set(many[many["eval_set"] == "far"]["class"]) == {ALL}
+    assert set(many[many["eval_set"] == "test"]["class"]) == {ALL, "a", "b", "c"}
+    few, many = (table[table["class"] == ALL] for table in (few, many))
+    means = [np.average(t["loss"], weights=t["images"]) for t in (few, many)]
+    calibrated = [np.average(t["calibrated"], weights=t["images"]) for t in (few, many)]
+    assert means[1] < means[0] and many["top1"].mean() > 0.8
+    # the temperature is that of these very images: it cannot make their loss larger
+    assert all(c <= m + 1e-6 for c, m in zip(calibrated, means, strict=True))
 
 
 def test_a_head_needs_images(blobs):

@@ -13,7 +13,8 @@ def world(tmp_path_factory):
     monkey = pytest.MonkeyPatch()
     monkey.setenv("STUDY_RUNS", str(tmp_path_factory.mktemp("runs")))
     tables.benchmark.cache_clear()
-    yield worlds.get("smoke", pool={"rows": 400, "shard_rows": 400, "benchmark_per_class": 2})
+    pool = {"rows": 400, "shard_rows": 400, "benchmark_per_class": 2}
+    yield worlds.get("smoke", pool=pool, scaling={"lots": 3})
     monkey.undo()
 
 
@@ -23,11 +24,13 @@ def test_each_thinned_pool_is_the_control_of_the_other(world):
     rows = {lot: rarity.rows_of(world, lot) for lot in lots}
     counts = {lot: truth.iloc[r]["cls"].value_counts() for lot, r in rows.items()}
     full = truth[truth["kind"] == "flowers"]["cls"].value_counts()
-    assert not set(lots["a"]) & set(lots["b"])
+    assert list(lots) == ["0a", "0b", "1a", "1b", "2a", "2b"]
+    assert not set(lots["0a"]) & set(lots["0b"])
+    assert len({frozenset(lots[f"{lot}a"]) for lot in range(3)}) > 1  # another lot, other classes
     assert all(len(names) == rarity.THINNED for names in lots.values())
-    for lot, other in (("a", "b"), ("b", "a")):
+    for lot, other in (("0a", "0b"), ("0b", "0a"), ("1a", "1b")):
         assert all(counts[lot].get(c, 0) <= rarity.KEPT for c in lots[lot])
         misnamed = truth.iloc[rows[lot]].query("said != cls and said != ''")["said"]
         assert not set(misnamed) & set(lots[lot])
         assert all(counts[other][c] > 0.8 * full[c] for c in lots[lot])
-    assert set(truth.iloc[rows["a"]]["kind"]) == {"flowers"}
+    assert set(truth.iloc[rows["0a"]]["kind"]) == {"flowers"}

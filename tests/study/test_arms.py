@@ -1,5 +1,7 @@
 """Arms differ from the default in one factor; prompts are made of what a benchmark offers."""
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,7 +37,7 @@ def test_drawn_arms_differ_from_the_default_in_one_factor():
         for arm in every.values()
         if arm.source == "synthetic" and arm.prompt == arms.DEFAULT
     }
-    assert {1.0, 7.5} <= guidances and len(guidances) >= 5
+    assert {1.0, 2.0, 7.5} <= guidances
     keys = [(arm.source, arm.prompt, arm.guidance) for arm in every.values()]
     assert len(set(keys)) == len(keys)  # so that a row of the tables names its arm
 
@@ -53,7 +55,8 @@ def test_arms_of_other_guidance_take_the_captions_and_seeds_of_the_default(monke
     every = arms.arms(W)
     default, other = (arms.captions_for(W, every[n]) for n in ("synthetic", "guidance-1"))
     pd.testing.assert_frame_equal(default, other)
-    assert len(default) == W.scaling.sizes[-1] and set(default["seed"]) <= set(split.facts["seed"])
+    assert len(default) == 2 * W.scaling.sizes[-1]
+    assert set(default["seed"]) <= set(split.facts["seed"])
     monkeypatch.setattr(arms, "unfiltered", lambda w, task: drawn_in_02(20))
     with pytest.raises(StudyError, match="drew only 20 of aircraft"):
         arms.captions_for(W, every["synthetic"])
@@ -63,8 +66,8 @@ def test_an_arm_of_another_prompt_has_seeds_of_its_own(monkeypatch):
     table = drawn_in_02(6).facts.drop(columns="seed")
     monkeypatch.setattr(arms, "prompts", lambda w, task, kind: table)
     rows = arms.captions_for(W, arms.Arm("prompt-x", "synthetic", "x"))
-    assert len(rows) == rows["seed"].nunique() == W.scaling.sizes[-1]
-    assert rows["caption"].value_counts().eq(W.scaling.sizes[-1] // 6).all()
+    assert len(rows) == rows["seed"].nunique() == 2 * W.scaling.sizes[-1]
+    assert rows["caption"].value_counts().eq(W.scaling.sizes[-1] // 3).all()
 
 
 def test_prompts_with_descriptions_and_train_captions(small_world):
@@ -100,3 +103,13 @@ def test_prompts_nobody_wrote_are_refused(monkeypatch):
     assert not {"class and description", "training captions"} & set(
         worlds.get("paper").scaling.prompts
     )
+
+
+def test_sources_give_twice_the_largest_size_at_most(monkeypatch):
+    labels = np.arange(1_000) % 3
+    many = tables.Split(np.zeros((1_000, 1, 1, 3), np.uint8), labels)
+    monkeypatch.setattr(tables, "source_set", lambda w, task, source: many)
+    monkeypatch.setattr(tables, "benchmark", lambda w, task: types.SimpleNamespace(train=many))
+    arms.images_of.cache_clear()
+    assert len(arms.images_of(W, None, "retrieved")) == 2 * 48 * 2
+    arms.images_of.cache_clear()

@@ -12,28 +12,33 @@ from helpers.study import pairs
 W = worlds.get("smoke")
 
 
-def test_sources_of_pairs_share_their_captions(tmp_path, monkeypatch):
+def test_sources_of_pairs_share_their_captions_and_both_has_two_images_of_each(
+    tmp_path, monkeypatch
+):
     labels = np.arange(12) % 3
     facts = pd.DataFrame({"caption": [f"text {i}" for i in range(12)], "row": np.arange(12)})
     real, drawn = (tables.Split(np.full((12, 2, 2, 3), v, np.uint8), labels, facts) for v in (1, 2))
-    monkeypatch.setattr(pairs, "both", lambda w, path: (real, drawn))
+    images = {"retrieved": real, "synthetic": drawn}
+    monkeypatch.setattr(pairs, "images", lambda w, path: images)
     bench = tables.Benchmark("t", ("a", "b", "c"), "", "", (), (), None, real, real, real)
     monkeypatch.setattr(pairs.tables, "benchmark", lambda w, task: bench)
     monkeypatch.setattr(worlds.backend(W), "shifted", lambda w, task: {"far": drawn})
     trained_on = []
 
-    def train(w, family, images, *_):
-        trained_on.append(images)
+    def train(w, family, images, real, bench, seed, views):
+        trained_on.append((images, views))
         return types.SimpleNamespace(image_logits=lambda images: np.eye(3)[labels])
 
     monkeypatch.setattr(pairs.families, "train", train)
     for source in pairs.SOURCES:
-        assert pairs.run(W, tmp_path, source, 6, 0)[
-            ["source", "n", "top1", "shifted"]
-        ].to_numpy().tolist() == [[source, 6, 1.0, 1.0]]
-    texts = [split.facts["caption"].tolist() for split in trained_on]
-    assert texts[0] == texts[1] == texts[2] and len(set(texts[0])) == 6
-    assert [split.images.mean() for split in trained_on] == [1, 2, 1.5]
+        table = pairs.run(W, tmp_path, source, 6, 0)
+        assert set(table["arm"]) == {source} and table["top1"].eq(1).all()
+        assert table.groupby("eval_set")["images"].sum().to_dict() == {"test": 12, "far": 12}
+        assert (table["calibrated"] < table["loss"]).all()  # right, and too unsure by far
+    texts = [split.facts["caption"].tolist() for split, _ in trained_on]
+    assert texts[0] == texts[1] and texts[2] == 2 * texts[0] and len(set(texts[0])) == 6
+    assert [split.images.mean() for split, _ in trained_on] == [1, 2, 1.5]
+    assert [views for _, views in trained_on] == [1, 1, 2]
 
 
 def test_pairs_are_of_the_first_task_where_the_probed_one_has_none():

@@ -32,7 +32,8 @@ def test_a_band_stays_within_its_bounds(axes):
 
 def test_sizes_outside_the_fit_are_hollow(axes):
     law = {"k": 0.3, "b": np.log(3), "n_min": 24, "n_max": 48}
-    plots.power_law(axes[0], RUNS, law, "red", "law")
+    means = RUNS[RUNS["seed"] == 0].assign(mean=lambda t: t["loss"], low=0.1, high=3.0)
+    plots.power_law(axes[0], means, law, "red", "law")
     fitted, hollow, line = (axes[0].lines[i] for i in (0, 1, -1))
     assert fitted.get_xdata().tolist() == [24, 48] and fitted.get_markerfacecolor() == "red"
     assert hollow.get_xdata().tolist() == [12, 96] and hollow.get_markerfacecolor() == "white"

@@ -209,20 +209,17 @@ SMOKE = replace(
     upstream={
         "clip_epochs": 2, "clip_batch": 64, "language_steps": 60, "autoencoder_steps": 40,
         "autoencoder_channels": (8, 16, 16), "unet_channels": (16, 32, 32), "generator_steps": 30,
-        "generator_batch": 16, "judge_images": 800, "judge_epochs": 2,
-    },
+        "generator_batch": 16, "judge_images": 800, "judge_epochs": 2},
     captions={"per_class": 8, "per_class_of": (), "max_new_tokens": 24, "batch": 32},
     synthesis={"steps": 4, "shard": 40}, retrieval={"k": 20},
     finetune={
         "sizes": (8, 16, 32), "seeds": 2, "selection_seeds": 1, "lrs": (1e-3, 1e-4), "epochs": 1,
-        "min_steps": 2, "probe_images": 100, "few_labels": (2,),
-    },
+        "min_steps": 2, "probe_images": 100, "few_labels": (2,)},
     analysis={"size": 16, "strengths": (0.3, 0.7), "mixes": ((16, 16),), "judged": 2},
     scaling={
         "sizes": (12, 24, 32, 40, 48), "beyond": 1, "seeds": 3, "steps": 40, "batch": 16,
         "prompts": ("class and description", "templates", "training captions", "alt text"),
-        "hidden": 64, "shifted_per_class": 4, "pairs": (14, 21, 28), "pair_seeds": 2,
-    },
+        "hidden": 64, "shifted_per_class": 4, "pairs": (14, 21, 28), "pair_seeds": 2},
     robustness={
         "images": 32, "image_size": 32, "steps": 4, "batch": 16, "seeds": 2, "epsilons": (1, 4),
         "mixed": ("supervised", "self-supervised", "language-supervised"), "pgd_steps": 3,
@@ -235,12 +232,10 @@ DESK = replace(
     captions={"per_class": 915, "per_class_of": (("flowers", 392), ("cars", 392))},
     finetune={
         "sizes": (30, 60, 120, 240, 480, 960, 1_920, 3_840), "seeds": 20, "selection_seeds": 5,
-        "largest_of": (("flowers", 960), ("cars", 960)),
-    },
+        "largest_of": (("flowers", 960), ("cars", 960))},
     analysis={
         "tasks": ("aircraft", "cars"), "size": 480, "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
-        "mixes": ((480, 480), (480, 960), (960, 960), (3_840, 3_840)), "judged": 400,
-    },
+        "mixes": ((480, 480), (480, 960), (960, 960), (3_840, 3_840)), "judged": 400},
 )
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,
@@ -248,28 +243,24 @@ PAPER = replace(
     clip={"model": "ViT-B-16", "pretrained": "laion2b_s34b_b88k", "top_share": 0.3},  # [P]
     captions={  # 1.7 million a task, so that the filter leaves 500,000 [P]; 100 tokens [C]
         "per_class": 17_000, "max_new_tokens": 100,
-        "per_class_of": (("cars", 8_500), ("dtd", 36_000), ("imagenet", 1_700)),
-    },
+        "per_class_of": (("cars", 8_500), ("dtd", 36_000), ("imagenet", 1_700))},
     synthesis={"generator": "1.5", "steps": 50, "shard": 1_024},  # [P]
     retrieval={"rules": ("substring", "semantic"), "k": 2_000, "k_of": (("imagenet", 500),)},
     finetune={  # [P], but the penalties: more images want less
         "sizes": (15_625, 31_250, 62_500, 125_000, 250_000), "selection_seeds": 1,
         "lrs": (5e-4, 1e-5, 1e-6), "batch": 512, "epochs": 30, "epochs_of": (("imagenet", 10),),
         "min_steps": 1, "warmup": 500, "probe_images": 1_300_000, "probe_on": "train",
-        "probe_penalties": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
-    },
+        "probe_penalties": (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)},
     analysis={  # [P] figures 5, 6, 7
         "size": 125_000, "generators": ("1.1", "1.3", "1.5"),
         "strengths": tuple(i / 10 for i in range(1, 11)),
-        "mixes": ((250_000, 62_500), (250_000, 125_000), (250_000, 250_000)),
-    },
+        "mixes": ((250_000, 62_500), (250_000, 125_000), (250_000, 250_000))},
     scaling={  # the published pairs start at 64 million
         "sizes": tuple(500 * 2**i for i in range(7)), "beyond": 3,
         "guidances": (1.0, 1.5, 2.0, 4.0, 7.5),
         "prompts": ("class names", "class and parent", "templates", "alt text"),
         "generators": ("1.1", "1.3", "1.5"), "steps": 10_000, "batch": 512, "hidden": 2_048,
-        "pairs": (31_250, 62_500, 125_000, 250_000),
-    },
+        "pairs": (31_250, 62_500, 125_000, 250_000)},
     robustness={
         "task": "imagenet", "image_size": 224, "context": 77, "steps": 10_000, "batch": 512,
         "lr": 5e-4, "pgd_steps": 20, "validation": 2_000, "probe_images": 2_000, "attacked": 512,
@@ -277,8 +268,7 @@ PAPER = replace(
             ("supervised", "retrieved", "timm/vit_base_patch16_224.augreg_in1k"),
             ("supervised", "retrieved", "timm/resnet50.a1_in1k"),
             ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"),
-        ),
-    },
+        )},
 )
 # fmt: on
 WORLDS = {w.name: w for w in (SMOKE, POCKET, DESK, PAPER)}

@@ -23,9 +23,9 @@ MEASURED = "pocket"  # the world in which the costs below were measured
 class Spec:
     """What an artifact depends on: a builder, settings, other artifacts and shipped files.
 
-    ``builder`` is a module below ``helpers`` ("{backend}" stands for the world's own package), or
-    the name of a function that this package supplies. Its source, and that of all that it imports,
-    is part of the key. ``settings`` and ``needs`` (other artifacts) are names, spaces between them.
+    ``builder`` is a module below ``helpers`` ("{backend}": the world's own package) or a function
+    that this package supplies; its source and that of its imports are part of the key. ``settings``
+    and ``needs`` (other artifacts) are names, with spaces between.
     """
 
     notebook: str
@@ -37,49 +37,41 @@ class Spec:
 
 
 SHOTS = ("study/examples.csv",)
+SOURCES = "synthetic retrieved benchmarks"
 CARD = ("pocket/weights/card.json",)
-FACTORS = "scaling.sizes scaling.guidances scaling.prompts scaling.generators"
+FACTORS = "seed synthesis clip scaling.sizes scaling.guidances scaling.prompts scaling.generators"
 INTERVENTION = "seed upstream synthesis clip scaling"
 PAIRED = "seed synthesis scaling.pairs scaling.pair_seeds robustness"
 PROBED = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
 PROMPTS = "robustness.task robustness.prompts robustness.prompted"
+PROBING = "finetuned probes prompted"
 RENDERED = "image_size pool.seed"
 TESTED = f"{RENDERED} pool.benchmark_per_class pool.test_per_class_of"
 ARTIFACTS = {
-    "pool": Spec("00", "half a minute", "open_pool", "image_size pool"),
-    "benchmarks": Spec("00", "half a minute", "benchmark", TESTED),
+    "pool": Spec("00", "30 s", "open_pool", "image_size pool"),
+    "benchmarks": Spec("00", "30 s", "benchmark", TESTED),
     "upstream": Spec(
-        "00", "seconds", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
+        "00", "5 s", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
     "quality": Spec(
         "00", "10 s", "quality", f"seed synthesis {PROBED}", "pool benchmarks upstream"
     ),
-    "captions": Spec("01", "half a minute", "study.captions", "seed captions", "upstream", SHOTS),
-    "synthetic": Spec(
-        "02", "two minutes", "study.synthesis", "synthesis clip", "captions upstream"
-    ),
-    "samples": Spec("02", "seconds", "study.synthesis", "synthesis", "upstream"),
-    "embeddings": Spec("03", "a minute", "study.embeddings", "clip", "pool benchmarks upstream"),
-    "retrieved": Spec("03", "a minute", "study.retrieval", "retrieval", "pool embeddings"),
-    "finetuned": Spec(
-        "04", "five minutes", "study.finetune", "seed finetune", "synthetic retrieved benchmarks"
-    ),
-    "fidelity": Spec("05", "seconds", "study.analysis", "analysis.judged", "finetuned"),
-    "analysed": Spec("05", "three minutes", "study.analysis", "seed analysis", "finetuned"),
-    "shifted": Spec("06", "half a minute", "shifted", f"{RENDERED} scaling.shifted_per_class"),
-    "arms": Spec(
-        "06", "four minutes", "study.arms", f"seed synthesis clip {FACTORS}", "finetuned shifted"
-    ),
-    "paired": Spec("06", "two minutes", "study.pairs", PAIRED, "finetuned shifted"),
-    "scaled": Spec("06", "two minutes", "study.scaling", "seed scaling", "arms"),
-    "rarity": Spec(
-        "06 -p intervention=True", "eight minutes", "intervention", INTERVENTION, "finetuned"
-    ),
-    "probes": Spec("07", "half a minute", "probe_sets", f"{TESTED} robustness.probe_images"),
-    "prompted": Spec("07", "half a minute", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
-    "robust": Spec(
-        "07", "five minutes", "study.robustness", "seed robustness", "finetuned probes prompted"
-    ),
+    "captions": Spec("01", "30 s", "study.captions", "seed captions", "upstream", SHOTS),
+    "synthetic": Spec("02", "2 min", "study.synthesis", "synthesis clip", "captions upstream"),
+    "samples": Spec("02", "5 s", "study.synthesis", "synthesis", "upstream"),
+    "embeddings": Spec("03", "1 min", "study.embeddings", "clip", "pool benchmarks upstream"),
+    "retrieved": Spec("03", "1 min", "study.retrieval", "retrieval", "pool embeddings"),
+    "finetuned": Spec("04", "3 min", "study.finetune", "seed finetune", SOURCES),
+    "fidelity": Spec("05", "5 s", "study.analysis", "analysis.judged", "finetuned"),
+    "analysed": Spec("05", "2 min", "study.analysis", "seed analysis", "finetuned"),
+    "shifted": Spec("06", "30 s", "shifted", f"{RENDERED} scaling.shifted_per_class"),
+    "arms": Spec("06", "2 min", "study.arms", FACTORS, "finetuned shifted"),
+    "paired": Spec("06", "2 min", "study.pairs", PAIRED, "finetuned shifted"),
+    "scaled": Spec("06", "2 min", "study.scaling", "seed scaling", "arms"),
+    "rarity": Spec("06 -p intervention=True", "8 min", "intervention", INTERVENTION, "finetuned"),
+    "probes": Spec("07", "30 s", "probe_sets", f"{TESTED} robustness.probe_images"),
+    "prompted": Spec("07", "30 s", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
+    "robust": Spec("07", "3 min", "study.robustness", "seed robustness", PROBING),
 }
 
 
@@ -106,15 +98,15 @@ def recipe(name: str, w: World) -> str:
 
 
 def _hash(name: str, w: World, modules: bool, variant: Mapping[str, str]) -> str:
-    shipped = f"{w.backend}/"  # what lies in study/ counts as source
-    code_of = {m: d for m, d in code(name, w).items() if modules or m.startswith(shipped)}
     parts = {
         "name": name,
         "backend": w.backend,
         "variant": variant,
         "settings": {s: _setting(w, s) for s in spec(name).settings.split()},
         "needs": {n: _hash(n, w, modules, {}) for n in spec(name).needs.split()},
-        "code": code_of,
+        "code": {
+            m: d for m, d in code(name, w).items() if modules or m.startswith(w.backend + "/")
+        },
         "outside": worlds.backend(w).outside(w).get(name),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

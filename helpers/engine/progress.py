@@ -1,6 +1,5 @@
-"""What a run says of itself: a line at the end of a step, and a live one on the runner's terminal.
+"""What a run says of itself, through a pipe to the runner that ``$STUDY_PIPE`` names.
 
-The runner shows what comes out of a pipe, whose name ``$STUDY_PIPE`` tells all processes of a run.
 What cells print does not go there, and stays in their notebook.
 """
 

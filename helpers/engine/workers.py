@@ -20,11 +20,8 @@ from loky.process_executor import BrokenProcessPool
 from helpers.engine import gpu, ray
 from helpers.errors import StudyError
 
-PRELOADED = (
-    "open_clip",
-    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-    "helpers.worlds",
-)
+PIPELINE = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"
+PRELOADED = ("open_clip", PIPELINE, "helpers.worlds")
 _EXECUTORS: dict[int, loky.ProcessPoolExecutor] = {}  # number of GPUs -> its workers
 
 

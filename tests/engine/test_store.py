@@ -52,7 +52,7 @@ def test_missing_artifact_names_the_next_command(runs):
     # pocket's cost is no other world's
     with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run smoke 02$"):
         store.load("synthetic", W)
-    words = r"python -m helpers.run pocket 02   \(five minutes\)$"
+    words = r"python -m helpers.run pocket 02   \(2 min\)$"
     with pytest.raises(store.MissingArtifact, match=words):
         store.load("synthetic", worlds.get("pocket"))
     with pytest.raises(store.MissingArtifact, match=r"python -m helpers.run smoke 02 --seed 3$"):

@@ -18,7 +18,6 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from helpers.data import rules
-from helpers.data.rules import Plan
 from helpers.engine import gpu, progress, store, workers
 from helpers.errors import StudyError, reading
 
@@ -27,7 +26,7 @@ COLUMNS = ("at", "label", "class", "spelling", "offset")
 LAID = 100_000  # captions laid end to end for Hyperscan, which counts bytes in 32 bits
 
 
-def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
+def find(shards: Sequence[Path], plan: rules.Plan) -> pd.DataFrame:
     """All matches in a pool: columns ``row`` (of the pool), ``label, class, spelling, offset``."""
     jobs = _jobs(shards, plan, columns=False)
     on_ray = bool(gpu.ray_address())  # on one machine polars has threads of its own
@@ -35,7 +34,7 @@ def find(shards: Sequence[Path], plan: Plan) -> pd.DataFrame:
     return pd.concat([found[i].to_pandas() for i in range(len(jobs))], ignore_index=True)
 
 
-def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) -> list[Path]:
+def write(shards: Sequence[Path], plan: rules.Plan, folder: Path, threads: int = 0) -> list[Path]:
     """Scan into ``folder``: a parquet file of matches per shard, with all columns; no file twice.
 
     ``threads`` shards (0: one per core) are in work at a time. ``StudyError`` on another scan.
@@ -56,12 +55,12 @@ def write(shards: Sequence[Path], plan: Plan, folder: Path, threads: int = 0) ->
     return [folder / file for file in files]
 
 
-def _jobs(shards: Sequence[Path], plan: Plan, columns: bool) -> list[tuple]:
+def _jobs(shards: Sequence[Path], plan: rules.Plan, columns: bool) -> list[tuple]:
     starts = itertools.accumulate((sum(_layout(shard)[2]) for shard in shards), initial=0)
     return [(shard, plan, start, columns) for shard, start in zip(shards, starts, strict=False)]
 
 
-def scan_shard(shard: Path, plan: Plan, start: int = 0, columns: bool = True) -> pl.DataFrame:
+def scan_shard(shard: Path, plan: rules.Plan, start: int = 0, columns: bool = True) -> pl.DataFrame:
     """The matches in a shard whose first row is ``start``, in order of row and label, as ``find``.
 
     With ``columns``, all of the shard's own follow. Raises ``StudyError`` when it is damaged.
@@ -103,7 +102,7 @@ def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     return text, names, [file.metadata.row_group(i).num_rows for i in groups]
 
 
-def matches(texts: pl.Series, plan: Plan) -> pl.DataFrame:
+def matches(texts: pl.Series, plan: rules.Plan) -> pl.DataFrame:
     """The classes that a plan finds in captions: columns ``at, label, class, spelling, offset``.
 
     ``at`` is the position in the series. A class counts once per caption, where it starts first:

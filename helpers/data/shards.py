@@ -127,8 +127,8 @@ class Lazy:
     def save(self, file: BinaryIO, chunk: int = 4_096) -> None:
         """Write to an open file what ``np.save`` would, holding at most ``chunk`` images."""
         shape = (len(self), *self[:1].shape[1:])
-        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, about)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(self), chunk):
             file.write(np.ascontiguousarray(self[start : start + chunk]).data)
 

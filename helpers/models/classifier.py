@@ -158,7 +158,7 @@ def _read_ahead(train: Split, order: Batches, reader: ThreadPoolExecutor) -> Ite
 def accumulate(
     model: Classifier, x: torch.Tensor, labels: torch.Tensor, at_once: int, precision: str
 ) -> int:
-    """Leave the gradients of a batch's mean cross-entropy; returns how many images fit at once."""
+    """Leave a batch's gradients, ``at_once`` or fewer images at a time; returns how many fit."""
     import torch
 
     def add_gradients() -> None:

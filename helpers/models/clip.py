@@ -90,8 +90,9 @@ def build(
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
-    reader = open_clip.get_tokenizer("miniature")
-    if tokenizer:
+    if tokenizer is None:
+        reader = open_clip.get_tokenizer("miniature")
+    else:
         context = config["text_cfg"]["context_length"]
         reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
     before = logging.root.manager.disable

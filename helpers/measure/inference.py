@@ -39,8 +39,7 @@ class Estimate(NamedTuple):
         """One-sided p of the hypothesis "at most ``x``"; 0.5 where nothing is known."""
         from scipy.stats import t
 
-        known = 0 < self.se < np.inf and np.isfinite(self.value)
-        return float(t.sf((self.value - x) / self.se, self.df)) if known else 0.5
+        return float(t.sf((self.value - x) / self.se, self.df)) if self.df else 0.5
 
     @property
     def p(self) -> float:
@@ -49,7 +48,7 @@ class Estimate(NamedTuple):
 
 
 def around(value: float, se: float, df: float, seeds: int, images: float = 0.0) -> Estimate:
-    """An estimate with its t interval; an infinite one where ``se`` is zero or not finite."""
+    """An estimate with its t interval; without any (``df`` 0) if ``se`` is zero or not finite."""
     from scipy.stats import t
 
     if not (0 < se < np.inf and np.isfinite(value)):
@@ -82,8 +81,7 @@ def crossed(values: np.ndarray, strata: Column, others: Sequence[Column] = ()) -
 def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()) -> Estimate:
     """Mean of any statistic: ``whole`` (seeds,) on all images, ``without`` (seeds, folds) a fold.
 
-    Folds are the same in every arm, and stratified by class. ``others`` as in ``crossed``, which
-    gets pseudo-values around ``whole``. An undefined entry makes the interval infinite.
+    Folds are stratified by class. An undefined entry makes the interval infinite.
     """
     whole, without = np.asarray(whole, float), np.asarray(without, float)
     if without.ndim != 2 or whole.shape != without.shape[:1]:
@@ -98,8 +96,8 @@ def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()
 def _over_seeds(table: np.ndarray) -> tuple[float, float]:
     """Variance over seeds of the first row of ``table`` (sizes, seeds), and degrees of freedom.
 
-    Pooled over all rows unless Bartlett's test finds them unlike. Training sets of a seed are
-    nested, so rows correlate; Huynh and Feldt's epsilon says how many rows they are worth.
+    Pooled over all rows unless Bartlett's test finds them unlike. As training sets are nested, rows
+    correlate; Huynh and Feldt's epsilon says how many they are worth.
     """
     from scipy.stats import bartlett
 
@@ -192,9 +190,9 @@ def combined(cells: Sequence[Cell], sign: str, margin: float, combine: str = "on
     round. Cells at the floor are left out; where they are half and the rest does not settle it,
     *not testable here*. Raises ``StudyError`` on another sign, or cells that do not fit.
     """
-    tested = [cell for cell in cells if not cell.floor]
     if not cells or combine not in COMBINE or (combine == "one" and len(cells) > 1):
         raise StudyError(f"{len(cells)} cells were given for a claim about {combine!r}.")
+    tested = [cell for cell in cells if not cell.floor]
     if not tested:
         return Verdict(FLOOR, cells[0])
     either = combine == "either"
@@ -238,9 +236,9 @@ def holm(p: Column) -> np.ndarray:
 
 
 def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
-    """The seeds in all that decide a claim if its value and the parts of its variance stay.
+    """The seeds in all that decide a claim of this value and variance; ``nan``: nothing is known.
 
-    ``inf`` where test images alone leave it open (or 10,000 seeds do), ``nan`` if nothing is known.
+    ``inf`` where test images alone leave it open, or 10,000 seeds do.
     """
     value, _, _, se, _, seeds, images = estimate
     if not np.isfinite(se):

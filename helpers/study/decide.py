@@ -32,8 +32,8 @@ Estimates = Mapping[str, Sequence[Cell] | str]
 def declared(path: Path = DECLARATIONS) -> pd.DataFrame:
     """The declarations, a row per claim, indexed by ``id``; all is text but ``margin``.
 
-    Raises ``StudyError`` on an id twice, an unknown sign, testability or way to combine cells, a
-    margin that is not above 0, and a testable claim without a family for Holm's correction.
+    Raises ``StudyError`` on an id twice, unknown words, a margin that is not above 0, and a
+    testable claim without a family for Holm's correction.
     """
     with reading(path, KeyError):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -94,10 +94,7 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:
-    """The verdict on a claim, the numbers of the cell that decides, and the reason.
-
-    That of an undecided one is what it would take: seeds in all, or more test images.
-    """
+    """The verdict on a claim, the numbers of the cell that decides, and what it would yet take."""
     if claim["testable"] != "yes":
         return {"verdict": FLOOR, "cell": "", "reason": claim["testable"].removeprefix("no: ")}
     if not cells or isinstance(cells, str):

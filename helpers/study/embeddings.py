@@ -98,10 +98,8 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
         queries = clip.embed_texts(clip.load(w), [t for c in bench.classes for t in bench.texts(c)])
         k = dict(w.retrieval.k_of).get(bench.task, w.retrieval.k)
         label = np.repeat(np.arange(len(bench.classes)), k * len(bench.templates))
-        indices = (artifact.path / "image.index", artifact.path / "text.index")
-        rows = [nearest(index, queries, k).ravel() for index in indices]
-        table = pd.concat([pd.DataFrame({"row": r, "label": label}) for r in rows])
-        table = table.query("row >= 0")
+        rows = [nearest(artifact.path / f"{kind}.index", queries, k) for kind in ("image", "text")]
+        table = pd.DataFrame({"row": np.ravel(rows), "label": np.tile(label, 2)}).query("row >= 0")
         table["class"] = np.array(bench.classes, object)[table["label"]]
     return table.drop_duplicates().sort_values(["row", "label"], ignore_index=True)
 

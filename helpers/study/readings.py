@@ -30,12 +30,9 @@ def desk(w: World, name: str) -> pd.DataFrame:
     No rows where there is none, and in worlds with other models or a pool of their own.
     """
     other = worlds.DESK
-    same = (w.backend, w.pool.upstream) == (
-        other.backend,
-        other.pool.upstream,
-    ) and w.name != other.name
+    alike = (w.backend, w.pool.upstream) == (other.backend, other.pool.upstream)
     file = places.TOP / "figures" / other.name / f"{name}.csv"
-    if same and file.exists():
+    if alike and w.name != other.name and file.exists():
         return pd.read_csv(file)
     return pd.DataFrame(columns=["task", "source", "n", "seed", "metric", "accuracy"])
 

@@ -36,7 +36,8 @@ def make(w: World) -> store.Artifact:
 
     Images are in ``{task}.npy``; ``{task}.parquet`` has ``label, class, caption, id, row, score,
     domain_score, copy``, and per variant ``keep:rule+filter`` (bool) and ``why:rule+filter``
-    ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step.
+    ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step;
+    ``card.json`` and ``README.md`` sum up.
     """
     return store.make("retrieved", w, lambda path: _build(path, w))
 
@@ -124,7 +125,8 @@ def describe(path: Path, w: World, bench: Benchmark, table: pd.DataFrame) -> pd.
 
 
 def describe_shard(w: World, path: Path, task: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The same of ``row, label``: to texts of label and domain, to the nearest held-out image."""
+    """``score, domain_score``: similarities of candidates (``row, label``) to the texts of label
+    and domain; ``similarity``: to the nearest held-out image."""
     bench = tables.benchmark(w, task)
     model = clip.load(w)
     vectors = embeddings(store.load("embeddings", w), "img", table["row"].to_numpy())

@@ -172,7 +172,9 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
         still = folds["original"][attacked] != fold
         columns[column] = values(sets, kept, {key: right[still] for key, right in hits.items()})
     table = pd.DataFrame(columns, dtype=float).rename_axis(["probe", "setting"]).sort_index()
-    return pd.DataFrame([about] * len(table), columns=MODEL).join(table.reset_index())
+    table.loc["reliability", WITHOUT] = np.nan  # it is drawn, and needs no interval
+    table = table.round(5).reset_index()  # as kept in text
+    return pd.DataFrame([about] * len(table), columns=MODEL).join(table)
 
 
 def values(sets: ProbeSets, answers: Answers, hits: Hits) -> Values:

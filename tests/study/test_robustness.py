@@ -104,14 +104,16 @@ def test_values_leave_out_the_same_images_in_every_set(toy, model, probed):
     assert sorted(np.bincount(fold)) == [4] * 10
     kept = [(answers == toy.test.labels)[fold != k].mean() for k in range(10)]
     for key in (("accuracy", "clean"), ("accuracy", "test"), ("corruption", "jpeg-3")):
-        assert table.loc[key].to_numpy() == pytest.approx(kept)
-    assert table.loc["renditions", "accuracy"].to_numpy() == pytest.approx(1 - np.array(kept))
+        assert table.loc[key].to_numpy() == pytest.approx(kept, abs=1e-5)
+    assert table.loc["renditions", "accuracy"].to_numpy() == pytest.approx(
+        1 - np.array(kept), abs=1e-5
+    )
     attacked = evenly_spread(40, 15)
     right = robustness.attack(w, model, toy.test.take(attacked), 0)["pgd", "1"]
     kept = [right[fold[attacked] != k].mean() for k in range(10)]
-    assert table.loc["pgd", "1"].to_numpy() == pytest.approx(kept)
+    assert table.loc["pgd", "1"].to_numpy() == pytest.approx(kept, abs=1e-5)
     warmer = metrics.ece(model.image_logits(toy.test.images)[fold != 3], toy.test.labels[fold != 3])
-    assert table.loc["calibration", "ece"]["without_3"] == pytest.approx(warmer)
+    assert table.loc["calibration", "ece"]["without_3"] == pytest.approx(warmer, abs=1e-5)
 
 
 def test_measure_on_every_kind_of_set(toy, model, probed):
@@ -135,8 +137,8 @@ def test_measure_on_every_kind_of_set(toy, model, probed):
     for key in (("corruption", "jpeg-3"), ("renditions", "accuracy"), ("context", "P0")):
         assert values[key] == right
     for key in (("corruption_3d", "fog_3d-1"), ("context", "P2"), ("background", "mixed_rand")):
-        assert values[key] == pytest.approx(1 - right)
-    assert values["background", "gap"] == pytest.approx(2 * right - 1)
+        assert values[key] == pytest.approx(1 - right, abs=1e-5)
+    assert values["background", "gap"] == pytest.approx(2 * right - 1, abs=3e-5)
     assert values["calibration", "ece_renditions"] == values["calibration", "ece"]
     assert {s for p, s in values if p == "ood"} == {
         f"near-{score}-{metric}"

@@ -50,7 +50,7 @@ def cells(
     rarity: store.Artifact | None,
     margins: Mapping[str, float],
 ) -> dict[str, list[Cell]]:
-    """Claim -> its cells, all of which must hold, for every claim whose arms this world has.
+    """Claim -> its cell, for every claim whose arms this world has.
 
     ``runs``, ``paired`` are from ``exponents.read``, ``judged`` from ``scaling``. ``margins``,
     in points, are for the floor rule of accuracies; exponents have theirs at ``AT_CHANCE``.
@@ -134,21 +134,20 @@ def contrast(
 
 
 def agreed(found: Mapping[tuple[str, str], Estimate], floor: bool) -> list[Cell]:
-    """A cell per range, of the calibrated loss, if all estimates have one sign.
+    """One cell whose interval spans those of the calibrated loss on both ranges.
 
-    Else one that spans all intervals: it holds zero, and can only say that all are small.
+    So a verdict needs both. If not all estimates, by measure and range, have one sign, it spans
+    them all: it holds zero, and can only say that all are small.
     """
     from scipy import stats
 
-    if len({estimate.value > 0 for estimate in found.values()}) == 1:
-        decide = {name: e for (measure, name), e in found.items() if measure == "calibrated"}
-        return [Cell(f"range {name}", estimate, floor) for name, estimate in decide.items()]
-    _, lows, highs, _, df, *_ = zip(*found.values(), strict=True)
+    one_sign = len({estimate.value > 0 for estimate in found.values()}) == 1
+    joined = [e for key, e in found.items() if key[0] == "calibrated" or not one_sign]
+    _, lows, highs, _, df, seeds, images = zip(*joined, strict=True)
     low, high = min(lows), max(highs)
     se = (high - low) / 2 / stats.t.ppf(0.975, min(df)) if min(df) > 0 else np.inf
-    seeds = next(iter(found.values())).seeds
-    spanned = inference.around((low + high) / 2, se, min(df), seeds)
-    return [Cell("ranges or measures differ in sign", spanned, floor)]
+    spanned = inference.around((low + high) / 2, se, min(df), seeds[0], max(images))
+    return [Cell("both ranges" if one_sign else "measures or ranges disagree", spanned, floor)]
 
 
 def of_draws(judged: pd.DataFrame, arm: str, column: str) -> np.ndarray:

@@ -62,13 +62,13 @@ def test_claims_have_the_signs_that_were_put_in(classes, tmp_path):
     )
     sign = {"SL02": "noninferior", "SL06": "-", "SL12": "-"}
     verdicts = {
-        claim: inference.combined(of_claim, sign.get(claim, "+"), 0.09, "all").verdict
+        claim: inference.combined(of_claim, sign.get(claim, "+"), 0.09).verdict
         for claim, of_claim in found.items()
     }
     assert set(verdicts) == {f"SL{i:02d}" for i in range(1, 13) if i != 5}
     wrong = {claim: v for claim, v in verdicts.items() if v != inference.HOLDS}
     assert not wrong
-    assert [cell.name for cell in found["SL01"]] == ["range full", "range upper"]
+    assert [cell.name for cell in found["SL01"]] == ["both ranges"]
     assert found["SL01"][0].estimate.value == pytest.approx(0.25, abs=0.02)
     assert found["SL08"][0].estimate.value == pytest.approx(0.3 + 0.2, abs=0.03)
     assert found["SL03"][0].name == "192 images" and found["SL07"][0].name == "24 images"
@@ -93,11 +93,15 @@ def test_an_interval_over_all_is_given_where_measures_differ_in_sign():
     both = {("error", "full"): 0.2, ("calibrated", "full"): -0.1, ("calibrated", "upper"): -0.2}
     found = {key: inference.around(value, 0.05, 9, 5) for key, value in both.items()}
     (cell,) = laws.agreed(found, False)
-    assert "differ in sign" in cell.name and cell.estimate.low < 0 < cell.estimate.high
+    assert "disagree" in cell.name and cell.estimate.low < 0 < cell.estimate.high
     assert cell.estimate.low == pytest.approx(found["calibrated", "upper"].low)
     assert cell.estimate.high == pytest.approx(found["error", "full"].high)
     del found["error", "full"]
-    assert [c.name for c in laws.agreed(found, True)] == ["range full", "range upper"]
+    (cell,) = laws.agreed(found, False)
+    assert cell.name == "both ranges" and not cell.floor
+    assert cell.estimate.low == pytest.approx(found["calibrated", "upper"].low)
+    assert cell.estimate.high == pytest.approx(found["calibrated", "full"].high)
+    assert inference.combined([cell], "-", 0.05).verdict == inference.UNDECIDED  # full has zero
 
 
 def test_sets_at_chance_fall_under_the_floor_rule(classes):

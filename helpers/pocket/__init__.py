@@ -1,7 +1,6 @@
 """The miniature: a rendered pool and everything trained on it.
 
-``SEAM``: name -> the function that answers to it, imported when it is first asked for.
-``helpers.paper``, the published setting, has the same names with the same signatures.
+``SEAM``: name -> its function, imported when first asked for; the same names as ``helpers.paper``.
 """
 
 from __future__ import annotations

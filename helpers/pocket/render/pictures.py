@@ -57,8 +57,7 @@ def subject(task: str, name: str) -> Subject:
 def render(thing: Subject | str, scene: Scene, seed: int, size: int = 64) -> Picture:
     """Draw a subject, or one of ``things.OTHERS`` by name; same arguments give the same picture.
 
-    Background, subject and camera draw from a generator each, so that a change of one leaves the
-    others as they are. Raises ``StudyError`` on an unknown name.
+    Background, subject and camera have a generator each. Raises ``StudyError`` on unknown names.
     """
     canvas = Canvas(size)
     draw_background(canvas, scene, stream(seed, "background"))

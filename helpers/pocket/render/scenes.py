@@ -68,8 +68,7 @@ BLURRED_SHARE = 0.25  # of the pictures; the others are sharp
 class Scene:
     """Every factor of a picture but its object.
 
-    ``x``, ``y``, ``scale``, ``pitch`` and ``flip`` place the object's bottom centre. Raises
-    ``StudyError`` on an unknown background, time, weather or style.
+    ``x`` ... ``flip`` place the object's bottom centre. Raises ``StudyError`` on unknown names.
     """
 
     background: str

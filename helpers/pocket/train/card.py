@@ -41,8 +41,7 @@ JUDGED = 200  # images judged per job
 def retrain(w: World) -> Path:
     """Train the upstream models anew and put them, with their card, where the shipped weights are.
 
-    Returns that folder. Takes hours on a CPU: ``python -m helpers.run pocket 00 -p retrain=True``.
-    Raises ``StudyError`` in a world that does not use them.
+    Returns that folder. Takes hours on a CPU. Raises ``StudyError`` where a world uses others.
     """
     if w.pool.upstream != "committed":
         raise StudyError(
@@ -85,8 +84,8 @@ def quality(w: World) -> dict:
     ``clip``: zero-shot and linear probe on test, per task, before finetuning. ``judge_axles`` and
     ``judge_variants``: judges on test renderings; ``autoencoder_axles`` the same after encoding and
     decoding. ``generator``, per budget: how often a judge sees an ``aircraft`` and the ``variant``
-    asked for, and the ``frechet`` distance to pool images. Of the shipped weights all but ``clip``,
-    whose probe follows this world's settings, is what their card says; tests measure it again.
+    asked for, and the ``frechet`` distance to pool images. All but ``clip`` is what the card of the
+    shipped weights says, where a world uses them.
     """
     artifact = store.make("quality", w, lambda path: _build(path, w))
     return json.loads((artifact.path / "quality.json").read_text())

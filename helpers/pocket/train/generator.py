@@ -23,9 +23,8 @@ CPU_PASS = 8
 def scheduler() -> Any:
     """The noise schedule of training and sampling.
 
-    The cosine one: a 16 x 16 latent has so few cells that the schedule made for Stable Diffusion's
-    64 x 64 drowns it early and leaves few steps for small parts such as wheels. The last step is
-    pure noise, so that sampling starts where training ended; this needs v-prediction.
+    The cosine one: Stable Diffusion's, made for 64 x 64 latents, drowns one of 16 x 16 early. The
+    last step is pure noise, so that sampling starts where training ended, with v-prediction.
     """
     from diffusers import DDIMScheduler
 
@@ -85,9 +84,8 @@ def draw(
 
     With ``images`` (n, side, side, 3) uint8 and ``strength`` in (0, 1] the images are noised that
     far and denoised again (SDEdit, [P] section 5). Every image has a ``torch.Generator`` of its
-    own. On a CPU each pass has the same number of images (the last is filled up), so that an image
-    is the same bit for bit whatever is drawn beside it; on a GPU it is the same up to rounding.
-    Raises ``StudyError`` on a strength outside (0, 1].
+    own, and on a CPU each pass as many images, so that what is drawn beside an image does not
+    change a bit of it (on a GPU, but for rounding). Raises ``StudyError`` on another strength.
     """
     import torch
 

@@ -1,7 +1,6 @@
 """Judges: small networks that name the class and read the details of a picture. They only measure.
 
-The detail judge learns from *chimeras*, aircraft whose details are drawn at random whatever their
-silhouette, so that it has to look at the wheels and cannot infer them from the type.
+The detail judge learns from *chimeras*, aircraft with random details: it has to look at the wheels.
 """
 
 from __future__ import annotations

@@ -45,8 +45,7 @@ def line(subject: str, extra: str | None, caption: str = "") -> str:
 def train(corpus: Sequence[Row], steps: int, seed: int, folder: Path) -> None:
     """Train tokenizer and model on ``(class, background or relation, caption)``, and save both.
 
-    What the model learns is the *form*: lines that name a subject, an arrow, a caption. ``folder``
-    gets a ``transformers`` model in float16 safetensors, about 2 MB, and its fast tokenizer.
+    ``folder`` gets a ``transformers`` model in float16 safetensors, and its fast tokenizer.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -128,8 +127,7 @@ def write(
 ) -> list[str]:
     """The continuation of each prompt up to the end of its line, by nucleus sampling.
 
-    ``settings`` has temperature, top_p, max_new_tokens and batch. A caption depends on its prompt
-    and seed only, whatever it is batched with, up to the last bit of the logits.
+    A caption depends on its prompt and seed only, up to the last bit of the logits.
     """
     import torch
     from transformers import LogitsProcessorList

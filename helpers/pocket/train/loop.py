@@ -35,9 +35,8 @@ class Worker:
 def distribute(training: Callable, *args: Any, passes: int) -> None:
     """Run ``training(worker, *args)`` in one single-threaded process per core.
 
-    On a CPU several single-threaded processes train a small network about twice as fast as one
-    with several threads, but take seconds to start. On a GPU, and for few ``passes`` (images, all
-    epochs together), the training stays in this process.
+    They train a small network about twice as fast as one with several threads, but take seconds to
+    start: on a GPU, and for few ``passes`` (images, all epochs), all stays in this process.
     """
     import torch
     import torch.multiprocessing as mp

@@ -164,8 +164,7 @@ def build_unet(u: UpstreamSettings, side: int) -> Any:
 def text_encoder_of(clip: Path) -> Any:
     """The text tower in a file of open_clip weights as a transformers ``CLIPTextModel``, float32.
 
-    Stable Diffusion reads its captions with CLIP's text tower; this one goes on learning with the
-    UNet.
+    As in Stable Diffusion; but this one goes on learning with the UNet.
     """
     from safetensors.torch import load_file
     from transformers import CLIPTextConfig, CLIPTextModel

@@ -1,8 +1,7 @@
 """What one downloads in the published setting, trained on exactly the miniature's own pool.
 
-CLIP, generator (three training budgets), caption model and judges. The pocket world ships them in
-``weights/`` with a card; other rendered worlds train their own on first use, and ``card.retrain``
-makes the shipped ones again.
+CLIP, generator (three training budgets), caption model and judges: shipped in ``weights/`` with a
+card, made again by ``card.retrain``, or trained on first use.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ WORDS = r"[\p{L}\p{N}]+(?:-[\p{L}\p{N}]+)*|[^\s\p{L}\p{N}]"
 def train(texts: Sequence[str], folder: Path) -> None:
     """Train a tokenizer (byte-pair encoding with word ends, lower case) on texts, into ``folder``.
 
-    CLIP's own cuts "737-800" into seven tokens, and the web taught it to read them; here a name
-    with its digits and hyphens is one word, so that a text tower of two layers can.
+    A name with its digits and hyphens is one word, which a text tower of two layers can read.
     """
     import tokenizers
     from tokenizers import models, pre_tokenizers

@@ -1,7 +1,6 @@
 """The three tasks of the miniature: renderings with other seeds than the pool's, and cleaner.
 
-Classes take turns, and every picture has its own seed. A set, a split or a shifted test set
-(shifts.py), is kept as files of ``SHARD`` images and one table with the facts.
+Classes take turns, every picture has its own seed; a set is kept in files of ``SHARD`` images.
 """
 
 from __future__ import annotations

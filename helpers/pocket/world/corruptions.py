@@ -1,7 +1,6 @@
 """Corruptions of pictures in five severities: five of ImageNet-C, three of 3DCC that use depth.
 
-Constants of the first five are those of Tiny-ImageNet-C, made for 64 pixels
-(hendrycks/robustness); lengths follow the size of the picture.
+The first five have Tiny-ImageNet-C's constants (hendrycks/robustness), for 64 pixels.
 """
 
 from __future__ import annotations

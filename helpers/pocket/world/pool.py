@@ -56,8 +56,7 @@ def class_shares(w: World, task: str) -> pd.Series:
 def plan(w: World) -> pd.DataFrame:
     """One row per pair: what is shown, what is said, and every factor of the picture.
 
-    ``kind`` and ``cls`` are what is shown (a task and a class, or another thing and ""), ``said``
-    is the class that the caption names. Nothing is rendered yet.
+    ``kind``, ``cls``: what is shown (a task, class; or a thing, ""); ``said``: the class named.
     """
     rng = stream(w.pool.seed, "plan")
     shares = {task: class_shares(w, task).to_dict() for task in TASKS}

@@ -1,7 +1,6 @@
 """Probe sets of the miniature: test images rendered again with exactly one factor changed.
 
-Nothing is pasted: a swapped background leaves no seam, and what a picture shows is known, not
-annotated.
+Nothing is pasted: a swapped background leaves no seam.
 """
 
 from __future__ import annotations
@@ -189,8 +188,7 @@ def _conflict(task: str, i: int, rng: Generator) -> tuple[Subject, dict]:
 def unseen(task: str, rng: Generator) -> Subject:
     """A thing of the task's kind that is of no class.
 
-    It differs from every class, an aircraft in a detail, a flower or car (of mixed parts) in two
-    looks.
+    It differs from every class: an aircraft in a detail, a flower or car in two looks.
     """
     while True:
         if task == "aircraft":

@@ -1,10 +1,8 @@
 """The rare-class intervention: two pools that differ in their rare classes, a generator on each.
 
-It is repeated in several lots, each with classes, pools and generators of its own. Each pool keeps
-what the other lacks, so that every thinned class has its control in the other generator, and both
-saw as many updates. Autoencoder and starting text encoder are the shipped ones,
-which saw the whole pool: what is shown is the effect on the UNet and on the text encoder's further
-training, no more.
+Each pool keeps what the other lacks, so that every thinned class has its control in the other
+generator; lots repeat this. Autoencoder and starting text encoder are the shipped ones, which saw
+the whole pool: what is shown is the effect on the UNet and on the text encoder's training.
 """
 
 from __future__ import annotations
@@ -193,8 +191,7 @@ def run(w: World, path: Path, pool: str) -> pd.DataFrame:
     seeds = [entropy(w.seed, "head", seed) for _, seed in members]
     trained = heads.train(features, labels, subsets, seeds, len(classes), w.scaling)
     parts = []
-    for (n, seed), table in zip(
-        members, heads.evaluate(trained, held_out(w), classes), strict=True
-    ):
+    evaluated = heads.evaluate(trained, held_out(w), classes)
+    for (n, seed), table in zip(members, evaluated, strict=True):
         parts.append(table.assign(arm=pool, n=n, seed=seed))
     return pd.concat(parts, ignore_index=True)

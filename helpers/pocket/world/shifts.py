@@ -20,8 +20,7 @@ PATTERNS = ("stripes", "checks", "dots", "marble")
 def shifted(w: World, task: str) -> dict[str, Split]:
     """The shifted test sets of a task by name, rendered on first use.
 
-    Classes are balanced, scenes are others than those of the test set. Raises ``StudyError`` on a
-    task that the world does not have.
+    Classes are balanced, scenes are new. Raises ``StudyError`` on a task that is not there.
     """
     check_task(w, task)
     sets = {shift: (task, shift, w.scaling.shifted_per_class) for shift in SHIFTS}

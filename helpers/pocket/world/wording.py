@@ -117,8 +117,7 @@ def caption(
 ) -> tuple[str, str]:
     """A caption that names ``cls``; ``kind`` is "class", "relation" or "background".
 
-    Returns it with what it says beside the class ("" / relation / background), the two halves of a
-    few-shot line.
+    Returns it with what it says beside the class ("", relation, background).
     """
     name = name_of(task, cls, rng)
     if task != "flowers" and rng.random() < 0.3:

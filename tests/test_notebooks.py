@@ -23,9 +23,9 @@ COLUMNS = {
     "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
     "05_sdedit": ["strength", "seed", "metric", "accuracy"],
     "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
-    "06_loss_vs_size": [*ARM, "n", "seed", "loss", "top1", "eval_set"],
-    "06_fits": [*ARM, "eval_set", "k", "k_low", "k_high", "n_min", "n_max"],
-    "06_language_supervision": ["source", "n", "seed", "loss", "top1", "shifted"],
+    "06_loss_vs_size": [*ARM, "n", "seed", "loss", "top1", "eval_set", "calibrated"],
+    "06_fits": [*ARM, "eval_set", "k", "k_low", "k_high", "n_min", "n_max", "measure", "range"],
+    "06_language_supervision": ["source", "n", "seed", "loss", "top1", "shifted", "calibrated"],
     "07_prompts": ["family", "source", "n", "seed", "probe", "value"],
     "07_probes": ["family", "source", "seed", "probe", "setting", "value"],
     "00_timing": ["notebook", "seconds"],
@@ -100,7 +100,7 @@ def test_details_are_counted_for_all_sources(smoke):
     assert made["images"].min() > 0
 
 
-def test_scaling_is_complete_and_fitted_on_one_range(smoke):
+def test_scaling_is_complete_and_fitted_on_declared_ranges(smoke):
     made = table(smoke[0], "06_loss_vs_size")
     keys = [*ARM, "eval_set"]
     assert {"train", "retrieved", "mixed", "synthetic"} <= set(made["source"])
@@ -111,10 +111,15 @@ def test_scaling_is_complete_and_fitted_on_one_range(smoke):
     assert not made.duplicated([*keys, "n", "seed"]).any()
     assert (made.groupby([*keys, "n"])["seed"].nunique() == 3).all()
     laws = table(smoke[0], "06_fits")
-    assert len(laws) == len(made[keys].drop_duplicates())
-    assert len(laws[["n_min", "n_max"]].drop_duplicates()) == 1
-    assert (laws["k_low"] <= laws["k"]).all()
-    assert (laws["k"] <= laws["k_high"]).all()
+    assert len(laws) == len(made[keys].drop_duplicates()) * 2 * 2  # two measures, two ranges
+    assert (laws.groupby("range")[["n_min", "n_max"]].nunique() == 1).all().all()
+    assert set(laws["measure"]) == {"error", "calibrated"}
+    known = laws.dropna(subset=["k_low"])
+    assert len(known) > 0.9 * len(laws)
+    assert known["k"].between(known["k_low"], known["k_high"]).all()
+    claims = table(smoke[0], "06_claims")
+    assert {f"SL{i:02d}" for i in range(1, 13)} == set(claims["id"])
+    assert (made["calibrated"] > 0).all()
 
 
 def test_every_family_meets_every_source_under_every_probe(smoke):
@@ -137,7 +142,7 @@ def test_prompts_and_pairs_are_compared_at_equal_sizes(smoke):
     assert {"shape", "pgd", "corruption"} <= set(prompts["probe"])
     seeds = table(smoke[0], "06_language_supervision").groupby(["source", "n"])["seed"].nunique()
     assert (seeds == 2).all()
-    assert len(seeds) == 6
+    assert len(seeds) == 9
 
 
 def test_the_intervention_is_made_on_request(smoke):

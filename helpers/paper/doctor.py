@@ -164,10 +164,10 @@ def work(w: World) -> list[tuple[str, str, float]]:
     edited = len(analysis.strengths) * analysis.size
     mixed = sum(n + training.sizes[-1] for n in analysis.mix_synthetic)
     ablated = (drawn + 3) * analysis.size + edited + mixed
-    # 06: every guidance, prompt and generator but those of notebook 02
+    # 06: every guidance, prompt and generator but those of notebook 02, twice the largest size
     arms = len(scaling.prompts) + sum(g != w.synthesis.guidance for g in scaling.guidances)
     arms += sum(g != w.synthesis.generator for g in scaling.generators)
-    paired = 3 * len(scaling.pairs) * robust.seeds * robust.steps * robust.batch
+    paired = 3 * len(scaling.pairs) * scaling.pair_seeds * robust.steps * robust.batch
     # 07: every checkpoint on all probe sets
     sets = len(probes.present(config.settings().benchmarks))
     bench = _here(benchmarks.benchmark, w, robust.task)
@@ -181,8 +181,8 @@ def work(w: World) -> list[tuple[str, str, float]]:
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),
-        ("06", "synthesis", arms * scaling.sizes[-1] + scaling.pairs[-1]),
-        ("06", "embed", 3 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
+        ("06", "synthesis", 2 * (arms * scaling.sizes[-1] + scaling.pairs[-1])),
+        ("06", "embed", 5 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted
         ("06", "finetune", paired),
         ("07", "embed", len(robust.checkpoints) * probed),
         ("07", "finetune", len(robust.checkpoints) * attacks),

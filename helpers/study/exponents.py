@@ -22,7 +22,7 @@ FIT = ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_mi
 FIT += ["measure", "range"]
 MEASURES = {"error": "error rate", "calibrated": "loss after temperature scaling (nats)"}
 COMPARED = ("retrieved", "recognizability", "hit", "calibrated", "top1", "k")  # when thinned
-CLASS_FLOOR = 1e-4  # nats: a class with a lower loss is learned; its logarithm would be noise
+LEARNED = 1e-4  # nats, or error rate: what is below is learned; its logarithm would be noise
 
 
 def read(artifact: store.Artifact, file: str) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def slopes(table: pd.DataFrame, span: tuple[int, int]) -> tuple[pd.DataFrame, pd
     sizes = table.index.get_level_values("n")
     wide = table[(sizes >= span[0]) & (sizes <= span[1])].unstack("n")
     n = np.unique(wide.columns.get_level_values("n"))
-    values = wide.to_numpy().reshape(len(wide), table.shape[1], len(n))
+    values = wide.clip(lower=LEARNED).to_numpy().reshape(len(wide), table.shape[1], len(n))
     k, b = fits.power_law(n, np.moveaxis(values, 2, 0))
     return pd.DataFrame(k, wide.index), pd.DataFrame(b, wide.index)
 
@@ -95,7 +95,7 @@ def levels(runs: pd.DataFrame) -> pd.DataFrame:
                 value, low, high, *_ = estimated(values)
                 rows.append((arm, eval_set, measure, n, value, low, high))
     columns = ["arm", "eval_set", "measure", "n", "mean", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
 
 
 def over_classes(w: World, runs: pd.DataFrame) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def described(w: World, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def fit(runs: pd.DataFrame, spans: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
-    """Power laws of every arm, evaluation set, measure and range; intervals as in inference.py.
+    """Power laws of every arm, set, measure and range; NaN for intervals that are not known.
 
     Columns ``arm, eval_set, measure, range, k, k_low, k_high, b, n_min, n_max``, and ``floor``: the
     asymptote of the saturating form, which an ``evidence`` above 0 prefers; NaN with few sizes.
@@ -136,16 +136,16 @@ def fit(runs: pd.DataFrame, spans: Mapping[str, tuple[int, int]]) -> pd.DataFram
                 inside = table[0].loc[:, span[0] : span[1]]
                 sizes = inside.index.get_level_values("n")
                 if sizes.nunique() > fits.FEWEST:
-                    _, row["floor"], row["evidence"] = fits.saturating(sizes, inside)
+                    learned = inside.clip(lower=LEARNED)
+                    _, row["floor"], row["evidence"] = fits.saturating(sizes, learned)
                 rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
 def by_class(runs: pd.DataFrame, arm: str, span: tuple[int, int]) -> pd.DataFrame:
     """k of every class's calibrated loss on the test set: a row per class and seed."""
     part = runs[(runs["arm"] == arm) & (runs["eval_set"] == "test") & (runs["class"] != ALL)]
-    table = curves(part, "calibrated", ("class", "seed")).clip(lower=CLASS_FLOOR)
-    return slopes(table, span)[0]
+    return slopes(curves(part, "calibrated", ("class", "seed")), span)[0]
 
 
 def per_class(runs: pd.DataFrame, arm: str, span: tuple[int, int]) -> pd.DataFrame:

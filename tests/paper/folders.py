@@ -48,7 +48,7 @@ generators = ["1.1", "1.5"]
 strengths = [0.5]
 mixes = [[4, 4]]
 [world.scaling]
-sizes = [2, 4, 8, 16]
+sizes = [2, 4, 8, 10]
 beyond = 0
 guidances = [1.0, 7.5]
 prompts = ["class names", "alt text"]

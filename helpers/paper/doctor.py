@@ -153,17 +153,20 @@ def work(w: World) -> list[tuple[str, str, float]]:
         bench = _here(benchmarks.benchmark, w, task)
         classes = len(bench.classes) if bench else KNOWN.get(task, 0)
         captions += classes * dict(w.captions.per_class_of).get(task, w.captions.per_class)
-    # 04: both sources at all sizes, and at the middle one the variants and learning rates
-    variants = len(w.retrieval.rules) * len(w.retrieval.filters) + 2 * len(training.lrs)
+    # 04: both sources at all sizes, on the seeds of all learning rates and on those reported
+    largest = training.sizes[-1]
+    further = [largest * 2**i for i in range(1, training.synthetic_beyond + 1)]
+    tried = training.selection_seeds * len(training.lrs)
+    swept = (2 * sum(training.sizes) + sum(further)) * (training.seeds + tried)
     middle = training.sizes[len(training.sizes) // 2]
-    swept = 2 * training.seeds * sum(training.sizes) + middle * variants
+    swept += middle * len(w.retrieval.rules) * training.selection_seeds
     epochs = sum(dict(training.epochs_of).get(task, training.epochs) for task in w.tasks)
     # 05: arms that are filtered after drawing, every strength of SDEdit, and mixtures
     drawn = len(analysis.generators) + 1
-    filtered = math.ceil(drawn * analysis.size / w.clip.top_share)
+    filtered = math.ceil(2 * drawn * analysis.size / w.clip.top_share)
     edited = len(analysis.strengths) * analysis.size
-    mixed = sum(n + training.sizes[-1] for n in analysis.mix_synthetic)
-    ablated = (drawn + 3) * analysis.size + edited + mixed
+    mixed = sum(2 * real + added for real, added in analysis.mixes)
+    ablated = (drawn + 1) * analysis.size + edited + mixed
     # 06: every guidance, prompt and generator but those of notebook 02, twice the largest size
     arms = len(scaling.prompts) + sum(g != w.synthesis.guidance for g in scaling.guidances)
     arms += sum(g != w.synthesis.generator for g in scaling.generators)
@@ -179,7 +182,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
         ("02", "synthesis", captions),
         ("03", "embed", 2 * len(_here(open_pool, w) or ())),
         ("04", "finetune", epochs * swept),
-        ("05", "synthesis", filtered + edited),
+        ("05", "synthesis", filtered + training.seeds * edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),
         ("06", "synthesis", 2 * (arms * scaling.sizes[-1] + scaling.pairs[-1])),
         ("06", "embed", 5 * (arms + 3) * scaling.sizes[-1]),  # mirrored and judged ones counted

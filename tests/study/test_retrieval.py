@@ -177,7 +177,7 @@ def test_a_retrieved_set_carries_its_card(tiny, monkeypatch):
     assert (
         card["pool"]["rows"] == 6
         and card["retrieval"]["class_cap"] == 10_000
-        and card["clip"]["top_share"] == 0.5
+        and card["clip"]["top_share"] == 0.7
     )
     assert {r["class"]: r["substring"] for r in task["spellings"]} == {
         "rose": "rose",

@@ -22,7 +22,12 @@ from helpers.study import finetune, synthesis
 from tests.study import cells
 
 W = worlds.get(
-    "smoke", tasks=("aircraft",), image_size=8, synthesis={"shard": 4}, clip={"top_share": 0.5}
+    "smoke",
+    tasks=("aircraft",),
+    image_size=8,
+    captions={"per_class": 5},
+    synthesis={"shard": 4},
+    clip={"top_share": 0.5},
 )
 CLASSES = ("A320", "737-800")
 
@@ -138,6 +143,17 @@ def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
         "A320": 3,
         "737-800": 0,
     }
+
+
+def test_a_class_that_is_short_of_captions_gets_several_images_of_each(in_process):
+    w = worlds.replace(W, seed=2)
+    short = captions().iloc[:8].query("label == 0 or caption < 'photo 4'")  # four and two
+    store.make("captions", w, lambda path: store.write(path / "aircraft.parquet", short))
+    table = store.read_table(synthesis.make(w).path / "aircraft.parquet")
+    assert table["label"].value_counts().to_dict() == {0: 5, 1: 5}
+    times = table.groupby("label")["caption"].value_counts()
+    assert sorted(times[0]) == [1, 1, 1, 2] and sorted(times[1]) == [2, 3]
+    assert table["seed"].is_unique
 
 
 def test_captions_are_missed_with_the_command_that_writes_them(in_process):

@@ -21,8 +21,8 @@ ARM = ["source", "prompt", "guidance"]
 COLUMNS = {
     "04_accuracy_vs_size": ["task", "source", "n", "seed", "metric", "accuracy"],
     "05_detail_fidelity": ["task", "source", "class", "attribute", "images", "correct"],
-    "05_sdedit": ["strength", "seed", "metric", "accuracy"],
-    "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy"],
+    "05_sdedit": ["strength", "seed", "metric", "accuracy", "task"],
+    "05_mixing": ["synthetic_n", "retrieved_n", "seed", "metric", "accuracy", "equal", "task"],
     "06_loss_vs_size": [*ARM, "n", "seed", "loss", "top1", "eval_set", "calibrated"],
     "06_fits": [*ARM, "eval_set", "k", "k_low", "k_high", "n_min", "n_max", "measure", "range"],
     "06_language_supervision": ["source", "n", "seed", "loss", "top1", "shifted", "calibrated"],

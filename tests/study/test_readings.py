@@ -10,6 +10,7 @@ from helpers import worlds
 from helpers.engine import report, store
 from helpers.study import captions, exponents, readings
 from tests.study import cells
+from tests.study.test_exponents import rows
 
 
 def runs(source, accuracies, task="cars", metric="linear_probe"):
@@ -68,23 +69,18 @@ def test_axles_are_counted_together_and_apart():
 
 
 def test_exponents_of_the_last_three_sizes():
-    rows = [
-        ("synthetic", "test", n, seed, 2.0 * n**-0.5 if n > 8 else 1.0)
-        for n in (4, 8, 16, 32, 64)
-        for seed in range(2)
-    ]
-    columns = ["arm", "eval_set", "n", "seed", "loss"]
-    table = pd.DataFrame(rows, columns=columns)
-    w = worlds.get("smoke")
-    laws = pd.DataFrame({"arm": ["synthetic"], "eval_set": ["test"], "k": [0.1]})
+    flat = rows("synthetic", 0.0, sizes=(4, 8))
+    table = pd.concat([flat, rows("synthetic", 0.5, sizes=(16, 32, 64))])
+    law = {"arm": "synthetic", "eval_set": "test", "measure": "calibrated", "range": "full"}
+    laws = pd.DataFrame([{**law, "k": 0.1}]).set_index(list(law))
     found = cells.run(
         "06",
         "its last three sizes",
-        **{"pd": pd, "report": report, "exponents": exponents, "w": w, "results": table},
-        **{"colours": ["synthetic"], "low_high": (4, 32)},
-        law_of=laws.set_index(["arm", "eval_set"]),
+        **{"pd": pd, "report": report, "exponents": exponents, "runs": table, "results": table},
+        **{"colours": ["synthetic"], "low_high": (4, 32), "law_of": laws},
     )
-    assert found["ends"]["last"].tolist() == [pytest.approx(0.5)]
+    assert [row["k"] for row in found["ends"]] == [0.1]
+    assert found["ends"][0]["last"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_cells_of_two_tables_that_are_far_apart():

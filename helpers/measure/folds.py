@@ -11,7 +11,8 @@ import pandas as pd
 
 FOLDS = 10
 ALL = "all"  # in the column ``class``: images of all classes
-LOOKED_AT = 1_000  # validation images that a temperature is chosen on
+VALIDATION = "val"  # the set that temperatures are chosen on
+LOOKED_AT = 1_000  # images of it, at most
 
 
 def fold_of(labels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 LR = 3e-3
 WARMUP = 0.1  # share of the steps
 WEIGHT_DECAY = 0.5
-VALIDATION = "val"  # the set that temperatures are chosen on
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +103,7 @@ def evaluate(
     """A table of ``folds.measured`` per head, of every set, with its name in ``eval_set``.
 
     ``sets``: name -> features (n, d) and labels (n,). A head's temperature is that of the set "val"
-    (``VALIDATION``), which is not measured itself. ``classes`` are measured apart on "test" only.
+    (``folds.VALIDATION``), not measured itself. ``classes`` are measured apart on "test" only.
     """
     import torch
 
@@ -114,7 +113,7 @@ def evaluate(
         member = Heads(tuple(part[i : i + 1] for part in heads.parameters))
         with torch.inference_mode():
             logits = {name: member.logits(x)[0].cpu().numpy() for name, x in inputs.items()}
-        t = metrics.temperature(logits.pop(VALIDATION), sets[VALIDATION][1])
+        t = metrics.temperature(logits.pop(folds.VALIDATION), sets[folds.VALIDATION][1])
         parts = []
         for name, of_set in logits.items():
             apart = classes if name == "test" else ()

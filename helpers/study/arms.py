@@ -15,9 +15,8 @@ from helpers.data.subsets import nested_subset, repeated, thinned
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError, unknown
-from helpers.measure.folds import LOOKED_AT
+from helpers.measure.folds import LOOKED_AT, VALIDATION
 from helpers.models import clip
-from helpers.models.heads import VALIDATION
 from helpers.study import synthesis
 from helpers.worlds import World
 

@@ -18,6 +18,7 @@ from helpers.data import tables
 from helpers.data.subsets import nested_subset
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
+from helpers.measure import folds
 from helpers.measure.metrics import frechet
 from helpers.models import heads
 from helpers.study import arms
@@ -119,7 +120,7 @@ def run(w: World, folder: Path, name: str, seeds: range) -> pd.DataFrame:
     all_labels = np.concatenate(labels)
     trained = heads.train(features, all_labels, subsets, starts, len(classes), w.scaling)
     held_out = {}
-    for eval_set in (heads.VALIDATION, *arms.evaluation_sets(w)):
+    for eval_set in (folds.VALIDATION, *arms.evaluation_sets(w)):
         embedded = arms.embedding(folder, eval_set)[0]
         held_out[eval_set] = (embedded, arms.images_of(w, folder, eval_set).labels)
     measured = heads.evaluate(trained, held_out, classes if name in BY_CLASS else ())

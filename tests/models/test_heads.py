@@ -5,6 +5,7 @@ import pytest
 
 from helpers import worlds
 from helpers.errors import StudyError
+from helpers.measure import folds
 from helpers.measure.folds import ALL
 from helpers.models import heads
 
@@ -38,7 +39,7 @@ def test_heads_learn_and_are_measured_by_class_at_the_temperature_of_validation(
     subsets = [np.arange(3), np.arange(90)]
     trained = heads.train(features[:, :90], labels[:90], subsets, [0, 0], 3, W.scaling)
     held_out = (features[0, 90:], labels[90:])
-    sets = {heads.VALIDATION: held_out, "test": held_out, "far": held_out}
+    sets = {folds.VALIDATION: held_out, "test": held_out, "far": held_out}
     few, many = heads.evaluate(trained, sets, ("a", "b", "c"))
     assert set(many["eval_set"]) == {"test", "far"}
     assert set(many[many["eval_set"] == "far"]["class"]) == {ALL}

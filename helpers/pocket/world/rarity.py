@@ -18,7 +18,7 @@ from helpers.data import tables
 from helpers.data.subsets import nested_subset, thinned
 from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
-from helpers.measure.folds import LOOKED_AT
+from helpers.measure.folds import LOOKED_AT, VALIDATION
 from helpers.models import clip, heads
 from helpers.pocket.train import generator, judges, unet, upstream
 from helpers.pocket.world.pool import open_pool
@@ -167,7 +167,7 @@ def judged(w: World, path: Path, pool: str) -> pd.DataFrame:
 def held_out(w: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings and labels of validation and test images."""
     bench = tables.benchmark(w, TASK)
-    splits = {heads.VALIDATION: thinned(bench.val, LOOKED_AT), "test": bench.test}
+    splits = {VALIDATION: thinned(bench.val, LOOKED_AT), "test": bench.test}
     model = clip.load(w)
     return {name: (clip.embed_images(model, s.images), s.labels) for name, s in splits.items()}
 

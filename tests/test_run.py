@@ -245,7 +245,7 @@ def test_settings_take_all_that_fits():
     assert w.analysis.strengths == ()
 
 
-@pytest.mark.parametrize("world", ["smoke", "paper"])
+@pytest.mark.parametrize("world", ["smoke", "desk", "paper"])
 def test_what_the_worlds_say_fits(world):
     w = worlds.WORLDS[world]
     names = ("pool", "captions", "retrieval", "finetune", "analysis", "scaling")

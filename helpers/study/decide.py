@@ -89,7 +89,7 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
             before = pd.read_csv(path, dtype={"sign": str})[COLUMNS]
             before = before.fillna({"cell": "", "reason": ""})
     table = decide(estimates, before)
-    store.write(path, table.to_csv(index=False, float_format="%.6g").encode())
+    store.write(path, table.to_csv(index=False).encode())
     return table
 
 

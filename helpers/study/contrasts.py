@@ -129,7 +129,7 @@ class Runs:
         synthetic, as log2. Both curves are linear in log2 n. Not testable where they do not meet.
         """
         sizes = self.sizes(task, "retrieved")
-        most = self.ends(task)[1]
+        most = ("synthetic", self.sizes(task, "synthetic")[-1])
         x = np.log2(sizes)
         real = [np.stack([self.hits(task, m, ("retrieved", n)) for n in sizes]) for m in METRICS]
         arrays = [*real, *(self.hits(task, m, most) for m in METRICS)]

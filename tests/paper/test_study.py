@@ -122,9 +122,9 @@ def test_results_are_complete(study):
 )
 def test_tables_have_the_columns_of_every_world(study, name):
     made = pd.read_csv(study / "figures" / "paper" / f"{name}.csv")
-    own = made[~made["source"].str.startswith("published")].drop(
-        columns="shifted", errors="ignore"
-    )  # sets this world does not have
+    # no shifted sets in this world; of so few runs some intervals have no known width
+    absent = ["shifted", "k_low", "k_high"]
+    own = made[~made["source"].str.startswith("published")].drop(columns=absent, errors="ignore")
     assert list(made) == COLUMNS[name] and len(own) and not own.isna().any().any()
 
 
@@ -180,7 +180,8 @@ def test_finished_checkpoints_go_through_all_probes_that_are_there(study):
     assert {"renditions", "natural_adversarial", "shape", "background", "fgsm", "pgd"} <= set(
         settings.index
     )
-    assert len(claims) == 10 and set(claims["holds"]) == {"one pair decides nothing"}
+    assert len(claims) == 22 and set(claims["verdict"]) == {"undecided", "not testable here"}
+    assert claims["value"].isna().all(), "one pair decides nothing"
     by_model = made[(made["probe"] == "calibration") & (made["setting"] == "nll")]["value"]
     assert by_model.nunique() == 4  # each has weights of its own
 

@@ -39,7 +39,7 @@ def collect(
     table = pd.concat(tables, ignore_index=True)
     if w.keeps_runs:
         new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
-        _keep(w, number, pd.concat([known, new], ignore_index=True))
+        _keep(w, number, pd.concat([known, new] if len(known) else [new], ignore_index=True))
     return table
 
 

@@ -113,6 +113,7 @@ def test_kept_runs_are_not_run_again_and_new_ones_are_added(in_process, tmp_path
     _, ran = collected("third", range(2), recipe="b")
     assert ran == 2, "rows of another recipe do not count"
     kept = runs.kept(KEEPING, "04")
+    assert kept["n"].dtype == int, "whole numbers stay whole"
     assert kept.groupby("recipe").size().to_dict() == {"1-a": 5, "1-b": 2}
 
 

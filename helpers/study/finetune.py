@@ -284,13 +284,5 @@ def training_images(w: World, run: Run) -> Split:
 def clip_accuracies(w: World, task: str) -> pd.DataFrame:
     """The same of the unadapted CLIP, as a run on no images."""
     bench = tables.benchmark(w, task)
-    about = {
-        "task": task,
-        "source": "clip",
-        "keep": "none",
-        "n": 0,
-        "seed": 0,
-        "lr": 0.0,
-        "steps": 0,
-    }
+    about = asdict(Run(task, "clip", "none", n=0, seed=0, lr=0.0)) | {"steps": 0}
     return scored(bench, about, classifier.baseline(clip.load(w), bench, w.finetune), "test")

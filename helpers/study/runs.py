@@ -37,8 +37,8 @@ def collect(
     files = store.fill(path, jobs, function, label)
     tables = [store.read_table(file).assign(run=run) for run, file in zip(jobs, files, strict=True)]
     table = pd.concat(tables, ignore_index=True)
-    if w.keeps_runs:
-        new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
+    new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
+    if w.keeps_runs and len(new):
         _keep(w, number, pd.concat([known, new] if len(known) else [new], ignore_index=True))
     return table
 

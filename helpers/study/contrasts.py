@@ -156,28 +156,3 @@ def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:
         return np.nan
     ends = slice(above[0] - 1, above[0] + 1)
     return float(np.interp(level, curve[ends], x[ends]))
-
-
-def superiority(w: World) -> Estimate:
-    """P(CLIP score of a synthetic image > that of a retrieved one of its class) - 0.5.
-
-    Mean over classes, then tasks; images are random (DeLong's variance), classes are fixed.
-    """
-    from scipy.stats import rankdata
-
-    rows = []
-    for task in w.tasks:
-        real, drawn = (tables.source_set(w, task, s).facts for s in ("retrieved", "synthetic"))
-        for label in set(real["label"]) & set(drawn["label"]):
-            parts = [t.loc[t["label"] == label, "score"].to_numpy() for t in (drawn, real)]
-            ranks = np.split(rankdata(np.concatenate(parts)), [len(parts[0])])
-            # of every image the share of the other source's that lie below it
-            others = zip(ranks, parts, parts[::-1], strict=True)
-            below = [(rank - rankdata(part)) / len(other) for rank, part, other in others]
-            variance = sum(share.var(ddof=1) / len(share) for share in below)
-            rows.append((task, below[0].mean() - 0.5, variance))
-    table = pd.DataFrame(rows, columns=["task", "value", "variance"]).groupby("task")
-    of_task = table["variance"].mean() / table.size()
-    variance = of_task.sum() / len(of_task) ** 2
-    value = table["value"].mean().mean()
-    return inference.around(value, variance**0.5, 1_000, 0, variance)  # so many images: normal

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from helpers.engine.figures import COLOURS
+from helpers.measure import inference
 from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
-from helpers.study import readings
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
 Bounds = tuple[float | None, float | None]
@@ -92,7 +92,9 @@ def band(
     ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, within: Bounds = (0, 1)
 ) -> None:
     """Mean over seeds of ``y`` against ``x``, its 95 % interval as a band inside ``within``."""
-    banded(ax, readings.over_seeds(table, [x], y), x, colour, label, within)
+    found = {at: inference.interval(part[y]) for at, part in table.groupby(x)}
+    rows = pd.DataFrame(found, index=["mean", "low", "high"]).T.rename_axis(x).reset_index()
+    banded(ax, rows, x, colour, label, within)
 
 
 def banded(

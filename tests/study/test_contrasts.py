@@ -8,7 +8,9 @@ import pytest
 
 from helpers import worlds
 from helpers.data.tables import Split
+from helpers.measure import inference
 from helpers.study import contrasts, finetune, runs
+from tests.study import cells
 
 LABELS = np.arange(400) % 4
 SEEDS = 6
@@ -95,17 +97,18 @@ def test_arms_at_chance_or_at_the_ceiling_are_marked(made):
     assert made.cell("aircraft", "zero_shot", *arms, 70).floor
 
 
-def test_superiority_is_the_share_of_pairs(monkeypatch):
+def test_superiority_is_the_share_of_pairs():
     rng = np.random.default_rng(0)
     scores = {"retrieved": rng.normal(0, 1, 60), "synthetic": rng.normal(1, 1, 80)}
-    tables = {
-        source: types.SimpleNamespace(
-            facts=pd.DataFrame({"label": np.arange(len(x)) % 2, "score": x})
-        )
-        for source, x in scores.items()
+    facts = {
+        s: pd.DataFrame({"label": np.arange(len(x)) % 2, "score": x}) for s, x in scores.items()
     }
-    monkeypatch.setattr(contrasts.tables, "source_set", lambda w, task, source: tables[source])
-    found = contrasts.superiority(worlds.get("smoke", tasks=("aircraft",)))
+    tables = types.SimpleNamespace(
+        source_set=lambda w, task, source: types.SimpleNamespace(facts=facts[source])
+    )
+    names = {"np": np, "pd": pd, "tables": tables, "finetune": finetune, "inference": inference}
+    w = worlds.get("smoke", tasks=("aircraft",))
+    found = cells.run("05", "with DeLong's variance", w=w, **names)["above"]
     pairs = []
     for label in (0, 1):
         real, drawn = (scores[s][label::2] for s in ("retrieved", "synthetic"))

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import worlds
 from helpers.engine import report, store
+from helpers.measure import inference
 from helpers.study import captions, exponents, readings
 from tests.study import cells
 from tests.study.test_exponents import rows
@@ -21,13 +22,6 @@ def runs(source, accuracies, task="cars", metric="linear_probe"):
         for seed, shift in enumerate((-0.01, 0.01))
     ]
     return pd.DataFrame(rows, columns=["task", "source", "n", "seed", "metric", "accuracy"])
-
-
-def test_mean_and_interval_per_key():
-    table = readings.over_seeds(runs("clip", {0: 0.3}), ["task", "source"], "accuracy")
-    assert list(table) == ["task", "source", "mean", "low", "high"]
-    assert table["mean"].tolist() == [pytest.approx(0.3)]
-    assert table["low"].iloc[0] < 0.29 < 0.31 < table["high"].iloc[0]
 
 
 def test_repeats_are_shares_per_form(tmp_path):
@@ -61,11 +55,20 @@ def test_axles_are_counted_together_and_apart():
         ("drawn", "A", "gear", 2, 2),
     ]
     columns = ["source", "class", "attribute", "images", "correct"]
-    axles = pd.Series({"A": 1, "B": 3})
-    table = readings.details(pd.DataFrame(rows, columns=columns), axles).set_index("attribute")
+    fidelity = pd.DataFrame(rows, columns=columns)
+    details = pd.DataFrame({"axles": [1, 3], "gear": [0, 0]}, index=["A", "B"])
+    names = {
+        "ask": lambda function, w: function(w),
+        "analysis": types.SimpleNamespace(fidelity=lambda w: fidelity),
+        "bench": types.SimpleNamespace(details=details),
+        "inference": inference,
+    }
+    found = cells.run("05", "two or more axles", w=None, np=np, pd=pd, display=list, **names)
+    table = found["total"].set_index("attribute")
     shares = table["share"].to_dict()
     assert shares == {"axles": 0.5, "gear": 1.0, "one axle": 0.25, "two or more axles": 0.75}
     assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
+    assert found["attributes"] == ["axles", "one axle", "two or more axles", "gear"]
 
 
 def test_exponents_of_the_last_three_sizes():
@@ -102,15 +105,3 @@ def test_the_desk_stands_beside_pocket_only(tmp_path, monkeypatch):
     assert len(readings.desk(pocket, "04_accuracy_vs_size")) == 2
     for other in ("desk", "smoke", "paper"):
         assert not len(readings.desk(worlds.WORLDS[other], "04_accuracy_vs_size"))
-
-
-def test_selection_is_the_worlds_own_or_the_desks(tmp_path, monkeypatch):
-    monkeypatch.setattr(readings.places, "TOP", tmp_path)
-    table = pd.DataFrame({"task": ["cars"], "keep": ["keep:word+top"], "val": [0.5]})
-    committed = tmp_path / "figures" / "desk" / "04_variants.csv"
-    store.write(committed, table.assign(val=0.4).to_csv(index=False).encode())
-    artifact = store.Artifact("finetuned", tmp_path / "own")
-    store.write(artifact.path / "variants.parquet", table.drop(columns="val"))
-    assert readings.selection(artifact, "variants")["val"].tolist() == [0.4]
-    store.write(artifact.path / "variants.parquet", table)
-    assert readings.selection(artifact, "variants")["val"].tolist() == [0.5]

@@ -17,15 +17,16 @@ MODULES = {
     for p in sorted((TOP / "helpers").rglob("*.py"))
 }
 BELOW = {  # room -> the rooms that it may use, beside itself
-    "worlds": ["errors"],
-    "engine": ["worlds", "errors"],
-    "data": ["engine", "worlds", "errors"],
-    "measure": ["data", "engine", "worlds", "errors"],
-    "models": ["measure", "data", "engine", "worlds", "errors"],
-    "study": ["models", "measure", "data", "engine", "worlds", "errors"],
-    "pocket": ["models", "measure", "data", "engine", "worlds", "errors"],
-    "paper": ["models", "measure", "data", "engine", "worlds", "errors"],
-    "run": ["engine", "worlds", "errors"],
+    "settings": [],
+    "worlds": ["settings", "errors"],
+    "engine": ["worlds", "settings", "errors"],
+    "data": ["engine", "worlds", "settings", "errors"],
+    "measure": ["data", "engine", "worlds", "settings", "errors"],
+    "models": ["measure", "data", "engine", "worlds", "settings", "errors"],
+    "study": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
+    "pocket": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
+    "paper": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
+    "run": ["engine", "worlds", "settings", "errors"],
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all

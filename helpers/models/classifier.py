@@ -21,7 +21,7 @@ from helpers.models import clip as clips
 from helpers.models.clip import Clip
 from helpers.models.linear import Solution, chosen_probe, predicted
 from helpers.models.train import Batches, Schedule, cropped, fit, save_state
-from helpers.worlds import FinetuneSettings
+from helpers.settings import FinetuneSettings
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from helpers.engine import gpu
 from helpers.errors import StudyError
 from helpers.measure import folds, metrics
 from helpers.models.train import Schedule, fit
-from helpers.worlds import ScalingSettings
+from helpers.settings import ScalingSettings
 
 if TYPE_CHECKING:
     import torch

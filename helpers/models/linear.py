@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from helpers.engine import gpu
-from helpers.worlds import FinetuneSettings
+from helpers.settings import FinetuneSettings
 
 PENALTIES = FinetuneSettings().probe_penalties
 

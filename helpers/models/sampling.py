@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from helpers.worlds import CaptionSettings
+from helpers.settings import CaptionSettings
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ import numpy as np
 from helpers.engine import gpu
 from helpers.models import sampling, weights
 from helpers.paper import config
-from helpers.worlds import CaptionSettings, World
+from helpers.settings import CaptionSettings, World
 
 ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
 

@@ -16,8 +16,9 @@ from helpers.data.tables import Split
 from helpers.engine import artifacts, places, randomness, store
 from helpers.errors import StudyError
 from helpers.models import classifier, clip
+from helpers.settings import FinetuneSettings
 from helpers.study.runs import collect, packed
-from helpers.worlds import FinetuneSettings, World
+from helpers.worlds import World
 
 SOURCES = ("retrieved", "synthetic")
 METRICS = ("zero_shot", "linear_probe")

@@ -27,7 +27,7 @@ from helpers.engine import gpu
 from helpers.models import linear
 from helpers.models.linear import accuracy_of
 from helpers.models.train import Schedule
-from helpers.worlds import FinetuneSettings
+from helpers.settings import FinetuneSettings
 from tests.bench._models import ceiling, counted, seconds
 
 CLASSES = 100

@@ -12,7 +12,7 @@ import numpy as np
 
 from helpers.engine import gpu
 from helpers.errors import StudyError, unknown
-from helpers.worlds import SynthesisSettings
+from helpers.settings import SynthesisSettings
 
 # shares of the training steps; they stand in for SD 1.1, 1.3, 1.5
 BUDGETS = {"short": 1 / 8, "middle": 3 / 8, "long": 1.0}

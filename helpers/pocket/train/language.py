@@ -11,7 +11,7 @@ import numpy as np
 from helpers.engine import gpu
 from helpers.models import sampling
 from helpers.models.train import Schedule, fit
-from helpers.worlds import CaptionSettings
+from helpers.settings import CaptionSettings
 
 PAD = "<pad>"
 START = "<s>"

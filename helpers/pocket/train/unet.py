@@ -15,7 +15,7 @@ from helpers.models.train import Schedule, save_state
 from helpers.pocket.train import autoencoder, loop
 from helpers.pocket.train.generator import BUDGETS, scheduler
 from helpers.pocket.train.vocabulary import tokens
-from helpers.worlds import UpstreamSettings, World
+from helpers.settings import UpstreamSettings, World
 
 if TYPE_CHECKING:
     import torch

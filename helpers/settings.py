@@ -167,6 +167,18 @@ class RobustnessSettings:
 
 
 @dataclass(frozen=True)
+class GuidanceSettings:
+    """Low-rank adapters that tune a generator on a few real images, as DataDream's (ECCV 2024)."""
+
+    rank: Count = 16  # of every adapter, and its scale alpha [DataDream]
+    steps: Count = 400  # updates; DataDream has 600 an image for a whole data set
+    batch: Count = 8  # [DataDream]
+    lr: Number = 1e-4  # [DataDream]
+    warmup: Count = 20  # updates; [DataDream] 100
+    text_encoder: bool = True  # adapted, too [DataDream]
+
+
+@dataclass(frozen=True)
 class World:
     """One setting of the whole study; ``backend`` is the package with its pool and models."""
 
@@ -186,3 +198,4 @@ class World:
     analysis: AnalysisSettings = AnalysisSettings()
     scaling: ScalingSettings = ScalingSettings()
     robustness: RobustnessSettings = RobustnessSettings()
+    guidance: GuidanceSettings = GuidanceSettings()

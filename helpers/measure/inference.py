@@ -132,31 +132,33 @@ def _joined(whole: np.ndarray, parts: Column, free_seeds: float, free_images: in
 def pigeonhole(
     statistic: Callable, arrays: Sequence, strata: Column, rng: Generator, draws: int = 500
 ) -> Estimate:
-    """``statistic(*arrays)``, each (..., seeds, images), with both drawn again (within classes).
+    """``statistic(*means)`` of arrays (..., seeds, images), with both drawn again (within classes).
 
-    One seed fewer is drawn, or its part would be too small. Where more than a twentieth of the
-    draws have no finite value, the interval is infinite.
+    ``means`` are over both. One seed fewer is drawn, or its part would be too small. Where more
+    than a twentieth of the draws have no finite value, the interval is infinite.
     """
-    value, (seeds, images) = statistic(*arrays), np.shape(arrays[0])[-2:]
-    _, inverse, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    seeds, images = np.shape(arrays[0])[-2:]
+    value = statistic(*(np.mean(array, (-2, -1)) for array in arrays))
+    counts = np.unique(strata, return_counts=True)[1]
     free = images - len(counts)
     if seeds < 2 or free < 1:
         return around(value, np.inf, 0, seeds)
-    by_class = np.argsort(inverse, kind="stable")
-    first = np.repeat(np.cumsum(counts) - counts, counts)
+    by_class = np.argsort(strata, kind="stable")
+    often = [rng.multinomial(count, np.full(count, 1 / count), draws) for count in counts]
+    columns = np.concatenate(often, axis=1) / images  # draws x images
+    runs = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), draws) / (seeds - 1)
+    whole = [np.mean(array, -1) for array in arrays]
+    parts = [np.asarray(array)[..., by_class] @ columns.T for array in arrays]
     again = np.empty((draws, 3))  # by its seeds, by its images, and what only both explain
-    for row in again:
-        runs = rng.integers(seeds, size=seeds - 1)
-        columns = by_class[first + rng.integers(np.repeat(counts, counts))]
-        fewer = [array[..., runs, :] for array in arrays]
-        row[0] = statistic(*fewer)
-        row[1] = statistic(*(array[..., columns] for array in arrays))
-        row[2] = statistic(*(array[..., columns] for array in fewer)) - row[0] - row[1]
+    for i, row in enumerate(again):
+        row[0] = statistic(*(means @ runs[i] for means in whole))
+        row[1] = statistic(*(means[..., i].mean(-1) for means in parts))
+        row[2] = statistic(*(means[..., i] @ runs[i] for means in parts)) - row[0] - row[1]
     again = again[np.isfinite(again).all(1)]
     if len(again) < 0.95 * draws:
         return around(value, np.inf, 0, seeds)
-    parts = again.var(0, ddof=1) * (1, images / free, images / free)
-    return _joined(np.full(seeds, value), parts, seeds - 1, free)
+    spread = again.var(0, ddof=1) * (1, images / free, images / free)
+    return _joined(np.full(seeds, value), spread, seeds - 1, free)
 
 
 class Cell(NamedTuple):

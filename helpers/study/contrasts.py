@@ -6,7 +6,7 @@ No builder imports this. Arms are paired by seed and by test image; a difference
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ class Runs:
         """Points per doubling of a source's images, over the top decade of its sizes."""
         sizes = self.decade(task, source)
         x = np.log2(sizes) - np.log2(sizes).mean()
-        hits = np.stack([self.hits(task, metric, (source, n)) for n in sizes])
+        hits = self.stacked(task, metric, source)[-len(sizes) :]
         weighted = np.tensordot(100 * x / (x**2).sum(), hits, 1)
         return Cell(f"{task}, {source}", inference.crossed(weighted, self.labels(task)))
 
@@ -122,31 +122,41 @@ class Runs:
         name = f"{task}, {metric}: {arm[0]} {arm[1]} - {other[0]} {other[1]}"
         return Cell(name.replace("_", " "), self.gap(task, metric, arm, other), floor)
 
-    def matched(self, task: str) -> dict[str, Cell]:
-        """UP12, UP13: retrieved images where their probe is as good as that of most synthetic ones.
+    def stacked(self, task: str, metric: str, source: str) -> np.ndarray:
+        """``hits`` at all sizes of a source: (sizes, seeds, images)."""
+        return np.stack([self.hits(task, metric, (source, n)) for n in self.sizes(task, source)])
 
-        Their zero-shot accuracy there, minus the synthetic one's; and how many times more are
-        synthetic, as log2. Both curves are linear in log2 n. Not testable where they do not meet.
+    def exchange(self, task: str, metric: str, arm: Arm, source: str) -> Estimate:
+        """log2 of how many images of ``source`` are worth one image of an arm, by whole curves.
+
+        The curve is linear in log2 n; nan where it does not rise to the arm's accuracy.
         """
-        sizes = self.sizes(task, "retrieved")
-        most = ("synthetic", self.sizes(task, "synthetic")[-1])
-        x = np.log2(sizes)
-        real = [np.stack([self.hits(task, m, ("retrieved", n)) for n in sizes]) for m in METRICS]
-        arrays = [*real, *(self.hits(task, m, most) for m in METRICS)]
+        x = np.log2(self.sizes(task, source))
+        arrays = [self.stacked(task, metric, source), self.hits(task, metric, arm)]
+        return self.resampled(
+            lambda curve, level: crossing(x, curve, level) - np.log2(arm[1]), task, arrays
+        )
 
-        def doublings(_zero: Any, probe: Any, _zero_drawn: Any, probe_drawn: Any) -> float:
-            return np.log2(most[1]) - crossing(x, probe.mean((1, 2)), probe_drawn.mean())
+    def resampled(self, statistic: Callable, task: str, arrays: Sequence[np.ndarray]) -> Estimate:
+        """``statistic`` of the mean hits of arrays (..., seeds, images), resampled at once."""
+        rng = randomness.rng(self.w, "resampled", task)
+        return inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
+
+    def matched(self, task: str) -> Cell:
+        """UP12: retrieved images where their probe is as good as that of most synthetic ones.
+
+        Their zero-shot accuracy there, minus the synthetic one's, in points.
+        """
+        x = np.log2(self.sizes(task, "retrieved"))
+        most = ("synthetic", self.sizes(task, "synthetic")[-1])
+        arrays = [self.stacked(task, m, "retrieved") for m in METRICS]
+        arrays += [self.hits(task, m, most) for m in METRICS]
 
         def ahead(zero: Any, probe: Any, zero_drawn: Any, probe_drawn: Any) -> float:
-            at = crossing(x, probe.mean((1, 2)), probe_drawn.mean())
-            return 100 * (np.interp(at, x, zero.mean((1, 2))) - zero_drawn.mean())
+            return 100 * (np.interp(crossing(x, probe, probe_drawn), x, zero) - zero_drawn)
 
-        cells = {}
-        for claim, statistic in {"UP12": ahead, "UP13": doublings}.items():
-            rng = randomness.rng(self.w, "matched", claim)
-            found = inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
-            cells[claim] = Cell(task, found, not np.isfinite(found.value))
-        return cells
+        found = self.resampled(ahead, task, arrays)
+        return Cell(task, found, not np.isfinite(found.value))
 
 
 def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:

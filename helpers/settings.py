@@ -167,7 +167,22 @@ class RobustnessSettings:
 
 
 @dataclass(frozen=True)
-class GuidanceSettings:
+class MixSettings:
+    """When to generate: training sets mixed from all sources (notebook 08)."""
+
+    tasks: Names = ("aircraft",)
+    counts: Counts = (120, 480)  # retrieved, and synthetic, images of the map, beside none
+    steps: Count = 90  # updates of all runs that are compared at equal ones
+    seeds: Count = 3
+    size: Count = 120  # images of a source where a cause is moved, or a generator tuned
+    access: Numbers = (0.02,)  # shares of the pool that a retriever sees
+    noise: Numbers = (0.3,)  # shares of retrieved images with a wrong label
+    shots: Counts = (5,)  # real images of every class
+    guides: Names = ("plain", "data set")  # what the generator is tuned on
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
     """Low-rank adapters that tune a generator on a few real images, as DataDream's (ECCV 2024)."""
 
     rank: Count = 16  # of every adapter, and its scale alpha [DataDream]
@@ -198,4 +213,5 @@ class World:
     analysis: AnalysisSettings = AnalysisSettings()
     scaling: ScalingSettings = ScalingSettings()
     robustness: RobustnessSettings = RobustnessSettings()
-    guidance: GuidanceSettings = GuidanceSettings()
+    mixes: MixSettings = MixSettings()
+    adapter: AdapterSettings = AdapterSettings()

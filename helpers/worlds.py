@@ -43,6 +43,10 @@ SMOKE = replace(
         "mixed": ("supervised", "self-supervised", "language-supervised"), "pgd_steps": 3,
         "prompts": ("class names", "templates"), "prompted": (7, 14), "probe_images": 28,
         "validation": 40, "attacked": 14},
+    mixes={
+        "counts": (8, 16), "steps": 2, "seeds": 2, "size": 16, "access": (0.5,), "shots": (2,),
+        "guides": ("plain", "class", "data set", "context", "retrieved")},
+    adapter={"rank": 2, "steps": 24, "warmup": 2},
 )
 DESK = replace(
     World("desk"), keeps_runs=True,
@@ -62,6 +66,11 @@ DESK = replace(
     robustness={  # seeds by the spread between runs (inference), four times the images
         "seeds": 24, "prompts": ("class names", "templates"), "prompted": (480,),
         "probe_images": 1_120, "attacked": 392},
+    mixes={
+        "tasks": ("aircraft", "cars"), "counts": (60, 240, 960, 3_840), "steps": 180, "seeds": 10,
+        "size": 480, "access": (1 / 32, 1 / 8), "noise": (0.2, 0.5), "shots": (1, 5, 16),
+        "guides": ("plain", "class", "data set", "context", "retrieved")},
+    adapter={"steps": 1_000, "warmup": 100},
 )
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,
@@ -94,6 +103,9 @@ PAPER = replace(
             ("supervised", "retrieved", "timm/resnet50.a1_in1k"),
             ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"),
         )},
+    mixes={  # 16 real images of a class, as in DataDream's main table
+        "counts": (15_625, 62_500, 250_000), "steps": 3_000, "size": 50_000, "shots": (16,)},
+    adapter={"steps": 600 * 16, "warmup": 100},
 )
 # fmt: on
 WORLDS = {w.name: w for w in (SMOKE, POCKET, DESK, PAPER)}

@@ -72,6 +72,7 @@ ARTIFACTS = {
     "probes": Spec("07", "30 s", "probe_sets", f"{TESTED} robustness.probe_images"),
     "prompted": Spec("07", "30 s", "study.arms", f"seed synthesis {PROMPTS}", "finetuned"),
     "robust": Spec("07", "3 min", "study.robustness", "seed robustness", PROBING),
+    "mixed": Spec("08", "3 min", "study.mixes", "seed mixes adapter", "analysed"),
 }
 
 

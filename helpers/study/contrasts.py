@@ -17,7 +17,7 @@ from helpers.data import tables
 from helpers.engine import randomness
 from helpers.measure import inference
 from helpers.measure.inference import Cell, Estimate
-from helpers.study.finetune import METRICS
+from helpers.study.finetune import METRICS, SOURCES
 from helpers.study.runs import unpacked
 from helpers.worlds import World
 
@@ -35,8 +35,8 @@ class Runs:
 
     @functools.cached_property
     def known(self) -> dict:
-        """The rows of ``METRICS`` in order of seeds, by task, source, n and metric."""
-        rows = self.results[self.results["metric"].isin(METRICS)].sort_values("seed")
+        """The rows in order of seeds, by task, source, n and metric."""
+        rows = self.results.sort_values("seed")
         return dict(iter(rows.groupby(["task", "source", "n", "metric"])))
 
     def labels(self, task: str) -> np.ndarray:
@@ -74,8 +74,14 @@ class Runs:
     def gap(self, task: str, metric: str, arm: Arm, other: Arm) -> Estimate:
         """The first arm minus the second, in points.
 
-        Between equally large arms the variance over seeds is pooled with that at other sizes.
+        Between equally large arms the variance over seeds is pooled with that at other sizes. Of
+        probes on few labels no answers are kept: their interval is over seeds alone.
         """
+        if metric not in METRICS:
+            one, two = (self.known[task, *a, metric]["accuracy"].to_numpy() for a in (arm, other))
+            change = 100 * (one - two)
+            error = change.std(ddof=1) / len(change) ** 0.5 if len(change) > 1 else np.inf
+            return inference.around(change.mean(), error, len(change) - 1, len(change))
         pairs = [(arm, other)]
         if arm[1] == other[1]:
             further = [n for n in self.sizes(task, arm[0], other[0]) if n != arm[1]]
@@ -104,7 +110,8 @@ class Runs:
 
     def levels(self) -> pd.DataFrame:
         """``table`` of all arms."""
-        return self.table((task, m, (source, n), None) for task, source, n, m in self.known)
+        arms = [(task, m, (source, n), None) for task, source, n, m in self.known if m in METRICS]
+        return self.table(arms)
 
     def slope(self, task: str, metric: str, source: str) -> Cell:
         """Points per doubling of a source's images, over the top decade of its sizes."""
@@ -113,6 +120,15 @@ class Runs:
         hits = self.stacked(task, metric, source)[-len(sizes) :]
         weighted = np.tensordot(100 * x / (x**2).sum(), hits, 1)
         return Cell(f"{task}, {source}", inference.crossed(weighted, self.labels(task)))
+
+    def trend(
+        self, task: str, metric: str, numbers: Sequence[int], pairs: Sequence[tuple[Arm, Arm]]
+    ) -> Estimate:
+        """Points per doubling of ``numbers`` that the first arm of pairs gains on the second."""
+        x = np.log2(numbers) - np.log2(numbers).mean()
+        gains = [self.hits(task, metric, one) - self.hits(task, metric, two) for one, two in pairs]
+        weighted = np.tensordot(100 * x / (x**2).sum(), np.stack(gains), 1)
+        return inference.crossed(weighted, self.labels(task))
 
     def cell(self, task: str, metric: str, arm: Arm, other: Arm, margin: float) -> Cell:
         """``gap`` as a cell of a claim with this margin; at the floor near chance or ceiling."""
@@ -136,6 +152,37 @@ class Runs:
         return self.resampled(
             lambda curve, level: crossing(x, curve, level) - np.log2(arm[1]), task, arrays
         )
+
+    def steepness(self, task: str, metric: str) -> Estimate:
+        """OW1: slope of log2 synthetic on log2 retrieved images at equal accuracy, minus 1.
+
+        Over the retrieved sizes that the synthetic curve meets; nan where those are fewer than 3.
+        """
+        x, drawn = (np.log2(self.sizes(task, source)) for source in SOURCES)
+
+        def steeper(real: np.ndarray, curve: np.ndarray) -> float:
+            at = np.array([crossing(drawn, curve, level) for level in real])
+            met = np.isfinite(at)
+            return np.polyfit(x[met], at[met], 1)[0] - 1 if met.sum() > 2 else np.nan
+
+        arrays = [self.stacked(task, metric, source) for source in SOURCES]
+        return self.resampled(steeper, task, arrays)
+
+    def cheapness(self, task: str) -> Estimate:
+        """OW2: log2 of the rate of exchange at equal zero-shot accuracy, minus that of the probe.
+
+        Mean over the retrieved sizes at which both curves meet.
+        """
+        drawn = np.log2(self.sizes(task, "synthetic"))
+
+        def cheaper(*means: np.ndarray) -> float:
+            curves = zip(means[::2], means[1::2], strict=True)
+            at = [[crossing(drawn, curve, level) for level in real] for real, curve in curves]
+            change = np.subtract(*at)
+            return change[np.isfinite(change)].mean() if np.isfinite(change).any() else np.nan
+
+        arrays = [self.stacked(task, metric, source) for metric in METRICS for source in SOURCES]
+        return self.resampled(cheaper, task, arrays)
 
     def resampled(self, statistic: Callable, task: str, arrays: Sequence[np.ndarray]) -> Estimate:
         """``statistic`` of the mean hits of arrays (..., seeds, images), resampled at once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,18 @@ import pandas as pd
 from helpers.engine import figures, store
 from helpers.errors import StudyError, reading, unknown
 from helpers.measure import inference
-from helpers.measure.inference import ALPHA, COMBINE, EQUIVALENT, FLOOR, SIGNS, UNDECIDED, Cell
+from helpers.measure.inference import (
+    ALPHA,
+    COMBINE,
+    EQUIVALENT,
+    FLOOR,
+    HOLDS,
+    REVERSED,
+    SIGNS,
+    UNDECIDED,
+    Cell,
+    Estimate,
+)
 from helpers.worlds import World
 
 DECLARATIONS = Path(__file__).parent / "claims.csv"
@@ -91,6 +102,47 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
     table = decide(estimates, before)
     store.write(path, table.to_csv(index=False).encode())
     return table
+
+
+class Advice(NamedTuple):
+    """What to do with ``yours`` retrieved images of a task, after the map's nearest field."""
+
+    task: str
+    yours: int
+    retrieved: int  # images of that field
+    synthetic: int  # images to add
+    gain: float  # points of accuracy over adding none, and the rest of its ``Estimate``
+    low: float
+    high: float
+    se: float
+    df: float
+    seeds: int
+    images: float
+    sure: float  # that adding them helps at all, 0..1
+    so: str
+
+
+def recommend(
+    gains: pd.DataFrame, task: str, retrieved: int, generator: str, margin: float = 2.0
+) -> Advice:
+    """How many synthetic images to add to ``retrieved`` ones: the number whose gain is largest.
+
+    ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
+    ``Estimate``; near is what is near on a logarithmic scale. Raises ``StudyError`` on a task, or a
+    generator, that the map does not have.
+    """
+    for column, value in (("task", task), ("generator", generator)):
+        if value not in set(gains[column]):
+            raise unknown(f"{column} of the map", value, gains[column].unique())
+        gains = gains[gains[column] == value]
+    far = (np.log1p(gains["retrieved"]) - np.log1p(retrieved)).abs()
+    near = gains[far == far.min()]
+    best = near.loc[near["value"].idxmax()]
+    gain = Estimate(*best[list(Estimate._fields)])
+    words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
+    so = words[inference.verdict(gain, "+", margin)]
+    field = int(best["retrieved"]), int(best["synthetic"])
+    return Advice(task, retrieved, *field, *gain, 1 - gain.p_above(0), so)
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:

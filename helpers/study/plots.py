@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
@@ -23,6 +24,7 @@ Bounds = tuple[float | None, float | None]
 VERDICTS = {HOLDS: ("#332288", "o"), REVERSED: ("#882255", "X"), EQUIVALENT: ("#8a6d3b", "s")}
 VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
 TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)  # estimates of claims, in margins
+SIGNS = {"helps": "+", "hurts": "-", "no difference": "=", "open": "?"}
 AXIS = "estimate and 95 % interval in margins, claim's side right"
 BELOW = (
     "grey: inside the margin, where a difference is called equivalent; blue: where the claim holds"
@@ -167,6 +169,23 @@ def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
         ax.set_xticks([0, 1], ["not thinned", "thinned"])
         ax.set(title=title, xlim=(-0.15, 1.85))
     return fig
+
+
+def gain_map(ax: Axes, table: pd.DataFrame) -> None:
+    """Gains (``value``, points) by ``retrieved`` (rows) and ``synthetic`` images, with a sign each.
+
+    ``verdict``: helps, hurts, no difference or open. A line borders what helps.
+    """
+    wide = table.pivot(index="retrieved", columns="synthetic", values="value")
+    signs = table.pivot(index="retrieved", columns="synthetic", values="verdict").map(SIGNS.get)
+    style: dict[str, Any] = {"cmap": "PuOr_r", "vmin": -10, "vmax": 10, "cbar": False}
+    sns.heatmap(wide, annot=wide.map("{:+.1f} ".format) + signs, fmt="", ax=ax, **style)
+    helps = signs.to_numpy() == "+"
+    for i, j in np.argwhere(helps[:, 1:] != helps[:, :-1]):
+        ax.plot([j + 1, j + 1], [i, i + 1], color="k", lw=3)
+    for i, j in np.argwhere(helps[1:] != helps[:-1]):
+        ax.plot([j, j + 1], [i + 1, i + 1], color="k", lw=3)
+    ax.set(xlabel="synthetic images", ylabel="retrieved images")
 
 
 def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:

@@ -71,7 +71,7 @@ def make(w: World) -> store.Artifact:
 def recipe(w: World) -> str:
     """The hash of all settings that say how a run is made, whichever runs there are."""
     which = {"tasks": ("",), "counts": (1,), "seeds": 1, "shots": (1,), "access": (), "noise": ()}
-    return finetune.recipe(worlds.replace(w, mixes={**which, "guides": ()}), "mixed")
+    return finetune.recipe(worlds.replace(w, mixes={**which, "guides": ("plain",)}), "mixed")
 
 
 def _build(path: Path, w: World) -> None:

@@ -91,6 +91,44 @@ def test_curves_that_do_not_meet_are_not_testable(made):
     assert np.isnan(no_rate.value) and no_rate.high == np.inf
 
 
+def test_rates_of_exchange_are_read_between_the_curves(made):
+    """Both rise 5 points a doubling; 20 points below, synthetic ones need 16 times as many."""
+    levels = {("clip", 0): 0.4}
+    for i in range(8):
+        levels["synthetic", 16 * 2**i] = 0.3 + 0.05 * i
+        levels["retrieved", 16 * 2**i] = 0.5 + 0.05 * i
+    far = contrasts.Runs(made.w, results(levels, np.random.default_rng(2)))
+    found = far.exchange("aircraft", "zero_shot", ("retrieved", 32), "synthetic")
+    assert found.low < 4 < found.high and found.high - found.low < 4
+    constant = far.steepness("aircraft", "zero_shot")
+    assert constant.low < 0 < constant.high
+    alike = far.cheapness("aircraft")
+    assert alike.low < 0 < alike.high
+    few = contrasts.Runs(made.w, made.results.query("n < 64"))
+    assert np.isnan(few.steepness("aircraft", "zero_shot").value)
+
+
+def test_a_trend_of_gains_is_that_of_a_line_through_them(made):
+    sizes = (16, 32, 64, 128)
+    pairs = [(("retrieved", n), ("clip", 0)) for n in sizes]
+    found = made.trend("aircraft", "zero_shot", sizes, pairs)
+    gains = [made.gap("aircraft", "zero_shot", *pair).value for pair in pairs]
+    assert found.value == pytest.approx(np.polyfit(np.log2(sizes), gains, 1)[0])
+    assert found.low < 5 < found.high
+
+
+def test_probes_on_few_labels_have_intervals_over_seeds_alone(made):
+    few = made.results.query("metric == 'linear_probe'").assign(metric="probe_5", answers=None)
+    both = contrasts.Runs(made.w, pd.concat([made.results, few], ignore_index=True))
+    pair = ("retrieved", 64), ("synthetic", 64)
+    wide = few[few["n"] == 64].pivot(index="seed", columns="source", values="accuracy")
+    change = 100 * (wide["retrieved"] - wide["synthetic"])
+    found = both.gap("aircraft", "probe_5", *pair)
+    assert found.value == pytest.approx(change.mean()) and found.df == SEEDS - 1
+    assert found.se == pytest.approx(change.sem())
+    assert len(both.levels()) == 2 * 10, "levels need answers"
+
+
 def test_arms_at_chance_or_at_the_ceiling_are_marked(made):
     arms = ("clip", 0), ("retrieved", 16)
     assert not made.cell("aircraft", "zero_shot", *arms, 5).floor

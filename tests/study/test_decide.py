@@ -190,3 +190,33 @@ def test_the_claims_figure():
     fig, left_out = plots.claims(table, "This study")
     assert not left_out and len(fig.axes[0].patches) == 6
     plt.close(fig)
+
+
+def fields(values, generator="long"):
+    """Fields of a map: (retrieved, synthetic) -> (gain, standard error)."""
+    rows = []
+    for (retrieved, synthetic), (value, se) in values.items():
+        found = around(value, se, 20, 10)._asdict()
+        about = {"task": "cars", "generator": generator, "retrieved": retrieved}
+        rows.append({**about, "synthetic": synthetic, **found})
+    return pd.DataFrame(rows)
+
+
+def test_advice_is_the_largest_gain_of_the_nearest_row():
+    map_of = fields(
+        {(0, 60): (9, 1), (0, 240): (12, 1), (240, 60): (0.1, 0.2), (240, 240): (-5, 1)}
+    )
+    none = decide.recommend(map_of, "cars", 0, "long")
+    assert (none.retrieved, none.synthetic, none.so) == (0, 240, "add them") and none.sure > 0.99
+    some = decide.recommend(map_of, "cars", 200, "long")
+    assert (some.yours, some.retrieved, some.so) == (200, 240, "no need") and 0.5 < some.sure < 0.9
+    worse = decide.recommend(fields({(240, 60): (-5, 1)}), "cars", 240, "long")
+    assert worse.so == "do not" and worse.sure < 0.01
+    unsure = decide.recommend(fields({(240, 60): (2, 3)}), "cars", 240, "long")
+    assert unsure.so == "try both" and unsure.low < 0 < unsure.high
+
+
+@pytest.mark.parametrize("task, generator", [("boats", "long"), ("cars", "longest")])
+def test_advice_without_a_map_is_refused(task, generator):
+    with pytest.raises(StudyError, match=r"of the map '(boats|longest)'.* Valid: (cars|long)"):
+        decide.recommend(fields({(0, 60): (9, 1)}), task, 10, generator)

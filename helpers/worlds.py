@@ -6,6 +6,8 @@ What the settings mean, and the tags [P], [W], [C] and [R], stand in ``helpers/s
 from __future__ import annotations
 
 import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -131,3 +133,17 @@ def get(name: str, **changes: Any) -> World:
 def backend(world: World) -> ModuleType:
     """The package that supplies pool, benchmarks and models: its functions are in its ``SEAM``."""
     return importlib.import_module(f"helpers.{world.backend}")
+
+
+def lazy(package: str, seam: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of such a package: its functions are imported when first asked for.
+
+    ``seam``: name -> "module:function".
+    """
+
+    def answer(name: str) -> Any:
+        if name not in seam:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return pkgutil.resolve_name(seam[name])
+
+    return answer

@@ -5,10 +5,7 @@ names with the same signatures. What there is, and where, says ``paper.toml`` in
 (see helpers/paper/example.toml); what is missing: ``python -m helpers.run paper --check``.
 """
 
-from __future__ import annotations
-
-import pkgutil
-from typing import Any
+from helpers.worlds import lazy
 
 # No name here may be that of a module of this package, which would stand in its way once imported.
 SEAM = {
@@ -18,6 +15,7 @@ SEAM = {
     "prepare": "helpers.paper.world:prepare",
     "write_captions": "helpers.paper.language:write_captions",
     "draw": "helpers.paper.generator:draw",
+    "pipeline": "helpers.paper.generator:pipeline",
     "open_pool": "helpers.paper.benchmarks:open_pool",
     "search_index": "helpers.paper.index:search_index",
     "benchmark": "helpers.paper.benchmarks:benchmark",
@@ -33,9 +31,4 @@ SEAM = {
     "clip_folder": "helpers.paper.config:clip_folder",
     "retrain": "helpers.paper.world:retrain",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in SEAM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return pkgutil.resolve_name(SEAM[name])
+__getattr__ = lazy(__name__, SEAM)

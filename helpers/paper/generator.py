@@ -43,10 +43,15 @@ def draw(
     if images is not None:
         effective_steps(w.synthesis.steps, strength)
     s = config.settings()
-    if w.synthesis.generator not in s.generators:
-        raise unknown("generator", w.synthesis.generator, s.generators)
-    pipe = load(s.generators[w.synthesis.generator])
-    return sample(pipe, captions, seeds, w.synthesis, s.drawn, s.kept, images, strength)
+    return sample(pipeline(w), captions, seeds, w.synthesis, s.drawn, s.kept, images, strength)
+
+
+def pipeline(w: World) -> Any:
+    """The pipeline that ``draw`` uses, as ``load`` has it; ``StudyError`` if it is unknown."""
+    generators = config.settings().generators
+    if w.synthesis.generator not in generators:
+        raise unknown("generator", w.synthesis.generator, generators)
+    return load(generators[w.synthesis.generator])
 
 
 @functools.lru_cache(maxsize=1)  # two do not fit on every device

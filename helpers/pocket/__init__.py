@@ -3,10 +3,7 @@
 ``SEAM``: name -> its function, imported when first asked for; the same names as ``helpers.paper``.
 """
 
-from __future__ import annotations
-
-import pkgutil
-from typing import Any
+from helpers.worlds import lazy
 
 SEAM = {
     "configured": "helpers.pocket.models:configured",
@@ -15,6 +12,7 @@ SEAM = {
     "prepare": "helpers.pocket.models:prepare",
     "write_captions": "helpers.pocket.models:write_captions",
     "draw": "helpers.pocket.models:draw",
+    "pipeline": "helpers.pocket.models:pipeline",
     "open_pool": "helpers.pocket.world.pool:open_pool",
     "search_index": "helpers.pocket.models:search_index",
     "benchmark": "helpers.pocket.world.benchmarks:benchmark",
@@ -31,9 +29,4 @@ SEAM = {
     "retrain": "helpers.pocket.train.card:retrain",
 }
 __all__ = tuple(SEAM)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in SEAM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return pkgutil.resolve_name(SEAM[name])
+__getattr__ = lazy(__name__, SEAM)

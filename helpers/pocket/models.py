@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,8 +67,12 @@ def draw(
     With ``images`` and ``strength`` (0..1] they are made from those by SDEdit.
     """
     equally_many(captions=captions, seeds=seeds, images=images)
-    pipe = generator.load(upstream.folder(w) / "generator", w.synthesis.generator)
-    return generator.draw(pipe, captions, seeds, w.synthesis, images, strength)
+    return generator.draw(pipeline(w), captions, seeds, w.synthesis, images, strength)
+
+
+def pipeline(w: World) -> Any:
+    """The diffusers pipeline that ``draw`` uses, the same object each time."""
+    return generator.load(upstream.folder(w) / "generator", w.synthesis.generator)
 
 
 def judge(w: World, images: np.ndarray) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from helpers.engine.randomness import entropy
 from helpers.errors import StudyError, equally_many, reading
 from helpers.models.clip import shrunk
 from helpers.models.train import Batches, Schedule, fit
-from helpers.settings import GuidanceSettings
+from helpers.settings import AdapterSettings
 
 FILE = "adapters.safetensors"  # its header has peft's configuration: rank, alpha, layers
 UNET = ["to_q", "to_k", "to_v", "to_out.0"]  # the layers that get an adapter [DataDream]
@@ -21,7 +21,7 @@ TEXT_ENCODER = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 def tune(
-    pipe: Any, images: Any, captions: Sequence[str], s: GuidanceSettings, seed: int, folder: Path
+    pipe: Any, images: Any, captions: Sequence[str], s: AdapterSettings, seed: int, folder: Path
 ) -> list[float]:
     """Fit adapters to whole images (n, side, side, 3) uint8, write them, return the loss per step.
 
@@ -48,7 +48,7 @@ def tune(
         rows = next(order)
         loss = denoising_loss(pipe, latents[rows], [captions[i] for i in rows], generator)
         if not loss.isfinite():
-            raise StudyError(f"tuning diverged in step {step} at lr {s.lr:g}; lower guidance.lr.")
+            raise StudyError(f"tuning diverged in step {step} at lr {s.lr:g}; lower adapter lr.")
         loss.backward()
         losses.append(loss.item())
 

@@ -178,7 +178,7 @@ class Runs:
         def cheaper(*means: np.ndarray) -> float:
             curves = zip(means[::2], means[1::2], strict=True)
             at = [[crossing(drawn, curve, level) for level in real] for real, curve in curves]
-            change = np.subtract(*at)
+            change = np.array(at[0]) - np.array(at[1])
             return change[np.isfinite(change)].mean() if np.isfinite(change).any() else np.nan
 
         arrays = [self.stacked(task, metric, source) for metric in METRICS for source in SOURCES]

@@ -141,8 +141,9 @@ def recommend(
     gain = Estimate(*best[list(Estimate._fields)])
     words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
     so = words[inference.verdict(gain, "+", margin)]
-    field = int(best["retrieved"]), int(best["synthetic"])
-    return Advice(task, retrieved, *field, *gain, 1 - gain.p_above(0), so)
+    rest = gain._asdict()
+    field = int(best["retrieved"]), int(best["synthetic"]), rest.pop("value")
+    return Advice(task, retrieved, *field, **rest, sure=1 - gain.p_above(0), so=so)
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:

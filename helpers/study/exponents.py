@@ -72,7 +72,7 @@ def fit(runs: pd.DataFrame, spans: Mapping[str, Span]) -> pd.DataFrame:
             e = estimated(slopes(part, measure, span))
             inside = curves(part[part["n"].between(*span)], measure)[0].clip(lower=LEARNED)
             sizes = inside.index.get_level_values("n")
-            b = np.log(inside).mean() + e.value * np.log(sizes).mean()
+            b = np.log(inside).mean() + e.value * np.log(sizes.to_numpy()).mean()
             row = {"arm": arm, "eval_set": eval_set, "measure": measure, "range": name}
             row |= {"k": e.value, "k_low": e.low, "k_high": e.high, "b": b}
             row |= {"n_min": span[0], "n_max": span[1], "evidence": np.nan}

@@ -63,7 +63,7 @@ def packed(runs: pd.DataFrame) -> pd.DataFrame:
     bytes all that was ``measured``, the column ``table``."""
     on_test = runs[(runs["eval_set"] == "test") & (runs["class"] == ALL)]
     means = on_test.groupby(["arm", "n"], as_index=False)[["calibrated", "top1"]].mean().round(4)
-    text = runs.to_csv(index=False, float_format="%.9g")
+    text = runs.to_csv(index=False, float_format="%.12g")
     return means.assign(runs=len(on_test), table=zlib.compress(text.encode(), 9))
 
 

@@ -94,8 +94,8 @@ def arms(w: World) -> dict[str, Arm]:
     varied = functools.partial(replace, base)
     every = [Arm("train", "train"), Arm("retrieved", "retrieved")]
     every += [varied(name=name, source=name) for name in (*COMPOSED, base.name)]
-    others = [g for g in w.scaling.guidances if g != s.guidance]
-    every += [varied(name=f"guidance-{g:g}", guidance=g) for g in others]
+    guidances = [g for g in w.scaling.guidances if g != s.guidance]
+    every += [varied(name=f"guidance-{g:g}", guidance=g) for g in guidances]
     every += [varied(name=f"prompt-{k.replace(' ', '-')}", prompt=k) for k in w.scaling.prompts]
     others = [g for g in w.scaling.generators if g != s.generator]
     every += [varied(name=f"generator-{g}", source=f"synthetic-{g}", generator=g) for g in others]

@@ -50,8 +50,8 @@ def _build(path: Path, w: World, folder: Path) -> None:
         label = f"sets trained on with seeds {seeds[0]} to {seeds[-1]}"
         parts.append(collect(path, w, "06", recipe, jobs, run, label)["table"])
     store.write(path / "runs.parquet", folds.unpacked(pd.concat(parts)))
-    jobs = {f"metrics/{name}.parquet": (w, folder, name) for name in arms.sets(w)}
-    store.fill(path, jobs, judged, "arms judged")
+    sets = {f"metrics/{name}.parquet": (w, folder, name) for name in arms.sets(w)}
+    store.fill(path, sets, judged, "arms judged")
 
 
 def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:

@@ -125,7 +125,7 @@ def desk(offered, monkeypatch, tmp_path):
 
     Stops after ``most`` of them, as if killed.
     """
-    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "shown"))
     monkeypatch.setattr(runs.places, "TOP", tmp_path)
     monkeypatch.setattr(store.workers.gpu, "cores", lambda: 1)
     monkeypatch.setattr(arms, "shared_rows", lambda w: np.arange(96))

@@ -115,7 +115,7 @@ def sets(w: World) -> list[str]:
 def recipe(w: World, name: str, largest: int) -> str:
     """The hash of all settings that say how runs of notebook 06 are made, whichever there are.
 
-    ``name`` is their artifact; to the ``largest`` size every arm offers more than its runs take.
+    ``name`` is their artifact. The ``largest`` size stays in: it says what a run's images are of.
     """
     which = {"sizes": (largest,), "pairs": (largest,), "guidances": (), "prompts": (), "lots": 1}
     which |= {"generators": (w.synthesis.generator,), "seeds": 1, "pair_seeds": 1}

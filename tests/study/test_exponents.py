@@ -3,6 +3,7 @@
 import types
 import zlib
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from helpers.errors import StudyError
 from helpers.measure import fits, folds, inference
 from helpers.measure.folds import ALL, FOLDS
 from helpers.measure.inference import Cell
-from helpers.study import arms, decide, exponents, pairs
+from helpers.study import arms, decide, exponents, pairs, plots
 from tests.study import cells
 
 W = worlds.get("smoke")
@@ -77,6 +78,31 @@ def test_published_points_stand_below_in_the_same_columns():
     both = with_published(table, "supervised")
     assert list(both) == list(table) and both["source"].tolist() == ["train", "published real"]
     assert with_published(table, "nobody") is table
+
+
+def test_the_desks_means_lie_behind_the_curves_of_sources():
+    runs = pd.concat([rows("train", 0.5), rows("guidance-1", 0.3)])
+    spans = exponents.halved(SIZES)
+    keys = ["arm", "eval_set", "measure"]
+    about = {"source": ["train", "synthetic"], "prompt": "no prompt", "guidance": [0.0, 1.0]}
+    about = pd.DataFrame(about, index=["train", "guidance-1"])
+    pale = pd.DataFrame({"n": [24, 384], "eval_set": "test", "error": [0.5, 0.2]})
+    fig, (left, right) = plt.subplots(1, 2)
+    names = {
+        **{"np": np, "plots": plots, "spans": spans, "results": runs, "about": about},
+        "law_of": exponents.fit(runs, spans).set_index([*keys, "range"]).sort_index(),
+        "levels": exponents.levels(runs).set_index(keys).sort_index(),
+        "pale": pale.assign(source="train", prompt="no prompt", guidance=0.0),
+        "colours": {"train": "red"},
+    }
+    curve = cells.run("06", "def curve(", **names)["curve"]
+    curve(left, "train", "test", "error", "red", "real")
+    curve(right, "guidance-1", "test", "error", "red", "drawn")
+    behind = [line for line in left.lines if line.get_alpha() == 0.25]
+    assert [line.get_xydata().tolist() for line in behind] == [[[24, 0.5], [384, 0.2]]]
+    assert not [line for line in right.lines if line.get_alpha() == 0.25]
+    assert left.get_legend_handles_labels()[1] == ["real: 0.50 / 0.50"]
+    plt.close(fig)
 
 
 CAPTIONS = "prompt-training-captions"

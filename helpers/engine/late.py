@@ -14,7 +14,7 @@ class Library(ModuleType):
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
-open_clip, scipy, sklearn = map(Library, ("open_clip", "scipy", "sklearn"))
+open_clip, scipy, sklearn, timm = map(Library, ("open_clip", "scipy", "sklearn", "timm"))
 if TYPE_CHECKING:
     import torch
 else:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from helpers import worlds
 from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, randomness
-from helpers.engine.late import open_clip, torch
+from helpers.engine.late import open_clip, timm, torch
 from helpers.errors import StudyError, unknown
 from helpers.measure import metrics
 from helpers.models import clip, linear, weights
@@ -178,9 +180,6 @@ def text_embeddings(tower: Clip, ids: torch.Tensor) -> torch.Tensor:
 
 def finished(name: str, bench: Benchmark) -> Classifier:
     """A named model (``weights.checkpoint_file``) as a classifier; ``StudyError`` if it is none."""
-    import timm
-    from safetensors import SafetensorError
-
     file = weights.checkpoint_file(name)
     library, _, rest = name.partition("/")
     if library == "open_clip":

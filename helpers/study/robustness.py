@@ -109,7 +109,8 @@ def _build(path: Path, w: World) -> None:
     probe_sets(w)  # made before workers start, as are the tower and the drawings
     if not w.robustness.checkpoints:
         worlds.backend(w).clip_folder(w)
-        arms.prompted(w)
+        if w.robustness.prompts:
+            arms.prompted(w)
     models = plan(w)
     results = []
     for first in range(0, 1 + max(seed for *_, seed in models), AT_ONCE):

@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,13 +29,11 @@ from helpers.measure.folds import FOLDS, fold_of
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
+from helpers.models.families import FAMILIES, SOURCES
 from helpers.study import arms, finetune
 from helpers.study.runs import collect
 from helpers.worlds import World
 
-FAMILIES = families.FAMILIES
-SOURCES = families.SOURCES
-PROMPTED = "supervised"  # the family of [R]'s prompt ablation
 MODEL = ["family", "source", "n", "seed"]
 AT_ONCE = 4  # seeds after which the rows of finished models are kept
 ATTACKED_AT_ONCE = 128
@@ -117,7 +116,8 @@ def _build(path: Path, w: World) -> None:
         lot = [model for model in models if first <= model[-1] < first + AT_ONCE]
         jobs = {file_of(w, *model): (w, *model) for model in lot}
         rows = collect(path, w, "07", recipe(w), jobs, kept_run, f"models from seed {first} on")
-        results += [unpacked(numbers) for numbers in rows["numbers"]]
+        texts = map(zlib.decompress, rows["numbers"])
+        results += [pd.read_csv(io.BytesIO(text), dtype={"setting": str}) for text in texts]
     store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
 
 
@@ -134,9 +134,9 @@ def plan(w: World) -> list[tuple[str, str, int | str, int]]:
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
     models = [(family, "mixed", n) for family in s.mixed]
     # The shortest trainings come last, so that no core waits long at the end.
-    for family in ("language-supervised", "self-supervised", PROMPTED):
-        models += [(family, source, n) for source in SOURCES[:2]]
-    models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
+    models += [(family, source, n) for family in FAMILIES[::-1] for source in SOURCES[:2]]
+    # [R]'s ablation of prompts
+    models += [("supervised", kind, size) for size in s.prompted for kind in kinds(w)]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
@@ -147,17 +147,12 @@ def file_of(w: World, family: str, source: str, n: int | str, seed: int) -> str:
     return f"runs/{name}.parquet"
 
 
-def kept_run(w: World, *model) -> pd.DataFrame:
+def kept_run(w: World, *model: Any) -> pd.DataFrame:
     """``run`` as one row: ``MODEL``, ``accuracy`` on test images, and all ``numbers``, packed."""
     table = run(w, *model)
     accuracy = table.query("probe == 'accuracy' and setting == 'test'")["value"].to_list()
     numbers = zlib.compress(table.to_csv(index=False).encode(), 9)
     return table.loc[:0, MODEL].assign(accuracy=accuracy, numbers=numbers)
-
-
-def unpacked(numbers: bytes) -> pd.DataFrame:
-    """The table of ``run`` that ``kept_run`` packed."""
-    return pd.read_csv(io.BytesIO(zlib.decompress(numbers)), dtype={"setting": str})
 
 
 def run(w: World, family: str, source: str, n: int | str, seed: int) -> pd.DataFrame:

@@ -196,7 +196,7 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
     return pd.DataFrame([about] * len(table), columns=MODEL).join(table)
 
 
-def values(sets: ProbeSets, answers: Mapping[str, Split], hits: Mapping) -> dict:
+def values(sets: ProbeSets, answers: Mapping[str, Any], hits: Mapping) -> dict:
     """Every probe's numbers, as far as its sets are there: (probe, setting) -> value.
 
     ``answers`` have logits in place of images; ``hits`` are what ``attack`` returns. Settings of

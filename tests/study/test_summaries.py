@@ -11,7 +11,7 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.engine import places, report, store
 from helpers.measure import inference
-from helpers.study import decide, robustness, summaries
+from helpers.study import decide, readings, robustness, summaries
 from helpers.study.robustness import MODEL, WITHOUT
 from tests.study import cells
 
@@ -213,6 +213,27 @@ def test_prompts_are_judged_at_the_largest_size_in_points():
     assert set(found) == {"RB20", "RB21"}
     assert found["RB20"][0].estimate.value == pytest.approx(10)
     assert found["RB21"][0].estimate.value == pytest.approx(0.1 / 0.5)
+
+
+def test_the_means_of_the_desk_are_there_once_it_has_committed_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "TOP", tmp_path)
+    results = results_with(0, seeds=2)
+    names = {**MODULES, "readings": readings, "w": worlds.get("pocket"), "everything": results}
+    names |= {"numbers": NUMBERS}
+    none = cells.run("07", "desk = readings.desk", **names)
+    assert not len(none["desk_means"]) and len(none["marks"]) == 1
+    columns = ["family", "source", "seed", "probe", "setting", "value"]
+    file = tmp_path / "figures" / "desk" / "07_probes.csv"
+    store.write(file, results[columns].to_csv(index=False).encode())
+    found = cells.run("07", "desk = readings.desk", **names)
+    pgd = results.query("family == 'supervised' and source == 'mixed' and probe == 'pgd'")
+    mean = pgd.loc[pgd["setting"] != "0", "value"].mean()
+    assert found["desk_means"]["supervised", "mixed", "pgd"] == pytest.approx(mean)
+    assert len(found["marks"]) == 2
+    averages = pd.DataFrame({"family": ["supervised"], "source": ["mixed"], "probe": ["pgd"]})
+    for desk, there in ((none, False), (found, True)):
+        joined = averages.join(desk["desk_means"], on=desk["same"])
+        assert joined["desk"].notna().tolist() == [there]
 
 
 def test_every_testable_claim_has_its_difference_and_margin():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from helpers.engine import progress
+from helpers.engine.late import torch
 from helpers.errors import StudyError
-
-if TYPE_CHECKING:
-    import torch
 
 _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once a process
 
@@ -22,15 +21,11 @@ _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it ha
 @functools.cache
 def device() -> str:
     """``"cuda"`` if there is a GPU, else ``"cpu"``."""
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def gpus() -> int:
     """How many GPUs this process may use."""
-    import torch
-
     return torch.cuda.device_count()
 
 
@@ -41,11 +36,7 @@ def cores() -> int:
 
 def describe() -> str:
     """The device in words, for figure labels and timing tables."""
-    import platform
-
     if device() == "cuda":
-        import torch
-
         return torch.cuda.get_device_name()
     return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
 
@@ -53,8 +44,6 @@ def describe() -> str:
 def memory() -> int:
     """Bytes of memory of the device: of one GPU, or of this machine."""
     if device() == "cuda":
-        import torch
-
         return torch.cuda.get_device_properties(0).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -67,8 +56,6 @@ def forget() -> None:
 
 def autocast(precision: str = "bf16") -> contextlib.AbstractContextManager:
     """bfloat16 autocast where the device computes it fast; elsewhere, or with "fp32", no change."""
-    import torch
-
     if precision != "fp32" and (device() == "cuda" or _cpu_has_bf16()):
         return torch.autocast(device(), torch.bfloat16)
     return contextlib.nullcontext()
@@ -76,16 +63,12 @@ def autocast(precision: str = "bf16") -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _cpu_has_bf16() -> bool:
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")
 
 
 def precision() -> torch.dtype:
     """The type that large published models are loaded in: bfloat16 on a GPU, float32 elsewhere."""
-    import torch
-
     return torch.bfloat16 if device() == "cuda" else torch.float32
 
 
@@ -104,8 +87,6 @@ def compiled(module: torch.nn.Module) -> Callable:
     """
     if device() == "cpu":
         return module
-    import torch
-
     torch._dynamo.config.suppress_errors = True
     return torch.compile(module)
 
@@ -119,8 +100,6 @@ def fitting_batches(
     ``what`` names the work, in messages and where the size that fitted is remembered. Raises
     ``StudyError`` when not even a single item fits.
     """
-    import torch
-
     start = 0
     while start < len(items):
         part = items[start : start + _FITTED.get(what, size)]

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from helpers.engine.late import torch
 from helpers.errors import StudyError
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
-    Logits = Callable[[Tensor], Tensor]
-
-
-def fgsm(logits_of: Logits, x: Tensor, y: Tensor, radii: Sequence[float]) -> list[Tensor]:
+def fgsm(
+    logits_of: Callable, x: torch.Tensor, y: torch.Tensor, radii: Sequence[float]
+) -> list[torch.Tensor]:
     """One step along the sign of the gradient at ``x``, labels ``y``, for each of ``radii``."""
-    gradient, _ = _gradient(logits_of, x, y, wanted=True)
+    gradient, _ = _gradient(logits_of, x, y)
     return [(x + eps * gradient.sign()).clamp(0, 1) for eps in radii]
 
 
 def pgd(
-    logits_of: Logits, x: Tensor, y: Tensor, eps: float, steps: int, generator: Generator
-) -> Tensor:
+    logits_of: Callable,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    eps: float,
+    steps: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
     """The worst points that projected gradient descent meets in the L-inf ball of radius ``eps``.
 
     It starts at random and takes ``steps`` steps of 2.5 ``eps`` / ``steps``. Raises ``StudyError``.
     """
-    import torch
-
     if steps < 1 or eps < 0:
         raise StudyError(f"PGD wants at least one step and eps >= 0, not {steps} and {eps}.")
     noise = 2 * torch.rand(x.shape, generator=generator).to(x.device) - 1
@@ -43,10 +43,8 @@ def pgd(
     return worst
 
 
-def _gradient(logits_of: Logits, x: Tensor, y: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+def _gradient(logits_of, x, y, wanted=True):
     """Gradient at ``x``, 0 where it is not wanted, and each image's loss."""
-    import torch
-
     with torch.set_grad_enabled(wanted):
         x = x.detach().requires_grad_(wanted)
         loss = torch.nn.functional.cross_entropy(logits_of(x).float(), y, reduction="none")

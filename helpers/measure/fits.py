@@ -1,15 +1,15 @@
 """Scaling laws fitted to losses: the power law, a form that saturates, and which is preferred."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from helpers.errors import StudyError
 from helpers.measure import inference
+from helpers.measure.inference import Column
 
 FEWEST = 3  # sizes: a line through two points always fits
-Column = Sequence[float] | np.ndarray
 
 
 def power_law(n: Column, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +45,13 @@ def saturating(n: Column, loss: Column) -> tuple[float, float, float]:
     bounds = ((-20, 0, 0), (20, 5, lowest))
     guess = np.clip((start, max(-slope, 0.01), 0.5 * lowest), *bounds)
     (log_a, k, floor), _ = curve_fit(curve, x, y, guess, bounds=bounds, max_nfev=20_000)
-    straight = _aicc(y - np.polyval((slope, start), x), 2)
-    bent = _aicc(y - curve(x, log_a, k, floor), 3)
-    return float(k), float(floor), straight - bent
+
+    def aicc(fitted: np.ndarray, p: int) -> float:  # the variance counts among the p parameters
+        variance = max(float(((y - fitted) ** 2).mean()), 1e-24)
+        return len(y) * np.log(variance) + 2 * p + 2 * p * (p + 1) / max(len(y) - p - 1, 1)
+
+    evidence = aicc(np.polyval((slope, start), x), 3) - aicc(curve(x, log_a, k, floor), 4)
+    return float(k), float(floor), evidence
 
 
 def _logarithms(n: Column, losses: Column) -> tuple[np.ndarray, np.ndarray]:
@@ -60,14 +64,6 @@ def _logarithms(n: Column, losses: Column) -> tuple[np.ndarray, np.ndarray]:
     if (losses <= 0).any():
         raise StudyError("a power law is fitted to logarithms; every loss must be above 0.")
     return np.log(n), np.log(losses)
-
-
-def _aicc(residuals: np.ndarray, parameters: int) -> float:
-    """Akaike's criterion of a least-squares fit, corrected for few points; the variance counts."""
-    m = len(residuals)
-    p = parameters + 1
-    fit = m * np.log(max(float((residuals**2).mean()), 1e-24))
-    return fit + 2 * p + 2 * p * (p + 1) / max(m - p - 1, 1)
 
 
 def rank_correlation(

@@ -1,10 +1,12 @@
-"""What is kept of a run on held-out images: losses and accuracy, by class and fold of the images.
+"""What is kept of a run on held-out images: losses and accuracy, on all of them and without a fold.
 
 Every arm has the same folds, so that a contrast can be taken again without each of them: what the
 choice of the images adds to an interval follows from that (``inference.jackknifed``).
 """
 
-from collections.abc import Sequence
+import io
+import zlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,33 +22,52 @@ def fold_of(labels: np.ndarray) -> np.ndarray:
     return (pd.Series(labels).groupby(labels).cumcount().to_numpy() + labels) % FOLDS
 
 
+def columns(measure: str) -> list[str]:
+    """The columns of a measure: its mean over all images, then over those without each fold."""
+    return [measure, *(f"{measure}-{fold}" for fold in range(FOLDS))]
+
+
 def measured(
     logits: np.ndarray, labels: np.ndarray, temperature: float, classes: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """A row per fold that has images, over all classes; with ``classes``, likewise of each class.
+    """A row over all classes; with ``classes``, another for each of them that has images.
 
-    ``logits`` are (n, classes), ``labels`` (n,). Columns ``class, fold, images``, and means over
-    the ``images``: ``loss`` (cross-entropy, nats), the same ``calibrated`` by dividing logits by
-    ``temperature``, and ``top1`` accuracy (0..1).
+    ``logits`` are (n, classes), ``labels`` (n,). Columns ``class, images, loss`` (cross-entropy,
+    nats), the ``columns`` of ``calibrated``, the loss of logits divided by ``temperature``, and
+    those of ``top1`` accuracy (0..1).
     """
     from scipy.special import log_softmax
 
+    names = [ALL, *classes]
     rows = np.arange(len(labels))
-    values = {"loss": -log_softmax(logits, axis=1)[rows, labels]}
-    values["calibrated"] = -log_softmax(logits / temperature, axis=1)[rows, labels]
-    values["top1"] = logits.argmax(1) == labels
-    fold = fold_of(labels)
-    parts = [_means(values, fold, [ALL])]
-    if len(classes):
-        parts.append(_means(values, labels * FOLDS + fold, classes))
-    return pd.concat(parts, ignore_index=True)
+    cell = labels * FOLDS + fold_of(labels)
 
+    def sums(values: np.ndarray) -> np.ndarray:
+        of_class = np.bincount(cell, values, logits.shape[1] * FOLDS).reshape(-1, FOLDS)
+        of_fold = np.vstack([of_class.sum(0), of_class])[: len(names)]
+        return of_fold.sum(1, keepdims=True) - np.insert(of_fold, 0, 0, axis=1)
 
-def _means(values: dict[str, np.ndarray], cell: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame({"class": np.repeat(np.array(names, object), FOLDS)})
-    table["fold"] = np.tile(np.arange(FOLDS), len(names))
-    table["images"] = np.bincount(cell, minlength=len(table))
-    for name, value in values.items():
-        total = np.bincount(cell, value, len(table))
-        table[name] = total / np.maximum(table["images"], 1)
+    images = sums(np.ones(len(labels)))
+    loss = sums(-log_softmax(logits, axis=1)[rows, labels])
+    calibrated = sums(-log_softmax(logits / temperature, axis=1)[rows, labels])
+    top1 = sums(logits.argmax(1) == labels)
+    with np.errstate(invalid="ignore"):  # of classes without images, or all of whose are one fold
+        means = np.hstack([loss[:, :1] / images[:, :1], calibrated / images, top1 / images])
+    table = pd.DataFrame(means, columns=["loss", *columns("calibrated"), *columns("top1")])
+    table = table.assign(**{"class": names, "images": images[:, 0].astype(int)})
     return table[table["images"] > 0]
+
+
+def packed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of one ``arm`` and size ``n`` as one row: means on test images, to be read, and in few
+    bytes all that was ``measured``, the column ``table``."""
+    on_test = runs[(runs["eval_set"] == "test") & (runs["class"] == ALL)]
+    means = on_test.groupby(["arm", "n"], as_index=False)[["calibrated", "top1"]].mean().round(4)
+    text = runs.to_csv(index=False, float_format="%.12g")
+    return means.assign(runs=len(on_test), table=zlib.compress(text.encode(), 9))
+
+
+def unpacked(tables: Iterable[bytes]) -> pd.DataFrame:
+    """What was measured in all the runs that ``packed`` made small."""
+    parts = [pd.read_csv(io.BytesIO(zlib.decompress(table))) for table in tables]
+    return pd.concat(parts, ignore_index=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data.tables import Split
+from helpers.engine.late import scipy, sklearn, torch
 from helpers.errors import StudyError
 
 BINS = 20  # [R]
@@ -23,7 +24,6 @@ PUBLISHED = ("training", "prompt", "n", "top1", "loss", "ece", "family")  # colu
 
 def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
     """Frechet distance of two sets of features (n, d), by torchmetrics' FID."""
-    import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     network = torch.nn.Identity()
@@ -37,7 +37,6 @@ def frechet(real: np.ndarray, drawn: np.ndarray) -> float:
 def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The logits as float64. Raises ``StudyError`` where labels do not fit."""
     logits = np.asarray(logits, np.float64)
-    labels = np.asarray(labels)
     if logits.ndim != 2 or labels.shape != (len(logits),) or not len(labels):
         shapes = f"logits {logits.shape} and labels {labels.shape} were given"
         raise StudyError(f"{shapes}; a metric wants (n, classes) and (n,), n > 0.")
@@ -49,9 +48,7 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, float64."""
-    from scipy.special import softmax
-
-    return softmax(np.asarray(logits, np.float64), axis=-1)
+    return scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -61,38 +58,31 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood of the labels, in nats."""
-    from scipy.special import log_softmax
-
-    logs = log_softmax(_checked(logits, labels), axis=1)
+    logs = scipy.special.log_softmax(_checked(logits, labels), axis=1)
     return float(-logs[np.arange(len(labels)), labels].mean())
 
 
 def ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error of the top-1 confidence, 0..1, in bins of equal width [R]."""
-    import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    p = torch.from_numpy(probabilities(_checked(logits, labels)))
-    y = torch.from_numpy(np.asarray(labels, np.int64))
-    return float(multiclass_calibration_error(p, y, p.shape[1], n_bins=bins, norm="l1"))
+    table = reliability(logits, labels, bins)
+    return float((table["share"] * (table["confidence"] - table["accuracy"]).abs()).sum())
 
 
 def adaptive_ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """The same in bins of equal mass: equally many images in each, in order of confidence."""
     p = probabilities(_checked(logits, labels))
-    order = np.argsort(p.max(1), kind="stable")
-    gap = (p.max(1) - (p.argmax(1) == labels))[order]
+    gap = (p.max(1) - (p.argmax(1) == labels))[p.max(1).argsort(kind="stable")]
     return float(sum(abs(part.sum()) for part in np.array_split(gap, bins)) / len(gap))
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(logits / T)."""
-    from scipy.optimize import minimize_scalar
 
     def loss(log_t: float) -> float:
         return nll(np.asarray(logits, np.float64) / np.exp(log_t), labels)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+    best = scipy.optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded")
+    return float(np.exp(best.x))
 
 
 def calibration(
@@ -110,35 +100,30 @@ def calibration(
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> pd.DataFrame:
     """Mean ``confidence``, ``accuracy`` and ``share`` of images, 0..1, per ``bin`` that has any."""
     p = probabilities(_checked(logits, labels))
-    columns = {"confidence": p.max(1), "accuracy": p.argmax(1) == labels, "share": 1 / len(p)}
-    table = pd.DataFrame(columns)
-    table["bin"] = np.ceil(table["confidence"] * bins).astype(int) - 1  # closed on the right [R]
-    ways = {"confidence": "mean", "accuracy": "mean", "share": "sum"}
-    return table.groupby("bin").agg(ways).reset_index()
+    table = pd.DataFrame({"confidence": p.max(1), "accuracy": p.argmax(1) == labels})
+    number = np.ceil(table["confidence"] * bins).astype(int) - 1  # closed on the right [R]
+    share = number.value_counts(normalize=True)
+    return table.groupby(number.rename("bin")).mean().assign(share=share).reset_index()
 
 
 def ood_scores(logits: np.ndarray) -> dict[str, np.ndarray]:
     """Scores (n,), high for what a model knows: minus entropy [R], softmax, minus energy."""
-    from scipy.special import entr, logsumexp
-
     p = probabilities(logits)
-    energy = logsumexp(np.asarray(logits, np.float64), axis=1)
-    return {"entropy": -entr(p).sum(1), "max_softmax": p.max(1), "energy": energy}
+    energy = scipy.special.logsumexp(np.asarray(logits, np.float64), axis=1)
+    return {"entropy": -scipy.special.entr(p).sum(1), "max_softmax": p.max(1), "energy": energy}
 
 
 def ood_metrics(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
     """How well a score tells known images, the positive class, from unknown ones, 0..1 [R]."""
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
     if not len(known) or not len(unknown):
         given = f"{len(known)} known and {len(unknown)} unknown images"
         raise StudyError(f"OOD metrics need both kinds of images; {given} were given.")
     truth = np.r_[np.ones(len(known)), np.zeros(len(unknown))]
     score = np.r_[known, unknown]
-    false, true, _ = roc_curve(truth, score, drop_intermediate=False)
+    false, true, _ = sklearn.metrics.roc_curve(truth, score, drop_intermediate=False)
     return {
-        "auroc": float(roc_auc_score(truth, score)),
-        "aupr": float(average_precision_score(truth, score)),
+        "auroc": float(sklearn.metrics.roc_auc_score(truth, score)),
+        "aupr": float(sklearn.metrics.average_precision_score(truth, score)),
         "fpr95": float(false[np.argmax(true >= 0.95)]),
     }
 
@@ -180,19 +165,17 @@ def shape_bias(answers: np.ndarray, facts: pd.DataFrame, groups: pd.DataFrame) -
     many as guesses among the other classes give. Raises ``StudyError`` on an image that a class
     satisfies in both.
     """
-    without = facts[["shape", "texture"]].merge(groups.drop_duplicates(), on=["shape", "texture"])
+    cues = ["shape", "texture"]
+    without = facts[cues].merge(groups.drop_duplicates(), on=cues)
     if len(without):
         raise StudyError(f"{len(without)} images are no cue conflict: a class has both. Drop them.")
-    hits, share = {}, {}  # of a cue: answers that follow it, and classes that have it
-    for cue in ("shape", "texture"):
-        hits[cue] = float((groups[cue].to_numpy()[answers] == facts[cue].to_numpy()).mean())
-        share[cue] = facts[cue].map(groups[cue].value_counts(normalize=True)).mean()
-    values = {f"{cue}_hits": found for cue, found in hits.items()}
-    shape, texture = hits.values()
+    shape, texture = (groups[cues].to_numpy()[answers] == facts[cues].to_numpy()).mean(0)
+    values = {"shape_hits": shape, "texture_hits": texture}
     if shape + texture == 0:
         return values
-    shapes_guessed = (1 - texture) * share["shape"] / (1 - share["texture"])
-    textures_guessed = (1 - shape) * share["texture"] / (1 - share["shape"])
+    shares = [facts[cue].map(groups[cue].value_counts(normalize=True)).mean() for cue in cues]
+    shapes_guessed = (1 - texture) * shares[0] / (1 - shares[1])
+    textures_guessed = (1 - shape) * shares[1] / (1 - shares[0])
     return values | {
         "shape_bias": shape / (shape + texture),
         "floor": shapes_guessed / (shapes_guessed + texture),

@@ -9,12 +9,15 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from safetensors import SafetensorError
 
 from helpers import worlds
 from helpers.data.subsets import thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, randomness
+from helpers.engine.late import open_clip, timm, torch
 from helpers.errors import StudyError, unknown
 from helpers.measure import metrics
 from helpers.models import clip, linear, weights
@@ -22,9 +25,6 @@ from helpers.models.classifier import Classifier, text_classifier
 from helpers.models.clip import Clip
 from helpers.models.train import Batches, Schedule, augmented, fit
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 FAMILIES = ("supervised", "self-supervised", "language-supervised")
 SOURCES = ("retrieved", "synthetic", "mixed")
@@ -36,13 +36,7 @@ PROJECTED = 128  # width of SimCLR's projector
 
 
 def train(
-    w: World,
-    family: str,
-    images: Split,
-    real: Split,
-    bench: Benchmark,
-    seed: int,
-    views: int = 1,
+    w: World, family: str, images: Split, real: Split, bench: Benchmark, seed: int, views: int = 1
 ) -> Classifier:
     """Train one model from scratch on ``images``. Raises ``StudyError`` on an unknown family.
 
@@ -50,20 +44,13 @@ def train(
     other two get their classes from the labels, or from the captions, of ``images``. With several
     ``views``, ``images`` has so many of each text, one set after the other; a batch takes either.
     """
-    import torch
-
     if family not in FAMILIES:
         raise unknown("family", family, FAMILIES)
+    prepare = (_supervised, _self_supervised, _language_supervised)[FAMILIES.index(family)]
     s = w.robustness
     tower = untrained(w, seed)
     seed = randomness.entropy(w.seed, "robust", family, seed)
-    if family == "supervised":
-        parameters, loss_of, finish = _supervised(tower, images, bench, seed)
-    elif family == "self-supervised":
-        val = thinned(bench.val, s.validation)
-        parameters, loss_of, finish = _self_supervised(tower, real, bench, val, seed)
-    else:
-        parameters, loss_of, finish = _language_supervised(tower, images, bench)
+    parameters, loss_of, finish = prepare(w, tower, images, real, bench, seed)
     # the recipe of all families: equally many updates, of loss_of(pixels, rows, generator)
     generator = torch.Generator().manual_seed(seed % 2**63)
     texts = len(images) // views
@@ -88,9 +75,6 @@ def train(
 
 def untrained(w: World, seed: int) -> Clip:
     """The world's CLIP with random weights, for smaller images and shorter texts."""
-    import open_clip
-    import torch
-
     folder = worlds.backend(w).clip_folder(w) if w.clip.model == "upstream" else None
     config = clip.configuration(folder)[0] if folder else open_clip.get_model_config(w.clip.model)
     config["vision_cfg"]["image_size"] = w.robustness.image_size
@@ -100,16 +84,13 @@ def untrained(w: World, seed: int) -> Clip:
         return clip.build(config, folder)
 
 
-def _supervised(tower, images, bench, seed):
+def _supervised(w, tower, images, real, bench, seed):
     """Cross-entropy with the labels; the head starts from random directions of length 10."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed % 2**63)
-    width = tower.model.text_projection.shape[1]
-    directions = torch.randn(len(bench.classes), width, generator=generator)
-    weight = (10 * torch.nn.functional.normalize(directions, dim=1)).to(gpu.device())
-    bias = torch.zeros(len(weight), device=gpu.device())
-    model = Classifier(tower, torch.nn.Parameter(weight), torch.nn.Parameter(bias))
+    shape = (len(bench.classes), tower.model.text_projection.shape[1])
+    directions = torch.nn.functional.normalize(torch.randn(shape, generator=generator), dim=1)
+    head = (10 * directions, torch.zeros(len(directions)))
+    model = Classifier(tower, *(torch.nn.Parameter(part.to(gpu.device())) for part in head))
     labels = torch.from_numpy(images.labels)
 
     def loss_of(x, rows, generator):
@@ -119,11 +100,12 @@ def _supervised(tower, images, bench, seed):
     return list(model.trainable().parameters()), loss_of, lambda: model
 
 
-def _self_supervised(tower, real, bench, val, seed):
-    """SimCLR: two views of an image lie closer together than those of two images."""
-    import torch
-    from torch import nn
+def _self_supervised(w, tower, images, real, bench, seed):
+    """SimCLR: two views of an image lie closer together than those of two images.
 
+    The classifier is the linear probe on real images that has the best validation likelihood.
+    """
+    nn = torch.nn
     with torch.random.fork_rng():
         torch.manual_seed(seed % 2**31)
         first = nn.Linear(tower.model.text_projection.shape[1], PROJECTED)
@@ -136,14 +118,19 @@ def _self_supervised(tower, real, bench, val, seed):
         first, second = nn.functional.normalize(projected.float(), dim=1).chunk(2)
         return nt_xent(first, second)
 
-    parameters = [*tower.model.visual.parameters(), *projector.parameters()]
-    return parameters, loss_of, lambda: _linear_classifier(tower, real, bench, val)
+    def finish():
+        val = thinned(bench.val, w.robustness.validation)
+        x, y = (clip.embed_images(tower, split.images) for split in (real, val))
+        descending = sorted(linear.PENALTIES, reverse=True)
+        probes = linear.linear_probes((x, real.labels), len(bench.classes), descending)
+        best = min(probes, key=lambda pair: metrics.nll(y @ pair[0].T + pair[1], val.labels))
+        return Classifier(tower, *(torch.from_numpy(part).to(gpu.device()) for part in best))
+
+    return [*tower.model.visual.parameters(), *projector.parameters()], loss_of, finish
 
 
 def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A view for SimCLR: a crop, other brightness, contrast and saturation. Hue defines classes."""
-    import torch
-
     x = augmented(images, generator, VIEW)
     gain, shift, colour = (2 * torch.rand(3, len(x), 1, 1, 1, generator=generator) - 1).to(x.device)
     grey = x.mean(1, keepdim=True)
@@ -152,26 +139,13 @@ def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.2) -> torch.Tensor:
     """SimCLR's loss (arXiv 2002.05709, eq. 1) of two views' unit embeddings, (n, d) each."""
-    import torch
-
     both = torch.cat([first, second])
     scores = (both @ both.T / temperature).fill_diagonal_(-torch.inf)
     partners = torch.arange(len(both), device=both.device).roll(len(first))
     return torch.nn.functional.cross_entropy(scores, partners)
 
 
-def _linear_classifier(tower, train, bench, val):
-    """A frozen tower with the linear probe on ``train`` that has the best validation likelihood."""
-    import torch
-
-    x, y = (clip.embed_images(tower, split.images) for split in (train, val))
-    descending = sorted(linear.PENALTIES, reverse=True)
-    solutions = linear.linear_probes((x, train.labels), len(bench.classes), descending)
-    best = min(solutions, key=lambda pair: metrics.nll(y @ pair[0].T + pair[1], val.labels))
-    return Classifier(tower, *(torch.from_numpy(part).to(gpu.device()) for part in best))
-
-
-def _language_supervised(tower, images, bench):
+def _language_supervised(w, tower, images, real, bench, seed):
     """CLIP's contrast of images and captions."""
     ids = tower.tokenizer(list(images.facts["caption"]))
     contrast = clip.contrastive_loss()
@@ -190,8 +164,6 @@ def text_embeddings(tower: Clip, ids: torch.Tensor) -> torch.Tensor:
     The tower is causal, so what follows a text's end can be left out: the shorter half of the
     texts, and the longer half, are each cut where their longest ends.
     """
-    import torch
-
     model = tower.model
     ends = ids.argmax(1)  # the end token has the largest id
     order = ends.argsort(stable=True)
@@ -208,10 +180,6 @@ def text_embeddings(tower: Clip, ids: torch.Tensor) -> torch.Tensor:
 
 def finished(name: str, bench: Benchmark) -> Classifier:
     """A named model (``weights.checkpoint_file``) as a classifier; ``StudyError`` if it is none."""
-    import timm
-    import torch
-    from safetensors import SafetensorError
-
     file = weights.checkpoint_file(name)
     library, _, rest = name.partition("/")
     if library == "open_clip":
@@ -237,10 +205,10 @@ def finished(name: str, bench: Benchmark) -> Classifier:
             f"has {classes}. Take a checkpoint of these classes, or the whole benchmark."
         )
     network = network.to(gpu.device()).eval()
+    data = timm.data.resolve_model_data_config(network)
     # its embeddings are its logits, which an identity classifies
     tower = types.SimpleNamespace(encode_image=lambda x, normalize: network(x))
     eye = torch.eye(classes, device=gpu.device())
-    data = timm.data.resolve_model_data_config(network)
     seen = Clip(tower, None, data["mean"], data["std"], data["input_size"][-1])
     return Classifier(seen, eye, 0 * eye[0])
 
@@ -248,7 +216,6 @@ def finished(name: str, bench: Benchmark) -> Classifier:
 def checked(checkpoints: Sequence[tuple[str, str, str]]) -> None:
     """Raise ``StudyError`` unless each checkpoint's family and source are known."""
     for family, source, name in checkpoints:
-        if family not in FAMILIES:
-            raise unknown(f"family of checkpoint {name!r}", family, FAMILIES)
-        if source not in SOURCES:
-            raise unknown(f"source of checkpoint {name!r}", source, SOURCES)
+        for what, given, valid in (("family", family, FAMILIES), ("source", source, SOURCES)):
+            if given not in valid:
+                raise unknown(f"{what} of checkpoint {name!r}", given, valid)

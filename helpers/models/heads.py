@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.errors import StudyError
 from helpers.measure import folds, metrics
 from helpers.models.train import Schedule, fit
 from helpers.settings import ScalingSettings
 
-if TYPE_CHECKING:
-    import torch
-
 LR = 3e-3
 WARMUP = 0.1  # share of the steps
-WEIGHT_DECAY = 0.5
+ADAMW: dict[str, Any] = {"weight_decay": 0.5, "fused": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +30,6 @@ class Heads:
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(members, n, d) features of unit length -> (members, n, classes)."""
-        import torch
-
         first, shift, second, bias = self.parameters
         hidden = torch.relu(torch.baddbmm(shift, x * x.shape[-1] ** 0.5, first))
         return torch.baddbmm(bias, hidden, second)
@@ -41,8 +37,6 @@ class Heads:
 
 def start(d: int, classes: int, seeds: Sequence[int], hidden: int) -> Heads:
     """Untrained heads, each drawn from its own seed: the same whatever stands beside it."""
-    import torch
-
     firsts, seconds = [], []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed % 2**63)
@@ -67,8 +61,6 @@ def train(
     replacement. ``subsets`` are positions in 0 .. n - 1. A member depends on its own subset and
     seed only. Raises ``StudyError`` on an empty subset.
     """
-    import torch
-
     if not all(len(rows) for rows in subsets):
         raise StudyError("a training set without images was asked for; every size is at least 1.")
     x = torch.from_numpy(features).flatten(0, 1).to(gpu.device())
@@ -92,8 +84,7 @@ def train(
         (loss * len(subsets)).backward()
 
     schedule = Schedule(s.steps, s.batch, LR, round(WARMUP * s.steps))
-    options: dict[str, Any] = {"weight_decay": WEIGHT_DECAY, "clip_norm": None, "fused": True}
-    fit(heads.parameters, backward, schedule, **options)
+    fit(heads.parameters, backward, schedule, clip_norm=None, **ADAMW)
     return Heads(tuple(part.detach() for part in heads.parameters))
 
 
@@ -105,8 +96,6 @@ def evaluate(
     ``sets``: name -> features (n, d) and labels (n,). A head's temperature is that of the set "val"
     (``folds.VALIDATION``), not measured itself. ``classes`` are measured apart on "test" only.
     """
-    import torch
-
     inputs = {name: torch.from_numpy(x)[None].to(gpu.device()) for name, (x, _) in sets.items()}
     tables = []
     for i in range(len(heads.parameters[0])):

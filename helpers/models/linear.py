@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.settings import FinetuneSettings
 
 PENALTIES = FinetuneSettings().probe_penalties
@@ -43,8 +44,6 @@ def linear_probes(
     1 / (n * penalty). In principal axes, each stretched by what its variance, the penalty and the
     classifier's present doubt say its curvature is, L-BFGS takes a third of the steps.
     """
-    import torch
-
     x = torch.from_numpy(train[0]).float().to(gpu.device())
     y = torch.from_numpy(train[1]).to(gpu.device())
     start = start or (np.zeros((classes, x.shape[1]), np.float32), np.zeros(classes, np.float32))
@@ -67,8 +66,6 @@ def linear_probes(
 
 def _minimised(x, y, v, c, stretch, shift, penalty):
     """Weight and bias at the minimum; ``v`` and ``c`` are where they start, before stretching."""
-    import torch
-
     options = {"max_iter": 200, "tolerance_grad": 3e-5, "history_size": 10}
     both = [v.requires_grad_(), c.requires_grad_()]
     solver = torch.optim.LBFGS(both, line_search_fn="strong_wolfe", **options)

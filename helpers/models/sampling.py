@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from helpers.engine.late import torch
 from helpers.settings import CaptionSettings
-
-if TYPE_CHECKING:
-    import torch
 
 
 def nucleus(uniform: torch.Tensor, prompt_length: int, s: CaptionSettings) -> Callable:
@@ -17,7 +14,6 @@ def nucleus(uniform: torch.Tensor, prompt_length: int, s: CaptionSettings) -> Ca
     A row's token is where its cumulative probability, largest first, passes ``uniform[row, step]``
     (float64 in [0, 1)), so that no text depends on its neighbours.
     """
-    import torch
 
     def process(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         probability = (scores.double() / s.temperature).softmax(-1)

@@ -7,14 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import store
-
-if TYPE_CHECKING:
-    import torch
+from helpers.engine.late import torch
 
 
 @dataclass(frozen=True)
@@ -61,20 +59,16 @@ class Batches(Iterator):
 
 def cropped(images: torch.Tensor, generator: torch.Generator, low: float = 0.9) -> torch.Tensor:
     """Random crops of ``low`` to 1 of the area, as open_clip's, of images (n, 3, s, s)."""
-    import torch
-    from torch.nn import functional
-
     side = (low + (1 - low) * torch.rand(len(images), generator=generator)).sqrt()
     shift = (2 * torch.rand(len(images), 2, generator=generator) - 1) * (1 - side)[:, None]
     window = torch.cat([side[:, None, None] * torch.eye(2), shift[:, :, None]], 2)  # affine maps
-    grid = functional.affine_grid(window.to(images.device), images.shape, align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    whole = {"align_corners": False}
+    grid = torch.nn.functional.affine_grid(window.to(images.device), images.shape, **whole)
+    return torch.nn.functional.grid_sample(images, grid, padding_mode="reflection", **whole)
 
 
 def augmented(images: torch.Tensor, generator: torch.Generator, low: float = 0.9) -> torch.Tensor:
     """The same, half of them mirrored."""
-    import torch
-
     x = cropped(images, generator, low)
     mirrored = torch.rand(len(x), generator=generator).to(x.device) < 0.5
     return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
@@ -95,8 +89,6 @@ def fit(
     ``backward(step)`` leaves a step's gradients, which are clipped at the norm ``clip_norm`` (None:
     not at all), then comes ``after(step, optimiser)``. ``state`` is what an optimiser goes on from.
     """
-    import torch
-
     optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, **adamw)
     if state is not None:
         optimiser.load_state_dict(state)
@@ -113,8 +105,6 @@ def fit(
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and plain values) in one piece, for ``torch.load``."""
-    import torch
-
     buffer = io.BytesIO()
     torch.save(state, buffer)
     store.write(path, buffer.getvalue())

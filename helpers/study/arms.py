@@ -13,7 +13,7 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.data.subsets import nested_subset, repeated, thinned
 from helpers.data.tables import Split
-from helpers.engine import randomness, store
+from helpers.engine import artifacts, randomness, store
 from helpers.errors import StudyError, unknown
 from helpers.measure.folds import LOOKED_AT, VALIDATION
 from helpers.models import clip
@@ -93,8 +93,7 @@ def arms(w: World) -> dict[str, Arm]:
     base = Arm("synthetic", "synthetic", DEFAULT, s.guidance, s.generator)
     varied = functools.partial(replace, base)
     every = [Arm("train", "train"), Arm("retrieved", "retrieved")]
-    every += [varied(name=name, source=name) for name in COMPOSED]
-    every.append(base)
+    every += [varied(name=name, source=name) for name in (*COMPOSED, base.name)]
     guidances = [g for g in w.scaling.guidances if g != s.guidance]
     every += [varied(name=f"guidance-{g:g}", guidance=g) for g in guidances]
     every += [varied(name=f"prompt-{k.replace(' ', '-')}", prompt=k) for k in w.scaling.prompts]
@@ -111,6 +110,17 @@ def drawn(w: World) -> dict[str, Arm]:
 def sets(w: World) -> list[str]:
     """Names of the sets of training images, which the arms in ``COMPOSED`` are made of."""
     return [name for name in arms(w) if name not in COMPOSED]
+
+
+def recipe(w: World, name: str, largest: int) -> str:
+    """The hash of all settings that say how runs of notebook 06 are made, whichever there are.
+
+    ``name`` is their artifact. The ``largest`` size stays in: it says what a run's images are of.
+    """
+    which = {"sizes": (largest,), "pairs": (largest,), "guidances": (), "prompts": (), "lots": 1}
+    which |= {"generators": (w.synthesis.generator,), "seeds": 1, "pair_seeds": 1}
+    settled = worlds.replace(w, scaling=which, finetune={"seeds": 1}, robustness={"seeds": 1})
+    return artifacts.recipe(name, settled)
 
 
 def make(w: World) -> store.Artifact:
@@ -132,7 +142,7 @@ def _build(path: Path, w: World) -> None:
     store.fill(path, jobs, synthesis.draw_shard, "shards of arms drawn")
     parts = {
         f"embedded/{name}-{start:07d}.npy": (w, path, name, start, start + EMBEDDED)
-        for name in (*sets(w), VALIDATION, *evaluation_sets(w))
+        for name in (*sets(w), *evaluation_sets(w))
         for start in range(0, len(images_of(w, path, name)), EMBEDDED)
     }
     store.fill(path, parts, embed_shard, "shards of images embedded")
@@ -140,9 +150,10 @@ def _build(path: Path, w: World) -> None:
 
 @functools.lru_cache(maxsize=2)
 def evaluation_sets(w: World) -> dict[str, Split]:
-    """The held-out sets by name: ``test``, and those that are shifted away from the train split."""
-    task = w.tasks[0]
-    return {"test": tables.benchmark(w, task).test, **worlds.backend(w).shifted(w, task)}
+    """The held-out sets by name: validation, ``test``, and those far from the train split."""
+    bench = tables.benchmark(w, w.tasks[0])
+    val = thinned(bench.val, LOOKED_AT)
+    return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, w.tasks[0])}
 
 
 def captions_for(w: World, arm: Arm) -> pd.DataFrame:
@@ -152,8 +163,8 @@ def captions_for(w: World, arm: Arm) -> pd.DataFrame:
     images can be compared one by one. Raises ``StudyError`` where that drew fewer.
     """
     if arm.prompt == DEFAULT:
-        table = unfiltered(w, w.tasks[0]).facts[["caption", "label", "class", "seed"]]
-        return table.iloc[shared_rows(w)].reset_index(drop=True)
+        shared = unfiltered(w, w.tasks[0]).take(shared_rows(w))
+        return shared.facts[["caption", "label", "class", "seed"]]
     n = SPARE * w.scaling.sizes[-1]
     rng = randomness.rng(w, "scaling", "wanted", arm.prompt)
     seeds = [str(randomness.entropy(w.seed, "scaling", arm.prompt, i)) for i in range(n)]
@@ -187,8 +198,6 @@ def images_of(w: World, path: Path, name: str) -> Split:
         return every.take(nested_subset(every.labels, most, randomness.rng(w, "offered", name)))
     if name == "synthetic":
         return unfiltered(w, task)
-    if name == VALIDATION:
-        return thinned(tables.benchmark(w, task).val, LOOKED_AT)
     if name in drawn(w):
         return tables.read_tars(sorted((path / "drawn").glob(f"{name}-???????.tar")))
     return evaluation_sets(w)[name]

@@ -1,180 +1,147 @@
-"""What notebook 06 reads off its finished runs: scaling exponents. No builder imports this.
+"""What notebook 06 reads off its finished runs: levels, exponents, correlations over classes.
 
-``runs`` are tables of ``scaling.run`` or ``pairs.run`` with the column ``error`` (``read``).
+No builder imports this. ``runs`` are tables of ``scaling`` or ``pairs``, either of all classes or
+of classes. What is estimated has a value per seed on all test images, and one without each fold.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from helpers.data import tables
-from helpers.engine import store
-from helpers.measure import fits, inference
-from helpers.measure.folds import ALL, FOLDS
-from helpers.study import arms
+from helpers.engine import randomness
+from helpers.measure import fits, folds, inference
+from helpers.measure.inference import Cell, Estimate
 from helpers.worlds import World
 
-RUN = ["source", "prompt", "guidance", "n", "seed", "loss", "top1", "eval_set", "calibrated"]
-FIT = ["source", "prompt", "guidance", "eval_set", "k", "k_low", "k_high", "n_min", "n_max"]
-FIT += ["measure", "range"]
 MEASURES = {"error": "error rate", "calibrated": "loss after temperature scaling (nats)"}
-COMPARED = ("retrieved", "recognizability", "hit", "calibrated", "top1", "k")  # when thinned
 LEARNED = 1e-4  # nats, or error rate: what is below is learned; its logarithm would be noise
+DRAWS = 200  # bootstraps of classes
+Span = tuple[int, int]  # first and last size
 
 
-def read(artifact: store.Artifact, file: str) -> pd.DataFrame:
-    """The runs in a file of an artifact, with the error rate, 0..1."""
-    table = artifact.table(file)
-    return table.assign(error=1 - table["top1"])
-
-
-def ranges(w: World) -> dict[str, tuple[int, int]]:
-    """The two declared ranges of sizes that exponents are fitted on, (first, last) each.
-
-    ``full`` goes from one image per class - below, a class may have none, which no law describes -
-    to the largest size that every arm has; ``upper`` is its upper half, at least three sizes: a
-    curve that bends is flatter there, and the published ranges lie far to the right.
-    """
-    classes = len(tables.benchmark(w, w.tasks[0]).classes)
-    return halved([n for n in w.scaling.sizes if n >= classes])
-
-
-def halved(sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """The ranges ``full`` and ``upper`` of sizes in ascending order."""
+def halved(sizes: Sequence[int]) -> dict[str, Span]:
+    """The ranges that exponents are fitted on: all sizes, and the upper half, at least three."""
     upper = sizes[-max(fits.FEWEST, (len(sizes) + 1) // 2) :]
     return {"full": (sizes[0], sizes[-1]), "upper": (upper[0], upper[-1])}
 
 
-def of_set(runs: pd.DataFrame, eval_set: str) -> pd.DataFrame:
-    """Runs on one evaluation set, over all classes."""
-    return runs[(runs["eval_set"] == eval_set) & (runs["class"] == ALL)]
+def curves(runs: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A measure of every run, (runs, 1 + ``folds.FOLDS``), indexed by ``class, seed, n``."""
+    if measure == "error":
+        return 1 - curves(runs, "top1")
+    values = runs.set_index(["class", "seed", "n"])[folds.columns(measure)]
+    return values.set_axis(range(1 + folds.FOLDS), axis=1).sort_index()
 
 
-def curves(runs: pd.DataFrame, column: str, keys: Sequence[str] = ("seed",)) -> pd.DataFrame:
-    """Means of ``column`` over the images of every run: on all, then without each fold.
-
-    A row per ``keys`` and ``n``, its index; 1 + ``FOLDS`` columns.
-    """
-    total = runs.assign(total=runs[column] * runs["images"])
-    options = {"index": [*keys, "n"], "columns": "fold", "aggfunc": "sum", "fill_value": 0}
-    sums = total.pivot_table(values="total", **options).reindex(columns=range(FOLDS), fill_value=0)
-    images = total.pivot_table(values="images", **options)
-    images = images.reindex(columns=range(FOLDS), fill_value=0)
-    left = [np.insert(t.to_numpy(), 0, 0, axis=1) for t in (sums, images)]
-    means = (sums.to_numpy().sum(1)[:, None] - left[0]) / (
-        images.to_numpy().sum(1)[:, None] - left[1]
-    )
-    return pd.DataFrame(means, sums.index)
+def slopes(runs: pd.DataFrame, measure: str, span: Span) -> pd.DataFrame:
+    """k of the ``curves`` of one arm and set in a range, a row per class and seed."""
+    wide = curves(runs[runs["n"].between(*span)], measure).unstack("n")
+    n = wide.columns.levels[1]
+    values = wide.clip(lower=LEARNED).to_numpy().reshape(len(wide), 1 + folds.FOLDS, len(n))
+    return pd.DataFrame(fits.power_law(n, np.moveaxis(values, 2, 0))[0], wide.index)
 
 
-def slopes(table: pd.DataFrame, span: tuple[int, int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """k and b of every row of ``curves`` but for ``n``, fitted from ``span[0]`` to ``span[1]``."""
-    sizes = table.index.get_level_values("n")
-    wide = table[(sizes >= span[0]) & (sizes <= span[1])].unstack("n")
-    n = np.unique(wide.columns.get_level_values("n"))
-    values = wide.clip(lower=LEARNED).to_numpy().reshape(len(wide), table.shape[1], len(n))
-    k, b = fits.power_law(n, np.moveaxis(values, 2, 0))
-    return pd.DataFrame(k, wide.index), pd.DataFrame(b, wide.index)
-
-
-def estimated(values: pd.DataFrame | np.ndarray) -> inference.Estimate:
-    """The estimate of values (seeds, 1 + ``FOLDS``): on all images, then without each fold."""
+def estimated(values: pd.DataFrame | np.ndarray) -> Estimate:
+    """The estimate of values (seeds, 1 + ``folds.FOLDS``): on all images, then without a fold."""
     values = np.asarray(values, float)
     return inference.jackknifed(values[:, 0], values[:, 1:])
 
 
 def levels(runs: pd.DataFrame) -> pd.DataFrame:
-    """Every measure, and ``top1``, by size: ``arm, eval_set, measure, n, mean, low, high``."""
+    """Every measure, and ``top1``, by size: ``arm, eval_set, n, measure, mean, low, high``."""
     rows = []
-    for (arm, eval_set), part in runs[runs["class"] == ALL].groupby(["arm", "eval_set"]):
-        for measure in (*MEASURES, "top1"):
-            for n, values in curves(part, measure).groupby("n"):
-                value, low, high, *_ = estimated(values)
-                rows.append((arm, eval_set, measure, n, value, low, high))
-    columns = ["arm", "eval_set", "measure", "n", "mean", "low", "high"]
+    for key, part in runs.groupby(["arm", "eval_set", "n"]):
+        rows += [(*key, m, *estimated(curves(part, m))[:3]) for m in (*MEASURES, "top1")]
+    columns = ["arm", "eval_set", "n", "measure", "mean", "low", "high"]
     return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
 
 
-def over_classes(w: World, runs: pd.DataFrame) -> pd.DataFrame:
-    """Losses, accuracy and error of every run over all images: columns ``RUN``, ``arm, error``."""
-    runs = runs[runs["class"] == ALL]
-    keys = ["arm", "n", "seed", "eval_set"]
-    values = ["loss", "calibrated", "top1", "error"]
-    sums = runs[values].mul(runs["images"], axis=0).assign(images=runs["images"])
-    sums = sums.groupby([runs[key] for key in keys], sort=False).sum().reset_index()
-    sums[values] = sums[values].div(sums.pop("images"), axis=0)
-    return described(w, sums).sort_values(keys, ignore_index=True)
-
-
-def described(w: World, table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with what is known of the arms in its column ``arm``: source, prompt, guidance."""
-    known = arms.arms(w)
-    about = [known[name] for name in table["arm"]]
-    columns = ("source", "prompt", "guidance")
-    return table.assign(**{column: [getattr(arm, column) for arm in about] for column in columns})
-
-
-def fit(runs: pd.DataFrame, spans: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
+def fit(runs: pd.DataFrame, spans: Mapping[str, Span]) -> pd.DataFrame:
     """Power laws of every arm, set, measure and range; NaN for intervals that are not known.
 
-    Columns ``arm, eval_set, measure, range, k, k_low, k_high, b, n_min, n_max``, and ``floor``: the
-    asymptote of the saturating form, which an ``evidence`` above 0 prefers; NaN with few sizes.
+    Columns ``arm, eval_set, measure, range, k, k_low, k_high, b, n_min, n_max``, and ``evidence``:
+    above 0 it prefers the form with a floor; NaN with few sizes.
     """
     rows = []
-    for (arm, eval_set), part in runs[runs["class"] == ALL].groupby(["arm", "eval_set"]):
-        for measure in MEASURES:
-            table = curves(part, measure)
-            for name, span in spans.items():
-                k, b = slopes(table, span)
-                e = estimated(k)
-                row = {"arm": arm, "eval_set": eval_set, "measure": measure, "range": name}
-                row |= {"k": e.value, "k_low": e.low, "k_high": e.high, "b": b[0].mean()}
-                row |= {"n_min": span[0], "n_max": span[1], "floor": np.nan, "evidence": np.nan}
-                inside = table[0].loc[:, span[0] : span[1]]
-                sizes = inside.index.get_level_values("n")
-                if sizes.nunique() > fits.FEWEST:
-                    learned = inside.clip(lower=LEARNED)
-                    _, row["floor"], row["evidence"] = fits.saturating(sizes, learned)
-                rows.append(row)
+    for (arm, eval_set), part in runs.groupby(["arm", "eval_set"]):
+        for measure, (name, span) in itertools.product(MEASURES, spans.items()):
+            e = estimated(slopes(part, measure, span))
+            inside = curves(part[part["n"].between(*span)], measure)[0].clip(lower=LEARNED)
+            sizes = inside.index.get_level_values("n")
+            b = np.log(inside).mean() + e.value * np.log(sizes.to_numpy()).mean()
+            row = {"arm": arm, "eval_set": eval_set, "measure": measure, "range": name}
+            row |= {"k": e.value, "k_low": e.low, "k_high": e.high, "b": b}
+            row |= {"n_min": span[0], "n_max": span[1], "evidence": np.nan}
+            if sizes.nunique() > fits.FEWEST:
+                row["evidence"] = fits.saturating(sizes, inside)[2]
+            rows.append(row)
     return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
-def by_class(runs: pd.DataFrame, arm: str, span: tuple[int, int]) -> pd.DataFrame:
-    """k of every class's calibrated loss on the test set: a row per class and seed."""
-    part = runs[(runs["arm"] == arm) & (runs["eval_set"] == "test") & (runs["class"] != ALL)]
-    return slopes(curves(part, "calibrated", ("class", "seed")), span)[0]
+def contrast(
+    runs: pd.DataFrame,
+    weights: Mapping[tuple[str, str], float],
+    spans: Mapping[str, Span],
+    measures: Sequence[str] = tuple(MEASURES),
+) -> dict[tuple[str, str], Estimate]:
+    """A weighted sum of exponents, by arm and evaluation set: its estimate by measure and range."""
+    found = {}
+    runs_of = dict(list(runs.groupby(["arm", "eval_set"])))
+    for measure, name in itertools.product(measures, spans):
+        k = [weight * slopes(runs_of[a], measure, spans[name]) for a, weight in weights.items()]
+        found[measure, name] = estimated(sum(k))
+    return found
 
 
-def per_class(runs: pd.DataFrame, arm: str, span: tuple[int, int]) -> pd.DataFrame:
-    """Of every class, means over seeds: ``class, k``, and ``calibrated, top1`` at ``span[1]``."""
-    part = runs[(runs["arm"] == arm) & (runs["eval_set"] == "test") & (runs["n"] == span[1])]
-    columns = {"k": by_class(runs, arm, span)[0].groupby("class").mean()}
-    for column in ("calibrated", "top1"):
-        columns[column] = curves(part, column, ("class", "seed"))[0].groupby("class").mean()
-    return pd.DataFrame(columns).dropna().reset_index()
+def agreed(found: Mapping[tuple[str, str], Estimate], floor: bool) -> list[Cell]:
+    """One cell whose interval spans those of the calibrated loss on both ranges.
 
-
-def intervention(rarity: store.Artifact) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rare-class intervention class by class, and what thinning changed.
-
-    First: ``classes.parquet`` with ``k`` on all sizes, and ``calibrated`` loss and ``top1`` at the
-    largest, of classifiers trained on the pool's drawings. Second: ``changes`` of ``COMPARED``.
+    So a verdict needs both. If not all estimates, by measure and range, have one sign, it spans
+    them all: it holds zero, and can only say that all are small.
     """
-    runs = rarity.table("runs.parquet")
-    span = (runs["n"].min(), runs["n"].max())
-    found = [per_class(runs, pool, span).assign(pool=pool) for pool in runs["arm"].unique()]
-    table = rarity.table("classes.parquet").merge(pd.concat(found), on=["pool", "class"])
-    return table, changes(table, COMPARED)
+    from scipy import stats
+
+    one_sign = len({estimate.value > 0 for estimate in found.values()}) == 1
+    joined = [e for key, e in found.items() if key[0] == "calibrated" or not one_sign]
+    _, lows, highs, _, df, seeds, images = zip(*joined, strict=True)
+    low, high = min(lows), max(highs)
+    se = (high - low) / 2 / stats.t.ppf(0.975, min(df)) if min(df) > 0 else np.inf
+    spanned = inference.around((low + high) / 2, se, min(df), seeds[0], max(images))
+    return [Cell("both ranges" if one_sign else "measures or ranges disagree", spanned, floor)]
+
+
+def per_class(runs: pd.DataFrame, span: Span) -> pd.DataFrame:
+    """Of an arm's classes, means over seeds: ``class, k`` and, at its end, ``calibrated, top1``."""
+    table = runs[runs["n"] == span[1]].groupby("class")[["calibrated", "top1"]].mean()
+    table.insert(0, "k", slopes(runs, "calibrated", span)[0].groupby("class").mean())
+    return table.dropna().reset_index()
+
+
+def class_correlation(w: World, x: np.ndarray, runs: pd.DataFrame, span: Span) -> Estimate:
+    """Rank correlation over an arm's classes of ``x`` with k of the calibrated loss.
+
+    ``x`` (1 + draws, classes): values of the drawn images, then of bootstraps; (1, classes) of what
+    has no images. Classes, drawn images, seeds and test images are resampled, the last as
+    pseudovalues of folds.
+    """
+    k = slopes(runs, "calibrated", span)
+    whole = k[0].groupby("class").mean().to_numpy()
+    pseudo = folds.FOLDS * k[[0]].to_numpy() - (folds.FOLDS - 1) * k.drop(columns=0).to_numpy()
+    pseudo = pseudo.reshape(len(whole), -1, folds.FOLDS)
+    rng = randomness.rng(w, "scaling", "ranks")
+    again = []
+    for draw in range(DRAWS):
+        chosen = [rng.integers(n, size=n) for n in pseudo.shape]
+        again.append((x[draw % len(x), chosen[0]], pseudo[np.ix_(*chosen)].mean((1, 2))))
+    return fits.rank_correlation(x[0], whole, again, len(whole))
 
 
 def changes(table: pd.DataFrame, columns: Sequence) -> pd.DataFrame:
     """Thinned minus not thinned, a row per ``lot`` and each ``class`` that the lot thins."""
-    thinned = table[table.groupby(["lot", "class"])["thinned"].transform("any")]
-    sides = [
-        thinned[thinned["thinned"] == side].set_index(["lot", "class"])[list(columns)].sort_index()
-        for side in (True, False)
-    ]
-    return sides[0] - sides[1]
+    keys = ["lot", "class"]
+    both = table[table.groupby(keys)["thinned"].transform("any")].set_index(keys).sort_index()
+    return both.loc[both["thinned"], list(columns)] - both.loc[~both["thinned"], list(columns)]

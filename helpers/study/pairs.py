@@ -21,8 +21,9 @@ from helpers.engine import randomness, store
 from helpers.errors import StudyError
 from helpers.measure import folds, metrics
 from helpers.models import families
-from helpers.study import synthesis
+from helpers.study import arms, synthesis
 from helpers.study.arms import SPARE
+from helpers.study.runs import collect
 from helpers.worlds import World
 
 SOURCES = ("retrieved", "synthetic", "both")
@@ -39,7 +40,6 @@ def make(w: World) -> store.Artifact:
     ``results.parquet`` has ``arm`` (the source), ``n`` captions, ``seed``, ``eval_set`` and the
     columns of ``folds.measured``, all zero-shot.
     """
-    store.load("finetuned", w)
     return store.make("paired", w, lambda path: _build(path, w))
 
 
@@ -51,12 +51,12 @@ def _build(path: Path, w: World) -> None:
     worlds.backend(w).shifted(w, paired_task(w))
     sizes = [n for n in w.scaling.pairs if SPARE * n <= len(chosen)]
     jobs = {
-        f"runs/{source}-{n:06d}-{seed}.parquet": (w, path, source, n, seed)
+        f"pairs/{source}-{n:06d}-{seed:03d}.parquet": (w, path, source, n, seed)
         for n, source, seed in itertools.product(sizes, SOURCES, range(w.scaling.pair_seeds))
     }
-    files = store.fill(path, jobs, run, "CLIPs trained on pairs")
-    results = pd.concat(map(store.read_table, files), ignore_index=True)
-    store.write(path / "results.parquet", results)
+    recipe = arms.recipe(w, "paired", sizes[-1])
+    found = collect(path, w, "06", recipe, jobs, run, "CLIPs trained on pairs")
+    store.write(path / "results.parquet", folds.unpacked(found["table"]))
 
 
 def real_pairs(w: World) -> Split:
@@ -80,21 +80,21 @@ def images(w: World, path: Path) -> dict[str, Split]:
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one CLIP on ``n`` captions and measure it on the test split and shifted sets."""
+    """Train one CLIP on ``n`` captions; measure it on the test split and shifted sets.
+
+    One row (``folds.packed``) of a table as of ``make``.
+    """
     task = paired_task(w)
     bench = tables.benchmark(w, task)
-    real, drawn = images(w, path).values()
-    rows = nested_subset(real.labels, n, randomness.rng(w, "pairs", seed))
-    if source == "both":
-        train = real.take(rows).plus(drawn.take(rows))
-    else:
-        train = images(w, path)[source].take(rows)
-    views = len(train) // n
-    model = families.train(w, "language-supervised", train, train, bench, seed, views)
+    offered = images(w, path)
+    rows = nested_subset(offered["retrieved"].labels, n, randomness.rng(w, "pairs", seed))
+    sides = [offered[name].take(rows) for name in offered if source in (name, "both")]
+    train = functools.reduce(Split.plus, sides)
+    model = families.train(w, "language-supervised", train, train, bench, seed, len(sides))
     val = thinned(bench.val, folds.LOOKED_AT)
     t = metrics.temperature(model.image_logits(val.images), val.labels)
     parts = []
     for name, split in {"test": bench.test, **worlds.backend(w).shifted(w, task)}.items():
         part = folds.measured(model.image_logits(split.images), split.labels, t)
         parts.append(part.assign(arm=source, n=n, seed=seed, eval_set=name))
-    return pd.concat(parts, ignore_index=True)
+    return folds.packed(pd.concat(parts))

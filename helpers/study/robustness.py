@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,20 @@ from helpers.data import tables
 from helpers.data.subsets import evenly_spread, nested_subset, thinned
 from helpers.data.tables import Split
 from helpers.engine import gpu, randomness, store
+from helpers.engine.late import torch
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
 from helpers.measure.folds import FOLDS, fold_of
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
-from helpers.study import arms
+from helpers.models.families import FAMILIES, SOURCES
+from helpers.study import arms, finetune
+from helpers.study.runs import collect
 from helpers.worlds import World
 
-FAMILIES = families.FAMILIES
-SOURCES = families.SOURCES
-PROMPTED = "supervised"  # the family of [R]'s prompt ablation
 MODEL = ["family", "source", "n", "seed"]
+AT_ONCE = 4  # seeds after which the rows of finished models are kept
 ATTACKED_AT_ONCE = 128
 HARD = ("renditions", "natural_adversarial")  # sets of other, harder images of the classes
 ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it is taken on
@@ -45,9 +48,6 @@ ACCURACIES = {  # (probe, setting) of an accuracy -> the set of images that it i
     **{("background", name): name for name in ("mixed_same", "mixed_rand")},
 }
 WITHOUT = [f"without_{fold}" for fold in range(FOLDS)]  # values without a fold of the images
-Values = dict[tuple[str, str], float]  # (probe, setting) -> value
-Answers = Mapping[str, Any]  # name of a set -> its Split with logits in place of images
-Hits = dict[tuple[str, str], np.ndarray]  # (probe, setting) -> which images are right, (n,)
 
 
 def probed_task(w: World) -> str:
@@ -98,56 +98,75 @@ def make(w: World) -> store.Artifact:
     return store.make("robust", w, lambda path: _build(path, w))
 
 
+def recipe(w: World) -> str:
+    """The hash of all settings that say how a run is made, whichever runs there are."""
+    which = {"seeds": 1, "mixed": (), "prompts": (), "prompted": (1,)}
+    return finetune.recipe(worlds.replace(w, robustness=which), "robust")
+
+
 def _build(path: Path, w: World) -> None:
     probe_sets(w)  # made before workers start, as are the tower and the drawings
-    trained = not w.robustness.checkpoints
-    if trained:
+    if not w.robustness.checkpoints:
         worlds.backend(w).clip_folder(w)
-        arms.prompted(w)
-    jobs = {}
-    for model in plan(w) if trained else finished(w):
-        name = "-".join(map(str, model)).replace("/", "_").replace(" ", "_")
-        jobs[f"runs/{name}.parquet"] = (w, *model)
-    files = store.fill(path, jobs, run if trained else run_checkpoint, "models probed")
-    results = pd.concat(map(store.read_table, files), ignore_index=True)
-    store.write(path / "results.parquet", results)
+        if w.robustness.prompts:
+            arms.prompted(w)
+    models = plan(w)
+    results = []
+    for first in range(0, 1 + max(seed for *_, seed in models), AT_ONCE):
+        lot = [model for model in models if first <= model[-1] < first + AT_ONCE]
+        jobs = {file_of(w, *model): (w, *model) for model in lot}
+        rows = collect(path, w, "07", recipe(w), jobs, kept_run, f"models from seed {first} on")
+        texts = map(zlib.decompress, rows["numbers"])
+        results += [pd.read_csv(io.BytesIO(text), dtype={"setting": str}) for text in texts]
+    store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
 
 
-def finished(w: World) -> list[tuple[str, str, str, int]]:
-    """Family, source, name of the probed checkpoints, and in place of a seed their number.
+def plan(w: World) -> list[tuple[str, str, int | str, int]]:
+    """Family, source, number of images (at most what both sources offer) and seed of all models.
 
-    It pairs them: the first clone of a family is compared with its first real model.
+    Finished checkpoints have their name in place of a number of images, and are numbered in place
+    of seeds: the first clone of a family is compared with its first real model.
     """
-    listed = w.robustness.checkpoints
-    compared = [model[:2] for model in listed]
-    return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(listed)]
-
-
-def plan(w: World) -> list[tuple[str, str, int, int]]:
-    """Family, source, number of images (at most what both sources offer) and seed of all models."""
     s = w.robustness
+    if s.checkpoints:
+        compared = [model[:2] for model in s.checkpoints]
+        return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(s.checkpoints)]
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
     models = [(family, "mixed", n) for family in s.mixed]
     # The shortest trainings come last, so that no core waits long at the end.
-    for family in ("language-supervised", "self-supervised", PROMPTED):
-        models += [(family, source, n) for source in SOURCES[:2]]
-    models += [(PROMPTED, kind, size) for size in s.prompted for kind in kinds(w)]
+    models += [(family, source, n) for family in FAMILIES[::-1] for source in SOURCES[:2]]
+    # [R]'s ablation of prompts
+    models += [("supervised", kind, size) for size in s.prompted for kind in kinds(w)]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 
 
-def run(w: World, family: str, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one model on ``n`` images and measure everything: a row per number."""
-    images = training_images(w, source, n, seed)
-    real = training_images(w, "retrieved", n, seed)
-    model = families.train(w, family, images, real, tables.benchmark(w, probed_task(w)), seed)
+def file_of(w: World, family: str, source: str, n: int | str, seed: int) -> str:
+    """The file of a run. One on drawings for this notebook says of how many its images are."""
+    of = f"-of-{2 * max(w.robustness.prompted)}" if source in w.robustness.prompts else ""
+    name = f"{family}-{source}-{n}{of}-{seed}".replace("/", "_").replace(" ", "_")
+    return f"runs/{name}.parquet"
+
+
+def kept_run(w: World, *model: Any) -> pd.DataFrame:
+    """``run`` as one row: ``MODEL``, ``accuracy`` on test images, and all ``numbers``, packed."""
+    table = run(w, *model)
+    accuracy = table.query("probe == 'accuracy' and setting == 'test'")["value"].to_list()
+    numbers = zlib.compress(table.to_csv(index=False).encode(), 9)
+    return table.loc[:0, MODEL].assign(accuracy=accuracy, numbers=numbers)
+
+
+def run(w: World, family: str, source: str, n: int | str, seed: int) -> pd.DataFrame:
+    """Measure everything on a model that is trained on ``n`` images: a row per number.
+
+    A name in place of ``n`` is that of a finished model (``families.finished``), with n = 0.
+    """
+    bench = tables.benchmark(w, probed_task(w))
+    if isinstance(n, str):
+        model = families.finished(worlds.backend(w).checkpoint(w, n), bench)
+        return measured(w, model, (family, source, 0, seed))
+    images, real = (training_images(w, name, n, seed) for name in (source, "retrieved"))
+    model = families.train(w, family, images, real, bench, seed)
     return measured(w, model, (family, source, n, seed))
-
-
-def run_checkpoint(w: World, family: str, source: str, name: str, seed: int) -> pd.DataFrame:
-    """Measure a finished model by its name (``families.finished``): as ``run``, with n = 0."""
-    file = worlds.backend(w).checkpoint(w, name)
-    model = families.finished(file, tables.benchmark(w, probed_task(w)))
-    return measured(w, model, (family, source, 0, seed))
 
 
 def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> pd.DataFrame:
@@ -161,12 +180,12 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
         logits = sets.chosen(name, model.image_logits(split.images))
         answers[name] = dataclasses.replace(split, images=logits)
     folds = {name: fold_of(split.labels) for name, split in answers.items()}
-    folds["val"][:] = -1  # stays whole: the temperature is fitted on it
+    folds["val"][:] = FOLDS  # in none, so it stays whole: the temperature is fitted on it
     full = probe_sets(w).sets["original"]
     attacked = evenly_spread(len(full), w.robustness.attacked)
     hits = attack(w, model, full.take(attacked), about[-1])
-    columns = {"value": values(sets, answers, hits)}
-    for fold, column in enumerate(WITHOUT):
+    columns = {}
+    for fold, column in enumerate(["value", *WITHOUT], start=-1):
         kept = {name: s.take(np.flatnonzero(folds[name] != fold)) for name, s in answers.items()}
         kept = {name: split for name, split in kept.items() if len(split)}
         still = folds["original"][attacked] != fold
@@ -177,64 +196,52 @@ def measured(w: World, model: Classifier, about: tuple[str, str, int, int]) -> p
     return pd.DataFrame([about] * len(table), columns=MODEL).join(table)
 
 
-def values(sets: ProbeSets, answers: Answers, hits: Hits) -> Values:
-    """Every probe's numbers."""
-    found: Values = {key: float(right.mean()) for key, right in hits.items()}
-    for key, name in ACCURACIES.items():
-        if name in answers:
-            found[key] = sets.accuracy(name, answers[name].images, answers[name].labels)
-    found["accuracy", "chance"] = 1 / answers["original"].images.shape[1]
-    further = {**calibration(answers), "ood": out_of_distribution(answers)}
-    if {"mixed_same", "mixed_rand"} <= set(answers):
-        gap = found["background", "mixed_same"] - found["background", "mixed_rand"]
-        further["background"] = {"gap": gap}
-    if "cue_conflict" in answers:
-        cues = answers["cue_conflict"]
-        further["shape"] = metrics.shape_bias(cues.images.argmax(1), cues.facts, sets.groups)
-    for probe, numbers in further.items():
-        found |= {(probe, setting): number for setting, number in numbers.items()}
-    return found
+def values(sets: ProbeSets, answers: Mapping[str, Any], hits: Mapping) -> dict:
+    """Every probe's numbers, as far as its sets are there: (probe, setting) -> value.
 
-
-def calibration(answers: Answers) -> dict[str, dict[str, float]]:
-    """On test images all calibration measures and a reliability diagram; on hard sets the ECE.
-
-    Settings of the diagram: ``{bin}-confidence``, ``-accuracy``, ``-share``, for bins with images.
+    ``answers`` have logits in place of images; ``hits`` are what ``attack`` returns. Settings of
+    ``reliability`` are ``{bin}-confidence``, ``-accuracy`` and ``-share``, for bins with images;
+    those of ``ood``, how well images of no class are told from test images,
+    ``{near or far}-{score}-{metric}``.
     """
-    test, val = ((answers[name].images, answers[name].labels) for name in ("test", "val"))
-    numbers = metrics.calibration(*test, *val)
-    for name in HARD:
-        if name in answers:
-            numbers[f"ece_{name}"] = metrics.ece(answers[name].images, answers[name].labels)
-    bins = metrics.reliability(*test).set_index("bin").stack()
-    diagram = {f"{number:02d}-{name}": value for (number, name), value in bins.items()}
-    return {"calibration": numbers, "reliability": diagram}
+    found = {key: float(right.mean()) for key, right in hits.items()}
 
+    def add(probe: str, numbers: Mapping[str, float], prefix: str = "") -> None:
+        found.update({(probe, prefix + setting): value for setting, value in numbers.items()})
 
-def out_of_distribution(answers: Answers) -> dict[str, float]:
-    """How well images of no class are told from test images: ``{near or far}-{score}-{metric}``."""
-    found: dict[str, float] = {}
-    known = metrics.ood_scores(answers["original"].images)
-    for kind in ("near", "far"):
-        if f"ood_{kind}" in answers:
-            for name, scores in metrics.ood_scores(answers[f"ood_{kind}"].images).items():
-                numbers = metrics.ood_metrics(known[name], scores)
-                found |= {f"{kind}-{name}-{metric}": n for metric, n in numbers.items()}
+    of = {name: (split.images, split.labels) for name, split in answers.items()}
+    for key, name in ACCURACIES.items():
+        if name in of:
+            found[key] = sets.accuracy(name, *of[name])
+    add("accuracy", {"chance": 1 / of["original"][0].shape[1]})
+    add("calibration", metrics.calibration(*of["test"], *of["val"]))
+    add("calibration", {f"ece_{name}": metrics.ece(*of[name]) for name in HARD if name in of})
+    bins = metrics.reliability(*of["test"]).set_index("bin").stack()
+    add("reliability", {f"{number:02d}-{name}": value for (number, name), value in bins.items()})
+    known = metrics.ood_scores(of["original"][0])
+    for kind in {"ood_near", "ood_far"} & set(of):
+        for name, scores in metrics.ood_scores(of[kind][0]).items():
+            add("ood", metrics.ood_metrics(known[name], scores), f"{kind[4:]}-{name}-")
+    if {"mixed_same", "mixed_rand"} <= set(of):
+        gap = found["background", "mixed_same"] - found["background", "mixed_rand"]
+        add("background", {"gap": gap})
+    if "cue_conflict" in of:
+        cues = answers["cue_conflict"]
+        add("shape", metrics.shape_bias(cues.images.argmax(1), cues.facts, sets.groups))
     return found
 
 
-def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
-    """Which images are right under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean.
+def attack(w: World, model: Classifier, images: Split, seed: int) -> dict:
+    """Which images are right, (n,), under ("fgsm" or "pgd", L-inf radius in 255ths); "0" is clean.
 
     PGD looks only for what it did not find in a smaller ball.
     """
-    import torch
 
     def right(changed: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return model.pixel_logits(changed).argmax(1) == labels
 
-    radii = sorted(w.robustness.epsilons)
+    radii = {f"{radius:g}": radius / 255 for radius in sorted(w.robustness.epsilons)}
     generator = torch.Generator().manual_seed(randomness.entropy(w.seed, "attack", seed) % 2**63)
     parts = []
     for start in range(0, len(images), ATTACKED_AT_ONCE):
@@ -244,12 +251,12 @@ def attack(w: World, model: Classifier, images: Split, seed: int) -> Hits:
         y = torch.from_numpy(part.labels).to(gpu.device())
         stand = right(x, y)
         found = {("fgsm", "0"): stand, ("pgd", "0"): stand}
-        steps = attacks.fgsm(model.pixel_logits, x, y, [radius / 255 for radius in radii])
-        for radius, step in zip(radii, steps, strict=True):
-            found["fgsm", f"{radius:g}"] = right(step, y)
-            ball = (radius / 255, w.robustness.pgd_steps, generator)
+        steps = attacks.fgsm(model.pixel_logits, x, y, list(radii.values()))
+        for (name, radius), step in zip(radii.items(), steps, strict=True):
+            found["fgsm", name] = right(step, y)
+            ball = (radius, w.robustness.pgd_steps, generator)
             walk = attacks.pgd(model.pixel_logits, x[stand], y[stand], *ball)
             stand = stand.masked_scatter(stand, right(walk, y[stand]))
-            found["pgd", f"{radius:g}"] = stand
+            found["pgd", name] = stand
         parts.append(found)
     return {key: torch.cat([found[key] for found in parts]).cpu().numpy() for key in parts[0]}

@@ -7,7 +7,6 @@ chance with this many images and minutes. What runs say is in ``study/exponents.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,10 @@ from helpers.measure import folds
 from helpers.measure.metrics import frechet
 from helpers.models import heads
 from helpers.study import arms
-from helpers.study.arms import FEW_REAL
+from helpers.study.runs import collect
 from helpers.worlds import World
 
-BLOCK = 5  # seeds per job, so that more seeds add jobs and change none
+BLOCK = 5  # seeds that are trained together: more seeds add blocks and change none
 BY_CLASS = ("synthetic", "retrieved")  # arms whose runs are kept class by class, too
 DRAWS = 200  # bootstraps of the images that a judge looks at
 
@@ -33,27 +32,26 @@ DRAWS = 200  # bootstraps of the images that a judge looks at
 def make(w: World) -> store.Artifact:
     """Train and measure every arm at every size. Needs the artifact ``arms``.
 
-    ``runs.parquet`` has the rows of ``run`` for all arms, ``metrics.parquet`` those of ``judged``
-    for all sets.
+    ``runs.parquet`` has what ``run`` finds of all arms, ``metrics/*.parquet`` the rows of
+    ``judged`` of every set.
     """
     folder = store.load("arms", w).path
     return store.make("scaled", w, lambda path: _build(path, w, folder))
 
 
 def _build(path: Path, w: World, folder: Path) -> None:
-    jobs: dict[str, tuple] = {}
-    for name in arms.arms(w):
-        for first in range(0, w.scaling.seeds, BLOCK):
-            seeds = range(first, min(first + BLOCK, w.scaling.seeds))
-            jobs[f"runs/{name}-{first:03d}.parquet"] = (w, folder, name, seeds)
-    files = store.fill(path, jobs, run, "arms trained at all sizes")
-    store.write(path / "runs.parquet", _joined(files))
-    jobs = {f"metrics/{name}.parquet": (w, folder, name) for name in arms.sets(w)}
-    store.write(path / "metrics.parquet", _joined(store.fill(path, jobs, judged, "arms judged")))
-
-
-def _joined(files: list[Path]) -> pd.DataFrame:
-    return pd.concat([store.read_table(file) for file in files], ignore_index=True)
+    recipe = arms.recipe(w, "scaled", w.scaling.sizes[-1])
+    sizes = [(name, n) for name in arms.arms(w) for n in shares(w, folder, name)]
+    parts = []
+    for first in range(0, w.scaling.seeds, BLOCK):
+        seeds = range(first, min(first + BLOCK, w.scaling.seeds))
+        block = f"{seeds[0]:03d}-{seeds[-1]:03d}"
+        jobs = {f"runs/{a}-{n:07d}-{block}.parquet": (w, folder, a, n, seeds) for a, n in sizes}
+        label = f"sets trained on with seeds {seeds[0]} to {seeds[-1]}"
+        parts.append(collect(path, w, "06", recipe, jobs, run, label)["table"])
+    store.write(path / "runs.parquet", folds.unpacked(pd.concat(parts)))
+    sets = {f"metrics/{name}.parquet": (w, folder, name) for name in arms.sets(w)}
+    store.fill(path, sets, judged, "arms judged")
 
 
 def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
@@ -65,13 +63,14 @@ def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
     common = w.scaling.sizes
     further = [common[-1] * 2 ** (i + 1) for i in range(w.scaling.beyond)]
     kept = {}
-    for n in common if name in (*arms.drawn(w), FEW_REAL) else (*common, *further):
+    for n in common if name in (*arms.drawn(w), arms.FEW_REAL) else (*common, *further):
         parts = {name: n}
         if name == "mixed":
             parts = {"retrieved": n - n // 2, "synthetic": n // 2}
-        elif name == FEW_REAL:
+        elif name == arms.FEW_REAL:
             parts = {"train": n, "synthetic": common[-1]}
-        if all(arms.SPARE * m <= _offered(w, folder, part) for part, m in parts.items()):
+        offered = {part: len(arms.images_of(w, folder, part)) for part in parts}
+        if all(arms.SPARE * m <= offered[part] for part, m in parts.items()):
             kept[n] = parts
     if not kept:
         raise StudyError(
@@ -80,61 +79,45 @@ def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
     return kept
 
 
-def _offered(w: World, folder: Path, name: str) -> int:
-    return len(arms.images_of(w, folder, name))
-
-
 def subset(w: World, folder: Path, name: str, n: int, seed: int) -> np.ndarray:
     """Positions of ``n`` images of a set, classes balanced; inside those for 2 n of the seed.
 
     Arms that share captions and noise (``arms.shared_rows``) share the choice, seed by seed.
     """
     labels = arms.images_of(w, folder, name).labels
-    prompt = arms.arms(w)[name].prompt
-    if prompt != arms.DEFAULT or n > w.scaling.sizes[-1]:
+    if arms.arms(w)[name].prompt != arms.DEFAULT or n > w.scaling.sizes[-1]:
         return nested_subset(labels, n, randomness.rng(w, "scaling", "subset", name, seed))
     rows = arms.shared_rows(w) if name == "synthetic" else np.arange(len(labels))
     return rows[nested_subset(labels[rows], n, randomness.rng(w, "scaling", "subset", seed))]
 
 
-def run(w: World, folder: Path, name: str, seeds: range) -> pd.DataFrame:
-    """Train an ensemble, a head per size and seed, and measure it on every evaluation set.
+def run(w: World, folder: Path, name: str, n: int, seeds: range) -> pd.DataFrame:
+    """Train a head per seed on ``n`` images of an arm, and measure all on every evaluation set.
 
-    Columns: ``arm, n, seed, eval_set`` and those of ``folds.measured``; of the arms ``BY_CLASS``
-    the test set's classes as well.
+    One row (``folds.packed``) of a table with ``arm, n, seed, eval_set`` and the columns of
+    ``folds.measured``; of the arms ``BY_CLASS`` the test set's classes as well.
     """
     classes = tables.benchmark(w, w.tasks[0]).classes
-    # All sets one after the other, and which of their rows each member learns from.
-    asked = shares(w, folder, name)
-    parts = list(next(iter(asked.values())))
-    labels = [arms.images_of(w, folder, part).labels for part in parts]
-    first = dict(zip(parts, np.cumsum([0, *map(len, labels)]), strict=False))
-    features = np.concatenate([arms.embedding(folder, part) for part in parts], axis=1)
-    members = [(n, seed) for n in asked for seed in seeds]
-    subsets = []
-    for n, seed in members:
-        rows = [first[part] + subset(w, folder, part, m, seed) for part, m in asked[n].items()]
-        subsets.append(np.concatenate(rows))
+    # The training sets of all seeds, one after the other.
+    features = []
+    labels = []
+    for seed in seeds:
+        for part, m in shares(w, folder, name)[n].items():
+            rows = subset(w, folder, part, m, seed)
+            features.append(arms.embedding(folder, part)[:, rows])
+            labels.append(arms.images_of(w, folder, part).labels[rows])
+    x = np.concatenate(features, axis=1)
+    y = np.concatenate(labels)
+    subsets = np.split(np.arange(len(y)), len(seeds))
     # The same start at every size and in every arm.
-    starts = [randomness.entropy(w.seed, "head", seed) for _, seed in members]
-    all_labels = np.concatenate(labels)
-    trained = heads.train(features, all_labels, subsets, starts, len(classes), w.scaling)
+    starts = [randomness.entropy(w.seed, "head", seed) for seed in seeds]
+    trained = heads.train(x, y, subsets, starts, len(classes), w.scaling)
     held_out = {}
-    for eval_set in (folds.VALIDATION, *arms.evaluation_sets(w)):
-        embedded = arms.embedding(folder, eval_set)[0]
-        held_out[eval_set] = (embedded, arms.images_of(w, folder, eval_set).labels)
+    for eval_set, split in arms.evaluation_sets(w).items():
+        held_out[eval_set] = (arms.embedding(folder, eval_set)[0], split.labels)
     measured = heads.evaluate(trained, held_out, classes if name in BY_CLASS else ())
-    runs = []
-    for (n, seed), table in zip(members, measured, strict=True):
-        runs.append(pd.DataFrame({"arm": name, "n": n, "seed": seed}, table.index).join(table))
-    return pd.concat(runs, ignore_index=True)
-
-
-@functools.lru_cache(maxsize=1)
-def real_features(w: World, n: int) -> np.ndarray:
-    """The judge's features of validation images, which a Frechet distance is measured to."""
-    images = tables.benchmark(w, w.tasks[0]).val.images[: max(n, 2)]
-    return worlds.backend(w).judge_features(w, images)
+    of_seeds = zip(seeds, measured, strict=True)
+    return folds.packed(pd.concat([t.assign(arm=name, n=n, seed=seed) for seed, t in of_seeds]))
 
 
 def judged(w: World, folder: Path, name: str) -> pd.DataFrame:
@@ -149,24 +132,26 @@ def judged(w: World, folder: Path, name: str) -> pd.DataFrame:
     from scipy.spatial.distance import pdist
     from sklearn.metrics import f1_score
 
-    classes = np.array(tables.benchmark(w, w.tasks[0]).classes, object)
+    bench = tables.benchmark(w, w.tasks[0])
+    classes = range(len(bench.classes))
     n = w.scaling.sizes[-1]
     split = arms.images_of(w, folder, name).take(subset(w, folder, name, n, 0))
-    answers = worlds.backend(w).judge(w, np.asarray(split.images))["variant"].to_numpy()
-    features = worlds.backend(w).judge_features(w, np.asarray(split.images))
+    images = np.asarray(split.images)
+    answers = pd.Categorical(worlds.backend(w).judge(w, images)["variant"], bench.classes).codes
+    features = worlds.backend(w).judge_features(w, images)
     positions = pd.Series(np.arange(n)).groupby(split.labels)
     rng = randomness.rng(w, "scaling", "judged")
     parts = []
     for draw in range(1 + DRAWS):
         rows = positions.sample(frac=1, replace=draw > 0, random_state=rng).to_numpy()
         labels = split.labels[rows]
-        table = pd.DataFrame({"arm": name, "draw": draw, "class": classes})
-        f1 = f1_score(classes[labels], answers[rows], labels=classes, average=None, zero_division=0)
-        variance = pd.DataFrame(features[rows]).groupby(labels).var().mean(axis=1)
-        spread = np.sqrt(variance).reindex(range(len(classes)))
-        parts.append(table.assign(recognizability=f1, diversity=spread))
+        f1 = f1_score(labels, answers[rows], labels=classes, average=None, zero_division=0)
+        spread = pd.DataFrame(features[rows]).groupby(labels).var().mean(axis=1) ** 0.5
+        table = pd.DataFrame({"arm": name, "draw": draw, "class": bench.classes})
+        parts.append(table.assign(recognizability=f1, diversity=spread.reindex(classes)))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     distance = positions.apply(lambda rows: pdist(unit[rows]).mean() if len(rows) > 1 else np.nan)
-    parts[0]["distance"] = distance.reindex(range(len(classes)))
-    parts[0]["frechet"] = frechet(real_features(w, n), features)
+    parts[0]["distance"] = distance.reindex(classes)
+    real = worlds.backend(w).judge_features(w, bench.val.images[: max(n, 2)])
+    parts[0]["frechet"] = frechet(real, features)
     return pd.concat(parts, ignore_index=True)

@@ -45,11 +45,10 @@ def test_heads_learn_and_are_measured_by_class_at_the_temperature_of_validation(
     assert set(many[many["eval_set"] == "far"]["class"]) == {ALL}
     assert set(many[many["eval_set"] == "test"]["class"]) == {ALL, "a", "b", "c"}
     few, many = (table[table["class"] == ALL] for table in (few, many))
-    means = [np.average(t["loss"], weights=t["images"]) for t in (few, many)]
-    calibrated = [np.average(t["calibrated"], weights=t["images"]) for t in (few, many)]
-    assert means[1] < means[0] and many["top1"].mean() > 0.8
+    assert (many["loss"] < few["loss"]).all() and (many["top1"] > 0.8).all()
     # the temperature is that of these very images: it cannot make their loss larger
-    assert all(c <= m + 1e-6 for c, m in zip(calibrated, means, strict=True))
+    for table in (few, many):
+        assert (table["calibrated"] <= table["loss"] + 1e-6).all()
 
 
 def test_a_head_needs_images(blobs):

@@ -86,7 +86,7 @@ def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp
     network = timm.create_model("test_resnet", num_classes=3)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     name = "timm/test_resnet/weights.safetensors"
-    table = robustness.run_checkpoint(folders, "supervised", "retrieved", name, 0)
+    table = robustness.run(folders, "supervised", "retrieved", name, 0)
     assert {
         "accuracy",
         "calibration",

@@ -85,6 +85,21 @@ def test_prompts_with_descriptions_and_train_captions(small_world):
         arms.prompts(small_world, "aircraft", "template")
 
 
+def test_a_recipe_leaves_out_which_runs_there_are_and_nothing_else():
+    first = arms.recipe(W, "scaled", 48)
+    which = {"seeds": 40, "sizes": (12, 48), "guidances": (), "prompts": (), "pairs": (14,)}
+    which |= {"pair_seeds": 9, "lots": 3, "generators": ("middle",)}
+    more = worlds.replace(W, scaling=which, finetune={"seeds": 7})
+    assert arms.recipe(more, "scaled", 48) == first
+    pairs = arms.recipe(W, "paired", 28)
+    assert arms.recipe(worlds.replace(more, robustness={"seeds": 9}), "paired", 28) == pairs
+    how = ({"steps": 41}, {"beyond": 2}, {"shifted_per_class": 5}, {"hidden": 8})
+    changed = [worlds.replace(W, scaling=settings) for settings in how]
+    changed.append(worlds.replace(W, synthesis={"steps": 5}))
+    others = {arms.recipe(w, "scaled", 48) for w in changed} | {arms.recipe(W, "scaled", 96)}
+    assert len({first, pairs, *others}) == 8
+
+
 def test_prompts_nobody_wrote_are_refused(monkeypatch):
     bench = tables.Benchmark(
         "cars",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
+from helpers.measure import folds
 from helpers.study import pairs
 
 W = worlds.get("smoke")
@@ -31,9 +32,9 @@ def test_sources_of_pairs_share_their_captions_and_both_has_two_images_of_each(
 
     monkeypatch.setattr(pairs.families, "train", train)
     for source in pairs.SOURCES:
-        table = pairs.run(W, tmp_path, source, 6, 0)
+        table = folds.unpacked(pairs.run(W, tmp_path, source, 6, 0)["table"])
         assert set(table["arm"]) == {source} and table["top1"].eq(1).all()
-        assert table.groupby("eval_set")["images"].sum().to_dict() == {"test": 12, "far": 12}
+        assert table.set_index("eval_set")["images"].to_dict() == {"test": 12, "far": 12}
         assert (table["calibrated"] < table["loss"]).all()  # right, and too unsure by far
     texts = [split.facts["caption"].tolist() for split, _ in trained_on]
     assert texts[0] == texts[1] and texts[2] == 2 * texts[0] and len(set(texts[0])) == 6

@@ -1,5 +1,6 @@
-"""The models of notebook 07: their training images, the plan, and every probe on one model."""
+"""The models of notebook 07: training images, the plan, every probe on one model, kept runs."""
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import pocket, worlds
 from helpers.data.subsets import evenly_spread
 from helpers.data.tables import Benchmark, Split
+from helpers.engine import places, store
 from helpers.errors import StudyError
 from helpers.measure import metrics
 from helpers.measure.folds import fold_of
@@ -30,7 +32,8 @@ def toy():
 
     def split(n):
         images, labels = tiny.red_and_blue(n, rng)
-        return Split(images, labels)
+        captions = np.array([f"a photo of a {name}" for name in CLASSES])[labels]
+        return Split(images, labels, pd.DataFrame({"caption": captions}))
 
     facts = pd.DataFrame(index=CLASSES)
     templates = ("a photo of a {}",)
@@ -203,7 +206,71 @@ def test_checkpoints_of_one_family_and_source_are_counted():
         ("supervised", "retrieved", "c"),
     ]
     w = worlds.get("smoke", robustness={"checkpoints": tuple(names)})
-    assert [number for *_, number in robustness.finished(w)] == [0, 0, 1]
+    assert [number for *_, number in robustness.plan(w)] == [0, 0, 1]
+
+
+def test_the_recipe_leaves_out_which_models_there_are():
+    desk = worlds.WORLDS["desk"]
+    which = {"seeds": 40, "prompts": ("templates",), "prompted": (240, 480), "mixed": ()}
+    same = robustness.recipe(worlds.replace(desk, robustness=which))
+    assert same == robustness.recipe(desk)
+    for content in ({"steps": 7}, {"probe_images": 9}, {"attacked": 9}, {"epsilons": (1,)}):
+        assert robustness.recipe(worlds.replace(desk, robustness=content)) != same
+
+
+def test_files_name_what_the_recipe_leaves_out():
+    desk = worlds.WORLDS["desk"]
+    more = worlds.replace(desk, robustness={"prompted": (480, 960)})
+    for kind, differ in (("templates", True), ("language model", False), ("synthetic", False)):
+        names = [robustness.file_of(w, "supervised", kind, 480, 3) for w in (desk, more)]
+        assert (names[0] != names[1]) == differ
+    named = robustness.file_of(desk, "supervised", "retrieved", "timm/vit/a b.safetensors", 0)
+    assert named == "runs/supervised-retrieved-timm_vit_a_b.safetensors-0.parquet"
+
+
+@pytest.fixture
+def in_process(toy, probed, monkeypatch, tmp_path):
+    """``kept(seeds, store)`` makes the artifact in a store of its own and counts trainings."""
+    images = Split(toy.train.images, toy.train.labels, toy.train.facts)
+    monkeypatch.setattr(robustness.tables, "source_set", lambda w, task, source: images)
+    monkeypatch.setattr(arms, "drawn_from", lambda w, kind: images)
+    monkeypatch.setattr(pocket, "clip_folder", lambda w: SHIPPED)
+    monkeypatch.setattr(places, "TOP", tmp_path)
+    monkeypatch.setattr(store.workers.gpu, "cores", lambda: 1)
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "figures"))
+    train = families.train
+    trained = []
+
+    def counted(*about):
+        trained.append(about[1])
+        return train(*about)
+
+    monkeypatch.setattr(families, "train", counted)
+
+    def kept(seeds, folder):
+        trained.clear()
+        monkeypatch.setenv("STUDY_RUNS", str(tmp_path / folder))
+        size = {"images": 8, "steps": 2, "batch": 4, "attacked": 4, "pgd_steps": 1}
+        which = {"seeds": seeds, "mixed": (), "prompts": (), "prompted": (6,), "epsilons": (1,)}
+        w = worlds.replace(W, robustness=size | which)
+        w = dataclasses.replace(w, name="desk", keeps_runs=True)
+        return robustness.make(w).table("results.parquet"), len(trained)
+
+    return kept
+
+
+def test_kept_models_are_not_trained_again_and_more_seeds_train_only_the_missing(in_process):
+    one, trained = in_process(1, "first")
+    assert trained == 7 and set(one["seed"]) == {0}
+    two, trained = in_process(2, "second")
+    assert trained == 7 and set(two["seed"]) == {0, 1}
+    again, trained = in_process(2, "third")
+    assert trained == 0
+    pd.testing.assert_frame_equal(again, two)
+    seeds = two[two["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(seeds, one, check_exact=True)
+    rows = pd.read_csv(places.TOP / "figures" / "desk" / "07_runs.csv")
+    assert len(rows) == 14 and rows["accuracy"].between(0, 1).all()
 
 
 def test_messages_say_what_is_valid():

@@ -1,5 +1,6 @@
 """Scaling runs: sizes, nested subsets, members of an ensemble, distances by hand."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from helpers import worlds
 from helpers.data.tables import Split
+from helpers.engine import store
 from helpers.errors import StudyError
-from helpers.study import arms, scaling
+from helpers.measure import folds
+from helpers.study import arms, runs, scaling
 
 W = worlds.get("smoke")
 
@@ -51,12 +54,13 @@ def offered(monkeypatch):
         return Split(np.zeros((n, 1, 1, 3), np.uint8), np.arange(n) % 3)
 
     def embedding(folder, name):
-        rng = np.random.default_rng(len(name))
+        rng = np.random.default_rng(list(name.encode()))
         return rng.normal(size=(2, len(images_of(None, None, name)), 8)).astype(np.float32)
 
     monkeypatch.setattr(arms, "images_of", images_of)
     monkeypatch.setattr(arms, "embedding", embedding)
-    monkeypatch.setattr(arms, "evaluation_sets", lambda w: {"test": images_of(w, None, "test")})
+    held_out = {name: images_of(W, None, name) for name in (folds.VALIDATION, "test")}
+    monkeypatch.setattr(arms, "evaluation_sets", lambda w: held_out)
     bench = type("Benchmark", (), {"classes": ("a", "b", "c")})
     monkeypatch.setattr(scaling.tables, "benchmark", lambda w, task: bench)
 
@@ -87,22 +91,89 @@ def test_arms_of_one_set_of_captions_share_their_subsets_and_seeds_do_not(offere
     assert set(other) != set(scaling.subset(W, None, "prompt-templates", 24, 0))
 
 
-def test_every_size_and_seed_of_a_block_is_measured(offered, monkeypatch):
-    subsets = []
+def test_every_seed_of_a_block_is_trained_on_images_of_its_own(offered, monkeypatch):
+    trained_on = []
     train = scaling.heads.train
 
-    def watched(features, labels, rows, seeds, classes, settings):
-        subsets.extend(rows)
-        return train(features, labels, rows, seeds, classes, settings)
+    def watched(features, labels, rows, *others):
+        trained_on.extend(features[0, of_seed] for of_seed in rows)
+        return train(features, labels, rows, *others)
 
     monkeypatch.setattr(scaling.heads, "train", watched)
     monkeypatch.setattr(arms, "shared_rows", lambda w: np.arange(96))
-    table = scaling.run(W, None, "mixed", range(1, 3))
-    runs = table[["arm", "n", "seed", "eval_set"]].drop_duplicates()
-    assert len(runs) == len(subsets) == 6 * 2 and set(runs["seed"]) == {1, 2}
-    assert table.groupby(["n", "seed"])["images"].sum().eq(200).all()
+    kept = scaling.run(W, None, "mixed", 24, range(1, 3))
+    table = folds.unpacked(kept["table"])
+    assert kept[["arm", "n", "runs"]].iloc[0].tolist() == ["mixed", 24, 2]
+    assert table["seed"].tolist() == [1, 2] and table["images"].eq(200).all()
     assert set(table["class"]) == {"all"} and table["calibrated"].notna().all()
-    for n, rows in zip(runs["n"], subsets, strict=True):
-        assert len(rows) == n and (rows < 200).sum() == n - n // 2  # half of them are real
-    alone = scaling.run(W, None, "synthetic", range(1))
+    real, drawn = (arms.embedding(None, name)[0] for name in ("retrieved", "synthetic"))
+    for x in trained_on:
+        assert len(x) == 24
+        assert [sum((row == of).all(1).any() for row in x) for of in (real, drawn)] == [12, 12]
+    assert not np.array_equal(*trained_on)
+    alone = folds.unpacked(scaling.run(W, None, "synthetic", 12, range(1))["table"])
     assert set(alone["class"]) == {"all", "a", "b", "c"}
+
+
+FEW = {"guidances": (), "prompts": (), "generators": ("long",), "steps": 4, "hidden": 8}
+DESK = dataclasses.replace(worlds.replace(W, scaling=FEW), name="desk", keeps_runs=True)
+
+
+@pytest.fixture
+def desk(offered, monkeypatch, tmp_path):
+    """``made(folder, **settings)`` builds ``scaled`` of the desk: its runs, and how many are new.
+
+    Stops after ``most`` of them, as if killed.
+    """
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "shown"))
+    monkeypatch.setattr(runs.places, "TOP", tmp_path)
+    monkeypatch.setattr(store.workers.gpu, "cores", lambda: 1)
+    monkeypatch.setattr(arms, "shared_rows", lambda w: np.arange(96))
+    monkeypatch.setattr(scaling, "judged", lambda w, folder, name: pd.DataFrame({"arm": [name]}))
+    run = scaling.run
+
+    def made(folder, most=10**6, **settings):
+        blocks = []
+
+        def counted(*arguments):
+            if len(blocks) == most:
+                raise KeyboardInterrupt
+            blocks.append(arguments[2:])
+            return run(*arguments)
+
+        monkeypatch.setattr(scaling, "run", counted)
+        path = tmp_path / folder
+        scaling._build(path, worlds.replace(DESK, scaling=settings), None)
+        return store.read_table(path / "runs.parquet"), blocks
+
+    return made
+
+
+def test_finished_runs_are_kept_for_other_machines_and_more_seeds_add_only_theirs(desk):
+    ran, blocks = desk("first", seeds=5)
+    assert len(blocks) == 4 * 6 + 5  # arms x sizes, and real images with drawn ones
+    again, new = desk("second", seeds=5)
+    assert not new, "rows beside the figures say it all"
+    pd.testing.assert_frame_equal(ran, again, check_exact=True)
+    more, new = desk("third", seeds=10)
+    assert len(new) == len(blocks) and {tuple(seeds) for *_, seeds in new} == {(5, 6, 7, 8, 9)}
+    first = more[more["seed"] < 5].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ran, first, check_exact=True)
+    kept = runs.kept(DESK, "06")
+    assert not kept["run"].duplicated().any() and kept["recipe"].nunique() == 1
+    _, new = desk("fourth", seeds=5, sizes=(12, 20, 24, 32, 40, 48))
+    assert {n for _, n, _ in new} == {20}, "a size between others changes none of them"
+    _, new = desk("fifth", seeds=5, steps=5)
+    assert len(new) == len(blocks), "other settings are other runs"
+
+
+def test_a_killed_build_goes_on_and_finds_the_same(desk, monkeypatch, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        desk("killed", most=7, seeds=5)
+    assert not len(runs.kept(DESK, "06"))
+    ran, new = desk("killed", seeds=5)
+    assert len(new) == 4 * 6 + 5 - 7
+    monkeypatch.setenv("STUDY_FIGURES", str(tmp_path / "without rows"))
+    whole, new = desk("whole", seeds=5)
+    assert len(new) == 4 * 6 + 5
+    pd.testing.assert_frame_equal(ran, whole, check_exact=True)

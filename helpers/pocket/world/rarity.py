@@ -175,7 +175,7 @@ def held_out(w: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def run(w: World, path: Path, pool: str) -> pd.DataFrame:
     """Classifiers on growing sets of a generator's images, evaluated on real test images.
 
-    Rows as of ``scaling.run``, of every class; ``arm`` is the pool.
+    Rows as of notebook 06's runs, of every class, too; ``arm`` is the pool.
     """
     classes = tables.benchmark(w, TASK).classes
     model = clip.load(w)

@@ -1,0 +1,83 @@
+"""The study's answer in README.md: what verdicts say, written by the runner between two markers."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from helpers import worlds
+from helpers.engine import store
+from helpers.errors import StudyError
+
+START, END = "<!-- answer: written by helpers.run -->\n", "<!-- end of the answer -->\n"
+GAPS = {"aircraft": ("UP01", "UP02"), "flowers": ("UP03", "UP04"), "cars": ("UP05", "UP06")}
+METRICS = ("zero-shot accuracy", "linear probe")
+REASONS = ("UP18", "SL07", "OW5")  # wheels, few real images, tuned generators
+PUBLISHED = {"+": "more", "-": "less", "0": "the same", "noninferior": "no less"}
+WORDS = ("holds", "reversed", "equivalent", "undecided", "not testable here")
+
+
+def write(readme: Path, figures: Path) -> None:
+    """Write between the markers of ``readme`` what the claims of the deciding world say.
+
+    Its table of claims, ``claims.csv``, is in ``figures``; where there is none yet, that of
+    ``pocket`` counts. Raises ``StudyError`` where the markers are gone.
+    """
+    for w in (worlds.DESK, worlds.POCKET):
+        table = figures / w.name / "claims.csv"
+        if table.exists():
+            break
+    else:
+        return
+    before, start, rest = readme.read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise StudyError(f"{readme} lacks the line {START.strip()!r} or {END.strip()!r}; add both.")
+    with table.open(encoding="utf-8", newline="") as file:
+        claims = {row["id"]: row for row in csv.DictReader(file)}
+    lines = [*gaps(claims), "", *reasons(claims), "", *counts(claims, w.name)]
+    text = "".join(f"{line}\n" for line in lines)
+    if text != rest.partition(END)[0]:
+        store.write(readme, (before + start + text + end + after).encode())
+
+
+def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
+    """A table: what retrieved images teach more than as many synthetic ones, task by task."""
+    lines = [f"| retrieved minus synthetic, points | {' | '.join(METRICS)} |", "|---|---|---|"]
+    for task, ids in GAPS.items():
+        rows = [claims[name] for name in ids]
+        cells = [f"{_found(row)} (published: {PUBLISHED[row['sign']]})" for row in rows]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return lines
+
+
+def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
+    """The claims on reasons, then those that are reversed even after correction."""
+    turned = [name for name, row in claims.items() if row["corrected"] == "reversed"]
+    names = [name for name in REASONS if claims[name]["value"]]
+    names += [name for name in turned if name not in names]
+    return [f"- *{claims[name]['claim']}* {_found(claims[name])}." for name in names]
+
+
+def counts(claims: dict[str, dict[str, str]], world: str) -> list[str]:
+    """How many claims of every paper came out how."""
+    seeds = claims["UP01"]["seeds"]
+    lines = [f"World `{world}`, {seeds} seeds; in brackets what remains after correction:", ""]
+    for paper in dict.fromkeys(row["paper"] for row in claims.values()):
+        of_paper = [row for row in claims.values() if row["paper"] == paper]
+        plain = Counter(row["verdict"] for row in of_paper)
+        corrected = Counter(row["corrected"] for row in of_paper)
+        words = [f"{plain[word]} {word} ({corrected[word]})" for word in WORDS if plain[word]]
+        lines.append(f"- {paper}: {', '.join(words)}")
+    return [*lines, "", f"All verdicts: [claims.csv](figures/{world}/claims.csv)."]
+
+
+def _found(row: dict[str, str]) -> str:
+    """A value with its interval, and the verdict."""
+    if not row["value"]:
+        return row["verdict"]
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    digits = 1 if abs(value) >= 1 else 2
+    ends = f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"**{value:+.{digits}f}** ({ends}), {row['verdict']}"

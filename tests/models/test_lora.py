@@ -19,11 +19,11 @@ from helpers.models import lora
 from helpers.paper import generator as published
 from helpers.pocket.train import generator, upstream
 from helpers.pocket.world import benchmarks
-from helpers.settings import GuidanceSettings
+from helpers.settings import AdapterSettings
 from tests import tiny
 
 W = worlds.get("pocket", synthesis={"steps": 2})
-S = GuidanceSettings(rank=2, steps=2, batch=2, lr=1e-2, warmup=1)
+S = AdapterSettings(rank=2, steps=2, batch=2, lr=1e-2, warmup=1)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_one_image_is_learnt_by_heart(pipe, pictures, tmp_path):
         return loss, np.abs(drawn.astype(float) - image).mean()
 
     loss, distance = state()
-    many = GuidanceSettings(rank=16, steps=60, batch=4, lr=1e-2, warmup=5)
+    many = AdapterSettings(rank=16, steps=60, batch=4, lr=1e-2, warmup=5)
     assert len(lora.tune(pipe, image, [caption], many, 0, tmp_path)) == 60
     with lora.adapted(pipe, tmp_path):
         tuned_loss, tuned_distance = state()

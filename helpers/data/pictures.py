@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +65,15 @@ def _flattened(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its subfolders, links followed, but names that begin with a dot."""
-    entered = set()
+def files_below(folder: Path, entered: Iterable[str] = ()) -> Iterator[Path]:
+    """All files in a folder and its subfolders, but those whose names begin with a dot.
+
+    Links are followed; a folder that was ``entered`` (its real path) is not entered again.
+    """
+    seen = set(entered)
     for top, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
-        again = real in entered  # a link to a folder above would go round in circles
-        entered.add(real)
+        again = real in seen  # a link to a folder above would go round in circles
+        seen.add(real)
         inside[:] = [] if again else sorted(name for name in inside if name[0] != ".")
         yield from (Path(top, name) for name in sorted(files) if name[0] != "." and not again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import os
 from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,9 +93,11 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
 
     Says how many files of other endings are left out; names that begin with a dot do not count.
     """
+    paths = [path for path in paths if path.name[0] != "."]
+    above = {os.path.realpath(folder) for folder in {path.parent for path in paths}}
     files: set[Path] = set()
-    for path in (path for path in paths if path.name[0] != "."):
-        files |= set(pictures.files_below(path)) if path.is_dir() else {path}
+    for path in paths:
+        files |= set(pictures.files_below(path, above)) if path.is_dir() else {path}
     visible = [file for file in files if file.name not in LITTER]
     found = sorted(file for file in visible if file.suffix.lower() in pictures.ENDINGS)
     others = collections.Counter(file.suffix.lower() or file.name for file in visible)

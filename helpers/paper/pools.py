@@ -29,8 +29,9 @@ from helpers.worlds import World
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PATHS = ("file_name", "filename", "file", "path", "file_path", "filepath", "image")
 SHARD = 1_000  # pictures of a table that are packed into one tar
+FEW = 8  # shards that are not worth starting processes for
 TEXT_BYTES = 1_000_000  # of one caption
-OWN = ("report", "_tmp")  # folders of a download that are no part of a pool
+OWN = {"report", "_tmp"}  # folders of a download that are no part of a pool
 COLUMNS = ("SAMPLE_ID", "URL", "TEXT", "NSFW", "similarity", "key", "tar", "image", "lost")
 NO_PICTURE = "no picture under its key, or several"
 NO_CAPTION = "no caption that can be read"
@@ -75,14 +76,11 @@ def size(place: Path) -> int:
 
 def find(place: Path) -> list[Part]:
     """What a pool consists of; nothing is decoded. ``StudyError`` where that is no pool."""
-    if place.is_file():
-        return _slices(place)
-    files = [
-        file
-        for file in pictures.files_below(place)
-        if not set(OWN) & set(file.relative_to(place).parts[:-1])
+    files = [place] if place.is_file() else list(pictures.files_below(place))
+    files = [file for file in files if not OWN & set(file.relative_to(place).parts[:-1])]
+    tables = [
+        f for f in files if f.suffix.lower() in TABLES and (f == place or f.stem == "metadata")
     ]
-    tables = [f for f in files if f.stem.lower() == "metadata" and f.suffix.lower() in TABLES]
     if tables:
         return list(itertools.chain.from_iterable(map(_slices, tables)))
     tars = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".tar"}
@@ -98,7 +96,7 @@ def find(place: Path) -> list[Part]:
     parts += [Part(len(Tar(tar)), None, tar) for tar in tars.values()]
     if not parts:
         there = f"no parquet shards in {place}, no tars, and no metadata.csv or metadata.jsonl"
-        if place.is_dir() and any(file.suffix.lower() in (".zip", ".gz", ".tgz") for file in files):
+        if any(file.suffix.lower() in (".zip", ".gz", ".tgz") for file in files):
             there += ", but archives: unpack them"
         advice = "fill it with helpers.paper.download.laion.download, or name another folder"
         raise StudyError(f"{there}; {advice} as laion in {config.FILE}.")
@@ -151,7 +149,8 @@ def _build(path: Path, place: Path, side: int) -> None:
     for i, part in enumerate(find(place)):
         tar = part.tar or path / "pictures" / f"{i:05d}.tar"
         jobs[f"looked/{i:05d}.parquet"] = (part, place, tar, side)
-    files = store.fill(path, jobs, look_through, "shards of the pool looked through")
+    what = "shards of the pool looked through"
+    files = store.fill(path, jobs, look_through, what, len(jobs) > FEW, uses_gpu=False)
     kept = 0
     lost = []
     for file in files:
@@ -159,7 +158,7 @@ def _build(path: Path, place: Path, side: int) -> None:
         lost.append(table.filter(pl.col("lost").is_not_null()).select("URL", "TEXT", "key", "lost"))
         rows = table.filter(pl.col("lost").is_null()).drop("lost")
         if "SAMPLE_ID" not in rows.columns:
-            rows = rows.with_row_index("SAMPLE_ID", kept)
+            rows = rows.with_columns(SAMPLE_ID=pl.int_range(pl.len()) + kept)
         if len(rows):
             store.write(path / file.name, rows)
         kept += len(rows)
@@ -185,9 +184,11 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
         keys = table["key"].to_list() if "key" in table.columns else None
         image = images.matched(keys, len(table), part.table or tar)
         status = pl.col("status") if "status" in table.columns else pl.lit("success")
-        why = status.cast(pl.String).replace("success", NO_PICTURE)
-        lost = pl.when(image < 0).then(why).when(pl.col("TEXT").is_null()).then(pl.lit(NO_CAPTION))
-        table = table.with_columns(lost.alias("lost"), image=image)
+        why = pl.when(pl.col("image") < 0).then(
+            status.cast(pl.String).replace("success", NO_PICTURE)
+        )
+        table = table.with_columns(pl.Series("image", image, pl.Int64))
+        table = table.with_columns(lost=why.when(pl.col("TEXT").is_null()).then(pl.lit(NO_CAPTION)))
     where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
     table = table.with_columns(pl.lit(str(where)).alias("tar"), pl.col("TEXT").fill_null(""))
     for name, usual in (("URL", ""), ("NSFW", "UNTAGGED"), ("key", "")):

@@ -34,23 +34,19 @@ KINDS = {  # how files begin that are not what their names say
 }
 
 
-def kind(file: Path) -> str:
-    """What a file is, by its first bytes, where that is no table and no tar: "" if it may be one.
-
-    Raises ``StudyError`` when it cannot be read.
-    """
+def check(file: Path, wanted: str) -> None:
+    """Raise ``StudyError`` where a file, by its first bytes, is not what is ``wanted``."""
     with reading(file), file.open("rb") as opened:
         start = opened.read(64)
-    if not start:
-        return "an empty file (0 bytes)"
-    return next((what for magic, what in KINDS.items() if start.lstrip().startswith(magic)), "")
+    found = next((what for magic, what in KINDS.items() if start.lstrip().startswith(magic)), "")
+    if found or not start:
+        what = found or "an empty file (0 bytes)"
+        raise StudyError(f"{file} is not {wanted} but {what}. Or take it out of its folder.")
 
 
 def parquet(file: Path) -> pq.ParquetFile:
     """A parquet file, opened; ``StudyError`` says what it is where it is none, or too long."""
-    what = kind(file)
-    if what:
-        raise StudyError(f"{file} is not a parquet file but {what}. Or take it out of its folder.")
+    check(file, "a parquet file")
     with reading(file):
         found = pq.ParquetFile(file)
     if found.metadata.num_rows > ROWS:
@@ -100,25 +96,25 @@ def evened(table: pl.DataFrame, where: object) -> pl.DataFrame:
     Raises ``StudyError`` without a column of captions, or when two of one name differ.
     """
     captions(table.columns, where)
-    names = named(table.columns)
-    for name, column in names.items():
-        for other in table.columns:
-            if other != column and other.lower() == column.lower():
-                if not table[other].equals(table[column].alias(other)):
-                    problem = f"{where} has the columns {column} and {other}, which differ"
-                    raise StudyError(f"{problem}. Drop one: both would be {name}.")
-                table = table.drop(other)
-    taken = {column: name for name, column in names.items()}
-    clash = [c for c in table.columns if c in names and c not in taken]
-    table = table.drop(clash).rename(taken)
-    for name in table.columns:
-        dtype = table[name].dtype
-        if name in ("TEXT", "URL", "key"):
-            table = table.with_columns(texts(table[name], where).fill_null(""))
-        elif name == "NSFW":
-            table = table.with_columns(_tags(table[name], where))
+    for name, column in named(table.columns).items():
+        for other in [c for c in table.columns if c != column and c.lower() == column.lower()]:
+            if not table[other].equals(table[column].alias(other)):
+                problem = f"{where} has the columns {column} and {other}, which differ"
+                raise StudyError(f"{problem}. Drop one: both would be {name}.")
+            table = table.drop(other)
+        table = table.rename({column: name})
+    added = [pl.lit(None).alias(name) for name in ("URL", "NSFW") if name not in table.columns]
+    table = table.with_columns(added)
+    for name, dtype in table.schema.items():
+        if name == "NSFW":
+            column = _tags(table[name], where)
+        elif name in ("TEXT", "URL", "key"):
+            column = texts(table[name], where).fill_null("")
         elif dtype in (pl.Null, pl.Binary, pl.Categorical, pl.Enum):
-            table = table.with_columns(texts(table[name], where))
+            column = texts(table[name], where)
+        else:
+            continue
+        table = table.with_columns(column)
     return table
 
 
@@ -133,7 +129,6 @@ def of_pandas(table: pd.DataFrame, where: object) -> pl.DataFrame:
 def _tags(column: pl.Series, where: object) -> pl.Series:
     """LAION's tags, of tags or of probabilities."""
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        unsafe = column.cast(pl.Float64) >= UNSAFE
-        column = unsafe.replace_strict({True: "NSFW", False: "UNLIKELY"}, return_dtype=pl.String)
-        column = column.alias("NSFW")
+        tags = {True: "NSFW", False: "UNLIKELY"}
+        column = (column.cast(pl.Float64) >= UNSAFE).replace_strict(tags, return_dtype=pl.String)
     return texts(column, where).str.to_uppercase().fill_null("UNTAGGED")

@@ -66,9 +66,7 @@ class Tar:
     def __init__(self, path: Path, side: int | None = None) -> None:
         self.path = path
         self.side = side
-        what = columns.kind(path)
-        if what:
-            raise StudyError(f"{path} is not a tar but {what}. Or take it out of its folder.")
+        columns.check(path, "a tar")
         with reading(path, tarfile.TarError):
             about = path.stat()
             self.members = _members(path, about.st_mtime_ns, about.st_size)

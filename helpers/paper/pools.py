@@ -1,16 +1,15 @@
 """The pool that ``paper.toml`` names as ``laion``: looked through once, then a table per shard.
 
 It is a folder of img2dataset's shards, 00000.parquet beside 00000.tar, as download/laion.py leaves
-them; of webdataset tars with a .txt or .json caption per picture; or a table of captions and paths
-of pictures (.csv, .tsv, .jsonl, .parquet), or a folder with such a table, ``metadata.csv``, as
-Hugging Face's image folders have one. Pictures of a table are packed into tars, ``kept`` pixels
-square. Every row is kept or counted as lost, with its reason, in ``lost.parquet``.
+them; of webdataset tars with a .txt beside each picture; or a table of captions and paths of
+pictures (.csv, .tsv, .jsonl, .parquet), or a folder with such a table, ``metadata.csv``, as Hugging
+Face's image folders have one. Pictures of a table are packed into tars, ``kept`` pixels square.
+Every row is kept, or counted as lost, with its reason, in ``lost.parquet``.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from helpers.data import columns, pictures
-from helpers.data.shards import Member, Tar, tar_bytes
+from helpers.data.shards import Tar, tar_bytes
 from helpers.data.tables import Pool
 from helpers.engine import progress, store
 from helpers.errors import StudyError, reading
@@ -49,10 +48,9 @@ class Part(NamedTuple):
 
 
 def open_pool(w: World) -> Pool:
-    """The pool that is configured, looked through when it is first opened.
+    """The pool that is configured, with images ``kept`` pixels square; looked through at first.
 
-    Its images are ``kept`` pixels square. ``StudyError`` where there is none, or a shard whose
-    captions and pictures cannot be told apart.
+    ``StudyError`` where there is none, or where nobody knows which picture is whose.
     """
     s = config.settings()
     artifact = store.get("pool", w, lambda path: _build(path, s.laion, s.kept))
@@ -64,9 +62,9 @@ def open_pool(w: World) -> Pool:
 def _fetch(place: Path, side: int, shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of a shard of the pool, (n, side, side, 3) uint8."""
     listed = pl.read_parquet(shard, columns=["tar", "image"], glob=False)
-    tar = listed["tar"][0]
-    packed = shard.parent / tar
-    return Tar(packed if packed.exists() else place / tar, side)[listed["image"].to_numpy()[rows]]
+    packed = shard.parent / listed["tar"][0]
+    tar = Tar(packed if packed.exists() else place / listed["tar"][0], side)
+    return tar[listed["image"].to_numpy()[rows]]
 
 
 def size(place: Path) -> int:
@@ -81,23 +79,21 @@ def find(place: Path) -> list[Part]:
     tables = [
         f for f in files if f.suffix.lower() in TABLES and (f == place or f.stem == "metadata")
     ]
-    if tables:
-        return list(itertools.chain.from_iterable(map(_slices, tables)))
+    parts = [part for table in tables for part in _slices(table)]
     tars = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".tar"}
-    parts = []
-    for table in (file for file in files if file.suffix.lower() == ".parquet"):
+    listed = [] if tables else [file for file in files if file.suffix.lower() == ".parquet"]
+    for table in listed:
         tar = tars.pop(table.with_suffix(""), None)
         if tar is None:
             advice = "download them with helpers.paper.download.laion"
-            raise StudyError(
-                f"{table} has no pictures: no {table.stem}.tar lies beside it; {advice}."
-            )
+            problem = f"{table} has no pictures: no {table.stem}.tar lies beside it"
+            raise StudyError(f"{problem}; {advice}.")
         parts.append(Part(columns.parquet(table).metadata.num_rows, table, tar))
     parts += [Part(len(Tar(tar)), None, tar) for tar in tars.values()]
     if not parts:
+        packed = any(file.suffix.lower() in (".zip", ".gz", ".tgz") for file in files)
         there = f"no parquet shards in {place}, no tars, and no metadata.csv or metadata.jsonl"
-        if any(file.suffix.lower() in (".zip", ".gz", ".tgz") for file in files):
-            there += ", but archives: unpack them"
+        there += ", but archives: unpack them" * packed
         advice = "fill it with helpers.paper.download.laion.download, or name another folder"
         raise StudyError(f"{there}; {advice} as laion in {config.FILE}.")
     return parts
@@ -126,9 +122,7 @@ def _read(file: Path) -> pl.DataFrame:
         columns.parquet(file)
         with reading(file, pl.exceptions.PolarsError):
             return pl.read_parquet(file, glob=False)
-    what = columns.kind(file) or ("" if ending in TABLES else "something else")
-    if what:
-        raise StudyError(f"{file} is not a table ({', '.join(TABLES)}) but {what}.")
+    columns.check(file, "a table")
     try:
         text = file.read_text("utf-8-sig")
         if ending == ".jsonl":
@@ -155,8 +149,8 @@ def _build(path: Path, place: Path, side: int) -> None:
     lost = []
     for file in files:
         table = pl.read_parquet(file, glob=False)
-        lost.append(table.filter(pl.col("lost").is_not_null()).select("URL", "TEXT", "key", "lost"))
         rows = table.filter(pl.col("lost").is_null()).drop("lost")
+        lost.append(table.filter(pl.col("lost").is_not_null()).select("URL", "TEXT", "lost"))
         if "SAMPLE_ID" not in rows.columns:
             rows = rows.with_columns(SAMPLE_ID=pl.int_range(pl.len()) + kept)
         if len(rows):
@@ -182,43 +176,31 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
         images = Tar(tar)
         table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
         keys = table["key"].to_list() if "key" in table.columns else None
-        image = images.matched(keys, len(table), part.table or tar)
+        at = pl.Series("image", images.matched(keys, len(table), part.table or tar), pl.Int64)
         status = pl.col("status") if "status" in table.columns else pl.lit("success")
         why = pl.when(pl.col("image") < 0).then(
             status.cast(pl.String).replace("success", NO_PICTURE)
         )
-        table = table.with_columns(pl.Series("image", image, pl.Int64))
-        table = table.with_columns(lost=why.when(pl.col("TEXT").is_null()).then(pl.lit(NO_CAPTION)))
+        lost = why.otherwise(pl.col("lost") if "lost" in table.columns else None)
+        table = table.with_columns(at).with_columns(lost=lost)
     where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
-    table = table.with_columns(pl.lit(str(where)).alias("tar"), pl.col("TEXT").fill_null(""))
-    for name, usual in (("URL", ""), ("NSFW", "UNTAGGED"), ("key", "")):
-        if name not in table.columns:
-            table = table.with_columns(pl.lit(usual).alias(name))
+    table = table.with_columns(tar=pl.lit(str(where)))
     return table.select(name for name in COLUMNS if name in table.columns)
 
 
 def _captions(tar: Tar) -> pl.DataFrame:
-    """What a tar says of its pictures: ``key, URL, TEXT``, null where there is no caption."""
-    texts = {m.key: m for ending in (".json", ".txt") for m in tar.members if m.ending == ending}
-    short = [m for m in texts.values() if m.size <= TEXT_BYTES]
-    captions = {m.key: _caption(text, m) for m, text in zip(short, tar.read(short), strict=True)}
-    keys = list(dict.fromkeys([*(m.key for m in tar.images), *texts]))
-    said = pl.Series("TEXT", [captions.get(key) for key in keys], pl.String)
-    return pl.DataFrame(
-        [pl.Series("key", keys, pl.String), pl.Series("URL", keys, pl.String), said]
-    )
-
-
-def _caption(data: bytes, member: Member) -> str | None:
-    """The caption in a .txt or .json member; None where it cannot be read."""
-    try:
-        text = data.decode("utf-8-sig")
-        if member.ending == ".json":
-            about = json.loads(text)
-            text = str(about[columns.captions(list(about), member.key)])
-        return text.strip()
-    except (ValueError, TypeError, RecursionError, StudyError):
-        return None
+    """What a tar says of its pictures; ``lost`` says why, where there is no caption."""
+    texts = [m for m in tar.members if m.ending == ".txt" and m.size <= TEXT_BYTES]
+    said = {}
+    for member, data in zip(texts, tar.read(texts), strict=True):
+        try:
+            said[member.key] = data.decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            said[member.key] = None
+    keys = list(dict.fromkeys([*(member.key for member in tar.images), *said]))
+    lost = [NO_CAPTION if said.get(key) is None else None for key in keys]
+    found = {"key": keys, "URL": keys, "TEXT": [said.get(key) for key in keys], "lost": lost}
+    return columns.evened(pl.DataFrame(found, dict.fromkeys(found, pl.String)), tar.path)
 
 
 def _packed(table: pl.DataFrame, tar: Path, side: int) -> pl.DataFrame:

@@ -271,16 +271,14 @@ def test_webdataset_tars_bring_their_captions(tmp_path):
     members = {
         "a/1.jpg": encoded("red", "jpeg"),
         "a/1.txt": b"\xef\xbb\xbfred ",
-        "a/1.json": b'{"caption": "not this"}',
+        "a/1.json": b"[" * 100_000,
         "a/2.PNG": encoded("blue"),
-        "a/2.json": json.dumps({"caption": "blue", "deep": {}}).encode(),
+        "a/2.txt": b"blue",
         "b/1.webp": encoded("green", "webp", (7, 90)),
         "b/1.txt": b"green",
         "no caption.png": encoded(),
         "latin.png": encoded(),
         "latin.txt": "é".encode("latin-1"),
-        "deep.png": encoded(),
-        "deep.json": b'{"caption": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         "no picture.txt": b"lost",
         "two.png": encoded(),
         "two.jpg": encoded(),
@@ -290,14 +288,20 @@ def test_webdataset_tars_bring_their_captions(tmp_path):
     tar(tmp_path / "pool" / "x.tar", members)
     rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
     assert told(rows, images) == {n: n for n in ("red", "blue", "green")}
-    reasons = dict(zip(lost["key"], lost["lost"], strict=True))
+    reasons = dict(zip(lost["URL"], lost["lost"], strict=True))
     assert reasons == {
         "no caption": pools.NO_CAPTION,
         "latin": pools.NO_CAPTION,
-        "deep": pools.NO_CAPTION,
         "no picture": pools.NO_PICTURE,
         "two": pools.NO_PICTURE,
     }
+
+
+def test_deeply_nested_json_is_refused_in_one_line(tmp_path):
+    deep = '{"file_name": "a.png", "text": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "metadata.jsonl").write_text(deep)
+    with pytest.raises(StudyError, match=r"cannot read .*metadata\.jsonl"):
+        pools.find(tmp_path)
 
 
 def test_nothing_in_a_tar_is_unpacked_or_read_beyond_it(tmp_path):

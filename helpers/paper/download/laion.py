@@ -98,7 +98,6 @@ def plan(rows: pd.DataFrame) -> pd.DataFrame:
 
     Classes are left out, as a pool knows none. Raises ``StudyError`` when nothing is left.
     """
-    rows = rows if "NSFW" in rows else rows.assign(NSFW="UNTAGGED")
     kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
     wanted = rows.loc[rows["NSFW"] != "NSFW", kept].drop_duplicates("url", ignore_index=True)
     if not len(wanted):

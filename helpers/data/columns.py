@@ -105,17 +105,15 @@ def evened(table: pl.DataFrame, where: object) -> pl.DataFrame:
         table = table.rename({column: name})
     added = [pl.lit(None).alias(name) for name in ("URL", "NSFW") if name not in table.columns]
     table = table.with_columns(added)
+    changed = []
     for name, dtype in table.schema.items():
         if name == "NSFW":
-            column = _tags(table[name], where)
+            changed.append(_tags(table[name], where))
         elif name in ("TEXT", "URL", "key"):
-            column = texts(table[name], where).fill_null("")
+            changed.append(texts(table[name], where).fill_null(""))
         elif dtype in (pl.Null, pl.Binary, pl.Categorical, pl.Enum):
-            column = texts(table[name], where)
-        else:
-            continue
-        table = table.with_columns(column)
-    return table
+            changed.append(texts(table[name], where))
+    return table.with_columns(changed)
 
 
 def of_pandas(table: pd.DataFrame, where: object) -> pl.DataFrame:

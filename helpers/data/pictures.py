@@ -16,8 +16,10 @@ from PIL import Image, ImageOps
 
 from helpers.errors import StudyError
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-ENDINGS += (".avif", ".ppm", ".pgm")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".avif", ".ppm", ".pgm"),
+)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")  # no other decoder
 PIXELS = 80_000_000  # of a picture; larger ones are not decoded
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # begins at more than ``PIXELS``

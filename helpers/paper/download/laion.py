@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,7 @@ from helpers.paper.download.polite import AGENT, NOT_AN_IMAGE, NOT_HTTP, Limits
 
 COLUMNS = ("SAMPLE_ID", "url", "TEXT", "class")
 OUTCOME = ["key", "outcome"]  # columns that a download adds
-FILLED_IN = ("key", "caption", "status", "error_message", "exif", "md5", "sha256", "sha512")
-SIZES = ("width", "height", "original_width", "original_height")
-RESERVED = (*FILLED_IN, *SIZES)  # columns that img2dataset fills in
+KEPT_BESIDE = ("SAMPLE_ID", "NSFW", "similarity", "LICENSE")  # columns of shards, beside captions
 DOWNLOADED = "downloaded"
 UNKNOWN = "failed: unknown"
 FETCHED = 200_000  # bytes per image, roughly, as the web sends it
@@ -39,7 +38,7 @@ def download(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
-    ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an
+    ``rows`` has ``SAMPLE_ID, url, TEXT, class``, and perhaps ``KEPT_BESIDE`` and others; an
     address named by several rows is fetched once. Leaves ``00000.tar`` + ``00000.parquet`` +
     ``00000_stats.json`` per ``shard_rows`` addresses, and ``report/``. A killed download goes on at
     its first unfinished shard; the bytes of shards do not depend on threads or processes.
@@ -70,10 +69,13 @@ def download(
             size = limits.shard_rows
             jobs = [(i, table[i * size :][:size].reset_index(drop=True)) for i in range(number)]
             jobs = [job for job in jobs if job[0] not in done]
-            work = shards.Downloader(folder, extra, limits)
-            finished = workers.starmap(work, jobs, uses_gpu=False)
-            for _ in progress.over(finished, "shards downloaded", len(jobs)):
-                pass
+            with tempfile.TemporaryDirectory() as plain:  # img2dataset takes "a::b" for two places
+                link = Path(plain, "folder")
+                link.symlink_to(folder.resolve())
+                work = shards.Downloader(link, extra, limits)
+                finished = workers.starmap(work, jobs, uses_gpu=False)
+                for _ in progress.over(finished, "shards downloaded", len(jobs)):
+                    pass
             shutil.rmtree(scratch, ignore_errors=True)
         return _report(rows, folder)
 
@@ -98,7 +100,7 @@ def plan(rows: pd.DataFrame) -> pd.DataFrame:
 
     Classes are left out, as a pool knows none. Raises ``StudyError`` when nothing is left.
     """
-    kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
+    kept = [c for c in rows if c in ("url", "TEXT", *KEPT_BESIDE)]
     wanted = rows.loc[rows["NSFW"] != "NSFW", kept].drop_duplicates("url", ignore_index=True)
     if not len(wanted):
         problem = f"all {len(rows)} rows are tagged NSFW, so there is nothing to download"

@@ -1,24 +1,28 @@
-"""LAION's shards, public benchmarks, and tasks of the user's own, from folders here."""
+"""Public benchmarks, and tasks of the user's own, from folders here."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
+import os
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.data.shards import Lazy, fetch_tar
-from helpers.data.tables import Benchmark, Pool, Split
-from helpers.engine import gpu
+from helpers.data import pictures
+from helpers.data.shards import Lazy
+from helpers.data.tables import Benchmark, Split
+from helpers.engine import gpu, progress
 from helpers.errors import StudyError, unknown
 from helpers.measure.metrics import PUBLISHED
 from helpers.models import clip
 from helpers.paper import config
+from helpers.paper.pools import open_pool  # noqa: F401 - the seam's name for it is older
 from helpers.worlds import World
 
 # Noun, number of classes, torchvision's name, where it looks, and where that comes from.
@@ -49,7 +53,7 @@ TEMPLATES = {
 AIRPORTS = ("runway", "hangar", "airport")
 LANDSCAPES = ("sky", "sunset", "sea", "mountains", "city", "meadow", "road", "garden", "forest")
 BACKGROUNDS = (*AIRPORTS, *LANDSCAPES)
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+LITTER = ("Thumbs.db", "desktop.ini")  # of other systems
 SPLITS = ("train", "val", "test")
 SEED = 42  # of the splits that are cut from train [C]
 IMAGENET_VALIDATION = 50_000  # images [P]
@@ -76,18 +80,7 @@ class Decoded:
         return np.stack(images) if images else np.zeros((0, self.side, self.side, 3), np.uint8)
 
     def _decode(self, file: str) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        size = (self.side, self.side)
-        try:
-            with Image.open(file) as image:
-                if self.reduced:
-                    image.draft("RGB", size)
-                fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC)
-                return np.asarray(fitted)
-        except (OSError, ValueError) as e:
-            advice = "Restore it from the data set's archive."
-            raise StudyError(f"cannot read the image {file}: {e}. {advice}") from e
+        return pictures.rgb(Path(file), file, self.side, self.reduced)
 
 
 @functools.cache
@@ -96,28 +89,24 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Those of ``paths`` that are images, in order of name."""
-    return sorted(path for path in paths if path.suffix.lower() in ENDINGS)
+    """Those of ``paths`` that are images, and those below folders among them, in order of name.
 
-
-def open_pool(w: World) -> Pool:
-    """Shards under ``laion`` as download/laion.py leaves them, a row per image in 00000.parquet
-    beside 00000.tar (img2dataset's tables also list what did not come). ``StudyError`` without any.
+    Says how many files of other endings are left out; names that begin with a dot do not count.
     """
-    folder = config.settings().laion
-    shards = sorted(folder.glob("*.parquet"))
-    if not shards:
-        advice = "fill it with helpers.paper.download.laion.download, or name another folder"
-        raise StudyError(f"no parquet shards in {folder}; {advice} as laion in {config.FILE}.")
-    return pool_of(shards, fetch_tar)
-
-
-def pool_of(shards: Sequence[Path], fetch_rows: Callable | None) -> Pool:
-    """Parquet shards as a pool; without ``fetch_rows`` it has no images."""
-    import pyarrow.parquet as pq
-
-    sizes = (pq.ParquetFile(shard).metadata.num_rows for shard in shards)
-    return Pool(tuple(shards), fetch_rows, tuple(sizes))
+    paths = [path for path in paths if path.name[0] != "."]
+    above = {os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    files: set[Path] = set()
+    for path in paths:
+        files |= set(pictures.files_below(path, above)) if path.is_dir() else {path}
+    visible = [file for file in files if file.name not in LITTER]
+    found = sorted(file for file in visible if file.suffix.lower() in pictures.ENDINGS)
+    others = collections.Counter(file.suffix.lower() or file.name for file in visible)
+    others = {ending: n for ending, n in others.items() if ending not in pictures.ENDINGS}
+    if others:
+        counts = ", ".join(f"{n} {ending}" for ending, n in sorted(others.items()))
+        folder = min(visible).parent
+        progress.say(f"images: left out of {folder} as they are none that can be read: {counts}")
+    return found
 
 
 def benchmark(w: World, task: str) -> Benchmark:
@@ -209,7 +198,7 @@ def _classes(own: config.Task) -> tuple[str, ...]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob("*") if p.is_dir())
+    return sorted(p.name for p in folder.glob("[!.]*") if p.is_dir())
 
 
 def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Listed:

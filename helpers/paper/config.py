@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from helpers.data.pictures import files_below
 from helpers.errors import StudyError, unknown
 from helpers.worlds import World
 
@@ -65,7 +66,7 @@ def identity(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: Path, changed: int) -> str:
-    files = [p for p in folder.rglob("*") if p.is_file()]
+    files = [p for p in files_below(folder) if p.is_file()]
     sizes = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in files)
     return hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
 

@@ -14,8 +14,7 @@ import pandas as pd
 from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError
 from helpers.models import weights
-from helpers.paper import benchmarks, config, index, probes
-from helpers.paper.benchmarks import open_pool
+from helpers.paper import benchmarks, config, index, pools, probes
 from helpers.worlds import World
 
 GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
@@ -63,7 +62,7 @@ def needs(w: World) -> list[Need]:
         *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
         ("CLIP", "00 02 03 04 05 06 07", s.clip, weights.clip_file, tag or s.clip),
         *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
-        ("pool", "00 01 03", s.laion, lambda: f"{len(open_pool(w)):,} pairs in {s.laion}"),
+        ("pool", "00 01 03", s.laion, lambda: f"{pools.size(s.laion):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
         ("CLIP that judges", "06", s.judge, weights.clip_file, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
@@ -180,7 +179,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * len(_here(open_pool, w) or ())),
+        ("03", "embed", 2 * (_here(pools.size, config.settings().laion) or 0)),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + training.seeds * edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),

@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
+AGAIN = (
+    "It is missing, truncated or damaged (a broken image?); delete it and make or download it "
+    "again."
 )
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 class Need(NamedTuple):
@@ -116,7 +113,10 @@ def _in_words(hint: Any) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, or a file in the way, into a ``StudyError`` with advice."""
+    """Turn a full or read-only disk, or a file in the way, into a ``StudyError`` with advice.
+
+    Another file that refuses to be opened on the way, or what has no name, is not taken for it.
+    """
     try:
         yield
     except OSError as e:
@@ -127,6 +127,9 @@ def writing(path: Path) -> Iterator[None]:
             ) from e
         if e.errno not in REFUSED:
             raise
+        other = Path(e.filename or path).absolute()
+        if not (other.is_relative_to(path) or path.is_relative_to(other)):
+            raise StudyError(f"{other}: {e.strerror}. {path} would be written with it.") from e
         in_the_way = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
         blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and in_the_way
         reason = f"{in_the_way[-1]} is a file, not a folder" if blocked else e.strerror
@@ -134,12 +137,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(path: Path, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice."""
+def reading(path: Path, *kinds: type[Exception], way: str = AGAIN) -> Iterator[None]:
+    """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice.
+
+    ``way`` says how to go on.
+    """
     try:
         yield
     except (OSError, ValueError, *kinds) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It is missing, truncated or damaged (a broken image?); "
-            "delete it and make or download it again."
-        ) from e
+        raise StudyError(f"cannot read {path}: {e}. {way}") from e

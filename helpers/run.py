@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":  # no tracebacks: from Ctrl-C before main() begins, from a closed output
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
 import argparse
 import ast
 import contextlib
@@ -24,6 +30,7 @@ from helpers.engine import (
     catalogue,
     gpu,
     kernel,
+    leftovers,
     notebooks,
     places,
     progress,
@@ -91,16 +98,15 @@ def execute(
 ) -> dict[str, float]:
     """Execute notebooks in a world; returns the name of each and its seconds.
 
-    Executed copies and HTML pages go to ``.runs/<world>/``, times to
-    ``figures/<world>/00_timing.csv``, and ``figures/README.md`` is written anew. Raises
+    Executed copies and HTML pages go to ``.runs/<world>/`` (another seed's to a folder in it),
+    times to ``figures/<world>/00_timing.csv``, and ``figures/README.md`` is written anew. Raises
     ``StudyError`` with the message of the notebook that failed, and ``MissingArtifact`` at once
     when a notebook reads what neither was made nor is going to be.
     """
     worlds.get(world)
     values = typed_parameters(catalogue.chosen(names), world, seed, parameters or {})
     _check_reads(world, values)
-    path_of_modules = [str(places.TOP), os.environ.get("PYTHONPATH", "")]
-    os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join(path_of_modules))
+    os.environ["STUDY_HEADLESS"] = "1"
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     for library in ("papermill", "traitlets"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -111,7 +117,8 @@ def execute(
             start = time.monotonic()
             kept = set(finished())
             progress.live(f"{path.stem} is running")
-            notebooks.execute(path, places.root() / world / path.name, own, manager)
+            copies = places.root() / places.part(world, own.get("seed", 0))
+            notebooks.execute(path, copies / path.name, own, manager)
             done[path.stem] = time.monotonic() - start
             progress.tell(f"{path.stem}: {done[path.stem]:.0f} s")
             if kept != set(finished()) or path.stem not in catalogue.times(world):
@@ -177,12 +184,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "(local); needs pip install ray, and the store on a file system that all machines see; "
         "same results",
     )
-    add(
-        "--check",
-        action="store_true",
-        help="what notebooks need, what of it is here, what they cost",
-    )
+    add("--check", action="store_true", help="what notebooks need, what is here, what they cost")
     add("--list", action="store_true", help="what each notebook asks and costs")
+    add("--clean", action="store_true", help="list what earlier versions and killed runs left")
+    add("--yes", action="store_true", help="with --clean: remove it")
     options = parser.parse_intermixed_args(arguments)
     if options.list and (not options.world or options.world in catalogue.notebooks()):
         options.notebooks[:0] = [options.world] if options.world else []
@@ -197,61 +202,59 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _arguments(arguments)
+    code = 2
     try:
-        meant, given = _prepared(options)
+        prepared = _prepared(options)
+        if not prepared:
+            return 0
+        w, meant, given = prepared
+        code = 1
+        seconds = execute(w.name, meant, given, options.seed)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
-        return 2
-    if options.list or options.check:
-        return 0
-    try:
-        seconds = execute(options.world, meant, given, options.seed)
-    except StudyError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+        return code
     except KeyboardInterrupt:
-        print(
-            "stopped; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        kept = "what was finished is kept, the same command goes on from there"
+        print(f"stopped; {kept}", file=sys.stderr)
         return 130
-    figures = places.figures_root() / options.world
-    copies = places.root() / options.world
-    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s"
-    print(f"{total}; figures in {figures}, executed copies in {copies}")
+    place = places.part(w.name, w.seed)
+    figures = places.figures_root() / place
+    back = f" (the committed ones: git checkout -- figures/{place})"
+    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in {figures}"
+    shown = f"{total}{back if places.committed(figures) else ''}"
+    print(f"{shown}, executed copies in {places.root() / place}")
     return 0
 
 
-def _prepared(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
-    """The numbers of the notebooks meant and the parameters given, after all that can be checked.
+def _prepared(options: argparse.Namespace) -> tuple[worlds.World, list[str], dict[str, str]] | None:
+    """World, numbers of the notebooks meant, parameters given; after all that can be checked.
 
-    Prints what ``--list`` and ``--check`` ask for. Raises ``StudyError`` on bad input, and when
-    something that the notebooks need is not here.
+    None when nothing is to be run, after printing what ``--list``, ``--check`` or ``--clean`` ask
+    for. Raises ``StudyError`` on bad input, and when something the notebooks need is not here.
     """
     worlds.get(options.world)
     paths = catalogue.chosen(options.notebooks)
-    given = dict(_pair(text) for text in options.p)
+    for text in options.p:
+        if "=" not in text:
+            raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
+    given = dict(text.split("=", 1) for text in options.p)
     if options.list:
         print(catalogue.listing(options.world, options.notebooks))
-        return [], given
+        return None
     values = typed_parameters(paths, options.world, options.seed, given)
     w = worlds.get(options.world, seed=values[paths[0]].get("seed", 0))
+    if options.clean:
+        print(leftovers.cleaned(w, options.yes))
+        return None
     meant = [path.name[:2] for path in paths]
     _check_needs(w, meant, options.check)
     if options.check:
-        return meant, given
+        return None
     if options.ray:
         ray.check(options.ray)
     os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
-    _check_folders(places.root() / w.name, places.figures_root() / w.name)
-    return meant, given
-
-
-def _pair(text: str) -> tuple[str, str]:
-    if "=" not in text:
-        raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
-    name, value = text.split("=", 1)
-    return name, value
+    _check_folders(*(root / w.name for root in (places.root(), places.figures_root())))
+    return w, meant, given
 
 
 def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
@@ -296,4 +299,5 @@ def _check_folders(*folders: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

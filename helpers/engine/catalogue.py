@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.engine import artifacts, places, store
-from helpers.errors import StudyError, unknown
+from helpers.errors import reading, unknown
 
 TIMES = "00_timing.csv"  # notebook, seconds: beside a world's figures
 
@@ -52,21 +52,18 @@ def times(world: str, root: Path | None = None) -> dict[str, float]:
     path = (root or places.figures_root()) / world / TIMES
     if not path.exists():
         return {}
-    try:
+    with reading(path, KeyError, way="It wants the columns notebook, seconds; delete it, and ..."):
         table = pd.read_csv(path).astype({"seconds": float})
         return table.set_index("notebook")["seconds"].to_dict()
-    except (OSError, ValueError, KeyError) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It wants the columns notebook, seconds; delete it, and runs "
-            "will write it anew."
-        ) from e
 
 
 def record(world: str, name: str, seconds: float) -> None:
     """Add the seconds that a notebook took to those that are known, in place of its own."""
-    merged = times(world) | {name: round(seconds, 1)}
-    table = pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
-    store.write(places.figures_root() / world / TIMES, table.to_csv(index=False).encode())
+    folder = places.figures_root() / world
+    with store.alone(folder):
+        merged = times(world) | {name: round(seconds, 1)}
+        table = pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
+        store.write(folder / TIMES, table.to_csv(index=False).encode())
 
 
 def listing(world: str, names: Sequence[str] = ()) -> str:

@@ -16,6 +16,7 @@ from helpers.errors import StudyError
 if TYPE_CHECKING:
     import torch
 
+CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once a process
 
 
@@ -35,8 +36,10 @@ def gpus() -> int:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: of its affinity, and of a container's quota."""
+    import loky
+
+    return loky.cpu_count()
 
 
 def describe() -> str:
@@ -51,12 +54,16 @@ def describe() -> str:
 
 
 def memory() -> int:
-    """Bytes of memory of the device: of one GPU, or of this machine."""
+    """Bytes of memory of the device: of one GPU, or of this machine and what a container allows."""
     if device() == "cuda":
         import torch
 
         return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in CONTAINER:  # a word instead of a number: no limit
+        text = Path(file).read_text(encoding="utf-8") if Path(file).exists() else ""
+        limits += [int(text)] if text.strip().isdecimal() else []
+    return min(limits)
 
 
 def forget() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import worlds
-from helpers.engine import kernel, places, store
-from helpers.errors import StudyError, writing
+from helpers.engine import kernel, places, report, store
+from helpers.errors import StudyError, reading, writing
 
 if TYPE_CHECKING:
     from jupyter_client import KernelManager
@@ -30,12 +31,12 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
     from papermill.exceptions import PapermillExecutionError
 
     kernel.empty(manager, path.stem.replace("_", " "))
+    own = copy.with_name(f"{os.getpid()}.{copy.name}")  # another run may write the same copy
     try:
         with writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
-                str(path),
-                str(copy),
+                *(str(p).replace("{", "{{").replace("}", "}}") for p in (path, own)),
                 dict(values),
                 kernel_name=manager.kernel_name,
                 km=manager,
@@ -50,7 +51,9 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
             "finished is kept: run the same command again to go on."
         ) from e
     finally:
-        _write_html(copy)
+        if own.exists():
+            _write_html(own, copy.with_suffix(".html"))
+            own.replace(copy)
 
 
 def _explained(path: Path, error: PapermillExecutionError) -> Exception:
@@ -63,34 +66,37 @@ def _explained(path: Path, error: PapermillExecutionError) -> Exception:
     return error
 
 
-def _write_html(copy: Path) -> None:
-    if not copy.exists():
-        return
+def _write_html(copy: Path, page: Path) -> None:
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
-    store.write(copy.with_suffix(".html"), page.encode())
+    text, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
+    store.write(page, text.encode())
 
 
 def write_gallery() -> Path:
-    """Write ``figures/README.md``: every figure of every world with its alt text, by number."""
-    from PIL import Image
+    """Write ``figures/README.md``: the figures of every world with their alt texts, by number.
 
+    Those in the clone that are not committed are left out.
+    """
     root = places.figures_root()
     introduction = (
         "Written by `python -m helpers.run`; every figure names its world, seed and device."
     )
     lines = ["# Figures", "", introduction]
-    for world in worlds.WORLDS:
-        if (root / world).is_dir():
-            lines += ["", f"## {world}"]
-        for png in sorted((root / world).glob("*.png")):
-            try:
-                alt = Image.open(png).text.get("Description", "")
-            except (OSError, AttributeError) as e:
-                raise StudyError(
-                    f"cannot read {png}: {e}. Delete it; notebook {png.name[:2]} draws it again."
-                ) from e
-            picture = f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">'
-            lines += ["", f"### {png.stem}", "", picture, "", alt]
-    return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
+    with store.alone(root):
+        for folder in (root / world for world in worlds.WORLDS):
+            if folder.is_dir() and (root != places.COMMITTED or places.committed(folder)):
+                lines += ["", f"## {folder.name}"]
+                lines += [line for png in sorted(folder.glob("*.png")) for line in _entry(png)]
+        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def _entry(png: Path) -> list[str]:
+    """The lines of a figure in the gallery."""
+    from PIL import Image
+
+    way = f"Delete it; notebook {png.name[:2]} draws it again."
+    with reading(png, AttributeError, SyntaxError, Image.DecompressionBombError, way=way):
+        alt = Image.open(png).text.get("Description", "")
+    picture = f'<img src="{png.parent.name}/{png.name}" alt="{html.escape(alt)}" width="800">'
+    return ["", f"### {png.stem}", "", picture, "", report.escaped(alt)]

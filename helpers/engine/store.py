@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers.engine import artifacts, manifest, places, progress, workers
 from helpers.engine.randomness import entropy
-from helpers.errors import StudyError, writing
+from helpers.errors import StudyError, reading, writing
 from helpers.worlds import World
 
 
@@ -46,16 +46,14 @@ class Artifact:
         return np.load(self.path / file, mmap_mode="r")
 
 
-def folder(name: str, w: World, **variant: str) -> Path:
+def folder(name: str, w: World) -> Path:
     """Where an artifact is or will be."""
-    variants = [f"{k}={v}" for k, v in sorted(variant.items())]
-    label = "-".join([name, *variants, artifacts.key(name, w, **variant)])
-    return places.root() / w.name / "store" / label
+    return places.root() / w.name / "store" / f"{name}-{artifacts.key(name, w)}"
 
 
-def finished(name: str, w: World, **variant: str) -> bool:
+def finished(name: str, w: World) -> bool:
     """Whether an artifact is there: its manifest is written last."""
-    return (folder(name, w, **variant) / manifest.NAME).exists()
+    return (folder(name, w) / manifest.NAME).exists()
 
 
 def unfinished(name: str, w: World, *what: object) -> Path:
@@ -64,55 +62,68 @@ def unfinished(name: str, w: World, *what: object) -> Path:
     return places.root() / w.name / "unfinished" / file
 
 
-def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
+def make(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
     """Build an artifact, or load it if it is there; prints one line.
 
     ``build(folder)`` writes files. A killed build goes on in the same folder, so it should use
-    ``fill`` and skip what exists. ``variant`` names one of several artifacts of a kind. Raises
-    ``StudyError`` when nothing can be written.
+    ``fill`` and skip what exists. Raises ``StudyError`` when nothing can be written.
     """
-    path = folder(name, w, **variant)
-    start = time.monotonic()
-    if finished(name, w, **variant):
+    path = folder(name, w)
+    if finished(name, w):
         progress.say(f"{name}: found {path.name}")
-        return load(name, w, **variant)
+        return load(name, w)
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
         workers.prepare()
-        with _alone(path):
-            if not finished(name, w, **variant):  # another process may have finished it meanwhile
+        with alone(path):
+            start = time.monotonic()
+            if not finished(name, w):  # another process may have finished it meanwhile
                 build(path)
                 for leftover in path.rglob("*.tmp"):
                     leftover.unlink()
                 write(path / manifest.NAME, manifest.listed(path))
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
-    seconds = time.monotonic() - start
-    progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size:.1f} MB")
-    return load(name, w, **variant)
+            seconds = time.monotonic() - start
+    progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size(path) / 1e6:.1f} MB")
+    return load(name, w)
 
 
-def get(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
+def get(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
     """The artifact, without a word where it is finished; else as ``make`` builds it."""
-    if finished(name, w, **variant):
-        return load(name, w, **variant)
-    return make(name, w, build, **variant)
+    return load(name, w) if finished(name, w) else make(name, w, build)
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process builds in this folder; a killed process leaves no lock behind."""
+def alone(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder, which is made; a killed process leaves no lock behind.
+
+    Waits until another process lets it go; without ``wait`` raises ``BlockingIOError`` then. Where
+    the file system has no locks, goes on with a warning.
+    """
+    path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            progress.say(f"waiting: another process works on {path}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as e:
+            progress.say(f"no lock on {path} ({e.strerror}): let no other run work on it now")
         yield
 
 
-def load(name: str, w: World, **variant: str) -> Artifact:
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+
+
+def load(name: str, w: World) -> Artifact:
     """A finished artifact; ``MissingArtifact`` if there is none, ``StudyError`` on damage."""
     spec = artifacts.spec(name)
-    path = folder(name, w, **variant)
+    path = folder(name, w)
     seed = f" --seed {w.seed}" if w.seed else ""
     command = f"python -m helpers.run {w.name} {spec.notebook}{seed}"
-    if not finished(name, w, **variant):
+    if not finished(name, w):
         cost = f"   ({spec.cost})" if w.name == artifacts.MEASURED else ""
         raise MissingArtifact(
             f"{name} for world {w.name!r} not found (looked in {path}). Run: {command}{cost}"
@@ -172,13 +183,8 @@ def write(path: Path, value: Any) -> Path:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A parquet file as a table. Raises ``StudyError`` when it is truncated or not parquet."""
-    try:
+    with reading(path):
         return pd.read_parquet(path)
-    except (OSError, ValueError) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run "
-            "again."
-        ) from e
 
 
 def free(path: Path) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -21,7 +23,8 @@ from helpers.engine import gpu, ray
 from helpers.errors import StudyError
 
 PIPELINE = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"
-PRELOADED = ("open_clip", PIPELINE, "helpers.worlds")
+PRELOADED = ("open_clip", PIPELINE, "pydantic")  # nothing of this package: its place is not known
+LONGEST = 70  # bytes of the folder for a socket, whose address has at most 104 to 108
 _EXECUTORS: dict[int, loky.ProcessPoolExecutor] = {}  # number of GPUs -> its workers
 
 
@@ -35,6 +38,11 @@ def prepare() -> None:
 @functools.cache
 def _forkserver() -> BaseContext:
     """Workers are forked from a server that has imported the heavy libraries once for all."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > LONGEST:
+        tempfile.tempdir = "/tmp"
+        multiprocessing.util.get_temp_dir()  # this process keeps to it for its sockets
+        tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context

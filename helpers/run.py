@@ -60,7 +60,7 @@ def typed_parameters(
             f"--seed {seed} and -p seed={given['seed']} contradict each other; give one of them."
         )
     wanted = {"world": world, **({} if seed is None else {"seed": seed}), **given}
-    declared = {path: papermill.inspect_notebook(str(path)) for path in paths}
+    declared = {path: papermill.inspect_notebook(notebooks.literal(path)) for path in paths}
     every = {name for names in declared.values() for name in names}
     for name in wanted:
         if name not in every:
@@ -123,7 +123,8 @@ def execute(
             progress.tell(f"{path.stem}: {done[path.stem]:.0f} s")
             if kept != set(finished()) or path.stem not in catalogue.times(world):
                 catalogue.record(world, path.stem, done[path.stem])
-            notebooks.write_gallery()
+            if places.shown(places.figures_root() / world):
+                notebooks.write_gallery()
     return done
 
 
@@ -221,8 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = places.figures_root() / place
     back = f" (the committed ones: git checkout -- figures/{place})"
     total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in {figures}"
-    shown = f"{total}{back if places.committed(figures) else ''}"
-    print(f"{shown}, executed copies in {places.root() / place}")
+    tracked = figures.parent == places.COMMITTED and places.shown(figures)
+    print(f"{total}{back if tracked else ''}, executed copies in {places.root() / place}")
     return 0
 
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 OWN_ERRORS = ("StudyError", "MissingArtifact", "NotKnown")
 
 
+def literal(path: Path) -> str:
+    """A path for papermill, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelManager) -> None:
     """Execute one notebook with parameters ``values``; the executed copy, and a page of it, stay.
 
@@ -36,7 +41,8 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
         with writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
-                *(str(p).replace("{", "{{").replace("}", "}}") for p in (path, own)),
+                literal(path),
+                literal(own),
                 dict(values),
                 kernel_name=manager.kernel_name,
                 km=manager,
@@ -76,7 +82,7 @@ def _write_html(copy: Path, page: Path) -> None:
 def write_gallery() -> Path:
     """Write ``figures/README.md``: the figures of every world with their alt texts, by number.
 
-    Those in the clone that are not committed are left out.
+    Those that are not committed with it are left out.
     """
     root = places.figures_root()
     introduction = (
@@ -85,7 +91,7 @@ def write_gallery() -> Path:
     lines = ["# Figures", "", introduction]
     with store.alone(root):
         for folder in (root / world for world in worlds.WORLDS):
-            if folder.is_dir() and (root != places.COMMITTED or places.committed(folder)):
+            if folder.is_dir() and places.shown(folder):
                 lines += ["", f"## {folder.name}"]
                 lines += [line for png in sorted(folder.glob("*.png")) for line in _entry(png)]
         return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())

@@ -26,8 +26,8 @@ def part(world: str, seed: int = 0) -> str:
     return f"{world}/seed-{seed}" if seed else world
 
 
-def committed(folder: Path) -> bool:
-    """Whether a folder of figures comes with the study: git keeps it, as .gitignore is silent."""
-    ignored = TOP / ".gitignore"
-    names = ignored.read_text(encoding="utf-8").split() if ignored.exists() else []
-    return folder.parent == COMMITTED and f"figures/{folder.name}/" not in names
+def shown(folder: Path) -> bool:
+    """Whether the gallery has the figures of a folder: not those that the study's git ignores."""
+    file = TOP / ".gitignore"
+    ignored = file.read_text(encoding="utf-8").split() if file.exists() else []
+    return folder.parent != COMMITTED or f"figures/{folder.name}/" not in ignored

@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
-AGAIN = (
-    "It is missing, truncated or damaged (a broken image?); delete it and make or download it "
-    "again."
-)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -113,36 +109,33 @@ def _in_words(hint: Any) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, or a file in the way, into a ``StudyError`` with advice.
-
-    Another file that refuses to be opened on the way, or what has no name, is not taken for it.
-    """
+    """Turn a full or read-only disk, or a file in the way, into a ``StudyError`` with advice."""
     try:
         yield
     except OSError as e:
         advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
+        other = Path(e.filename or path).absolute()  # what is opened on the way may refuse, too
         if e.errno in FULL:
-            raise StudyError(
-                f"disk full while writing {path}. Free some space or move on: {advice}"
-            ) from e
-        if e.errno not in REFUSED:
+            reason = f"disk full while writing {path}. Free some space or move on: {advice}"
+        elif e.errno not in REFUSED:
             raise
-        other = Path(e.filename or path).absolute()
-        if not (other.is_relative_to(path) or path.is_relative_to(other)):
-            raise StudyError(f"{other}: {e.strerror}. {path} would be written with it.") from e
-        in_the_way = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
-        blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and in_the_way
-        reason = f"{in_the_way[-1]} is a file, not a folder" if blocked else e.strerror
-        raise StudyError(f"cannot write {path}: {reason}. {advice}") from e
+        elif not (other.is_relative_to(path) or path.is_relative_to(other)):
+            reason = f"{other}: {e.strerror}. It is needed for {path}."
+        else:
+            blocking = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
+            blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and blocking
+            why = f"{blocking[-1]} is a file, not a folder" if blocked else e.strerror
+            reason = f"cannot write {path}: {why}. {advice}"
+        raise StudyError(reason) from e
 
 
 @contextlib.contextmanager
-def reading(path: Path, *kinds: type[Exception], way: str = AGAIN) -> Iterator[None]:
-    """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice.
-
-    ``way`` says how to go on.
-    """
+def reading(
+    path: Path, *kinds: type[Exception], way: str = "delete it and make or download it again"
+) -> Iterator[None]:
+    """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice."""
     try:
         yield
     except (OSError, ValueError, *kinds) as e:
-        raise StudyError(f"cannot read {path}: {e}. {way}") from e
+        damage = "missing, truncated or damaged (a broken image?)"
+        raise StudyError(f"cannot read {path}: {e}. It is {damage}; {way}.") from e

@@ -24,13 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import worlds
+from helpers import clean, worlds
 from helpers.engine import (
     artifacts,
     catalogue,
-    gpu,
     kernel,
-    leftovers,
     notebooks,
     places,
     progress,
@@ -60,7 +58,9 @@ def typed_parameters(
             f"--seed {seed} and -p seed={given['seed']} contradict each other; give one of them."
         )
     wanted = {"world": world, **({} if seed is None else {"seed": seed}), **given}
-    declared = {path: papermill.inspect_notebook(notebooks.literal(path)) for path in paths}
+    declared = {
+        path: papermill.inspect_notebook(str(path).translate(notebooks.BRACES)) for path in paths
+    }
     every = {name for names in declared.values() for name in names}
     for name in wanted:
         if name not in every:
@@ -73,21 +73,17 @@ def typed_parameters(
 
 def _typed(name: str, value: Any, default_source: str) -> Any:
     """A value from the command line, with the type that the notebook's default has."""
+    from pydantic import TypeAdapter, ValidationError
+
     default = ast.literal_eval(default_source)
-    if isinstance(default, str) or not isinstance(value, str):
+    if default is None or not isinstance(value, str):
         return value
+    kind = type(default)
     try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        literal = value
-    whole_for_float = isinstance(default, float) and isinstance(literal, int)
-    if default is not None and not isinstance(literal, type(default)) and not whole_for_float:
-        article = "an" if type(default) is int else "a"
-        raise StudyError(
-            f"parameter {name} was given {value!r}; it wants {article} {type(default).__name__}, "
-            f"like {default!r}."
-        )
-    return literal
+        return TypeAdapter(kind).validate_strings(value)
+    except ValidationError as e:
+        wanted = f"{'an' if kind is int else 'a'} {kind.__name__}, like {default!r}"
+        raise StudyError(f"parameter {name} was given {value!r}; it wants {wanted}.") from e
 
 
 def execute(
@@ -179,11 +175,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, help="every random draw descends from this; default 0")
     add(
         "--ray",
-        default=gpu.ray_address(),
+        default=os.environ.get("STUDY_RAY", ""),
         metavar="ADDRESS|local",
         help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine "
-        "(local); needs pip install ray, and the store on a file system that all machines see; "
-        "same results",
+        "(local); needs pip install ray, and a store that all machines see; same results",
     )
     add("--check", action="store_true", help="what notebooks need, what is here, what they cost")
     add("--list", action="store_true", help="what each notebook asks and costs")
@@ -215,15 +210,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return code
     except KeyboardInterrupt:
-        kept = "what was finished is kept, the same command goes on from there"
-        print(f"stopped; {kept}", file=sys.stderr)
+        words = "stopped; what was finished is kept, the same command goes on from there"
+        print(words, file=sys.stderr)
         return 130
     place = places.part(w.name, w.seed)
     figures = places.figures_root() / place
-    back = f" (the committed ones: git checkout -- figures/{place})"
-    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in {figures}"
     tracked = figures.parent == places.COMMITTED and places.shown(figures)
-    print(f"{total}{back if tracked else ''}, executed copies in {places.root() / place}")
+    back = f" (as committed: git checkout -- figures/{place})" if tracked else ""
+    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in {figures}{back}"
+    print(f"{total}, executed copies in {places.root() / place}")
     return 0
 
 
@@ -245,7 +240,7 @@ def _prepared(options: argparse.Namespace) -> tuple[worlds.World, list[str], dic
     values = typed_parameters(paths, options.world, options.seed, given)
     w = worlds.get(options.world, seed=values[paths[0]].get("seed", 0))
     if options.clean:
-        print(leftovers.cleaned(w, options.yes))
+        clean.clean(w, options.yes)
         return None
     meant = [path.name[:2] for path in paths]
     _check_needs(w, meant, options.check)
@@ -270,18 +265,13 @@ def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
         command = f"can start: python -m helpers.run {w.name} {ready}"
         lines.append(command if ready else "nothing can start yet")
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    if complete:
-        return
-    if asked:
+    if not complete:
+        look = "" if asked else f" with: python -m helpers.run {w.name} --check"
+        kept = "" if asked else ", so nothing was started"
         raise StudyError(
-            "not everything that these notebooks need is here; get what is MISSING above, then "
-            "look again."
+            f"not everything that these notebooks need is here{kept}. Get what is MISSING above, "
+            f"then look again{look}."
         )
-    raise StudyError(
-        "not everything that these notebooks need is here, so nothing was started. Get what is "
-        f"MISSING above, look again with: python -m helpers.run {w.name} --check   and start with "
-        "the same command as now."
-    )
 
 
 def _described(need: Need) -> str:

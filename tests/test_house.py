@@ -25,7 +25,8 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "study": ["models", "measure", "data", "engine", "worlds", "errors"],
     "pocket": ["models", "measure", "data", "engine", "worlds", "errors"],
     "paper": ["models", "measure", "data", "engine", "worlds", "errors"],
-    "run": ["engine", "worlds", "errors"],
+    "clean": ["engine", "worlds", "errors"],
+    "run": ["clean", "engine", "worlds", "errors"],
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all

@@ -44,8 +44,8 @@ RC |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 1
 RC |= dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False)
 
 matplotlib.rcdefaults()  # no matplotlibrc, and no back end of an IDE
-inline = "module://matplotlib_inline.backend_inline"
-matplotlib.rcParams["backend"] = inline if "ipykernel" in sys.modules else "agg"
+INLINE = "module://matplotlib_inline.backend_inline"
+matplotlib.rcParams["backend"] = INLINE if "ipykernel" in sys.modules else "agg"
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=RC)
 
 

@@ -44,13 +44,11 @@ def cores() -> int:
 
 def describe() -> str:
     """The device in words, for figure labels and timing tables."""
-    import platform
-
     if device() == "cuda":
         import torch
 
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({os.uname().machine})"
 
 
 def memory() -> int:
@@ -59,11 +57,9 @@ def memory() -> int:
         import torch
 
         return torch.cuda.get_device_properties(0).total_memory
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in CONTAINER:  # a word instead of a number: no limit
-        text = Path(file).read_text(encoding="utf-8") if Path(file).exists() else ""
-        limits += [int(text)] if text.strip().isdecimal() else []
-    return min(limits)
+    limits = [f.read_text(encoding="utf-8").strip() for f in map(Path, CONTAINER) if f.exists()]
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([found, *(int(limit) for limit in limits if limit.isdecimal())])  # or "max"
 
 
 def forget() -> None:
@@ -83,10 +79,8 @@ def autocast(precision: str = "bf16") -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _cpu_has_bf16() -> bool:
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(encoding="utf-8")
 
 
 def precision() -> torch.dtype:
@@ -132,13 +126,11 @@ def fitting_batches(
     while start < len(items):
         part = items[start : start + _FITTED.get(what, size)]
         try:
-            result = fn(part)
-        except torch.OutOfMemoryError as e:
-            short = str(e).splitlines()[0]
-        else:
-            yield part, result
+            yield part, fn(part)
             start += len(part)
             continue
+        except torch.OutOfMemoryError as e:
+            short = str(e).splitlines()[0]
         # out of the handler, which would keep what did not fit alive
         if len(part) == 1:
             raise StudyError(

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from papermill.exceptions import PapermillExecutionError
 
 OWN_ERRORS = ("StudyError", "MissingArtifact", "NotKnown")
-
-
-def literal(path: Path) -> str:
-    """A path for papermill, which fills in what stands in braces."""
-    return str(path).replace("{", "{{").replace("}", "}}")
+BRACES = str.maketrans({"{": "{{", "}": "}}"})  # in a path: papermill fills in what they enclose
 
 
 def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelManager) -> None:
@@ -33,6 +29,7 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from nbconvert import HTMLExporter
     from papermill.exceptions import PapermillExecutionError
 
     kernel.empty(manager, path.stem.replace("_", " "))
@@ -41,8 +38,8 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
         with writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
-                literal(path),
-                literal(own),
+                str(path).translate(BRACES),
+                str(own).translate(BRACES),
                 dict(values),
                 kernel_name=manager.kernel_name,
                 km=manager,
@@ -58,7 +55,8 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
         ) from e
     finally:
         if own.exists():
-            _write_html(own, copy.with_suffix(".html"))
+            page, _ = HTMLExporter(template_name="classic").from_filename(str(own))
+            store.write(copy.with_suffix(".html"), page.encode())
             own.replace(copy)
 
 
@@ -72,37 +70,26 @@ def _explained(path: Path, error: PapermillExecutionError) -> Exception:
     return error
 
 
-def _write_html(copy: Path, page: Path) -> None:
-    from nbconvert import HTMLExporter
-
-    text, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
-    store.write(page, text.encode())
-
-
 def write_gallery() -> Path:
     """Write ``figures/README.md``: the figures of every world with their alt texts, by number.
 
     Those that are not committed with it are left out.
     """
-    root = places.figures_root()
-    introduction = (
-        "Written by `python -m helpers.run`; every figure names its world, seed and device."
-    )
-    lines = ["# Figures", "", introduction]
-    with store.alone(root):
-        for folder in (root / world for world in worlds.WORLDS):
-            if folder.is_dir() and places.shown(folder):
-                lines += ["", f"## {folder.name}"]
-                lines += [line for png in sorted(folder.glob("*.png")) for line in _entry(png)]
-        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
-
-
-def _entry(png: Path) -> list[str]:
-    """The lines of a figure in the gallery."""
     from PIL import Image
 
-    way = f"Delete it; notebook {png.name[:2]} draws it again."
-    with reading(png, AttributeError, SyntaxError, Image.DecompressionBombError, way=way):
-        alt = Image.open(png).text.get("Description", "")
-    picture = f'<img src="{png.parent.name}/{png.name}" alt="{html.escape(alt)}" width="800">'
-    return ["", f"### {png.stem}", "", picture, "", report.escaped(alt)]
+    root = places.figures_root()
+    origin = "Written by `python -m helpers.run`; every figure names its world, seed and device."
+    lines = ["# Figures", "", origin]
+    with store.alone(root):
+        for folder in filter(places.shown, (root / world for world in worlds.WORLDS)):
+            lines += ["", f"## {folder.name}"] if folder.is_dir() else []
+            for png in sorted(folder.glob("*.png")):
+                way = f"delete it; notebook {png.name[:2]} draws it again"
+                with reading(
+                    png, AttributeError, SyntaxError, Image.DecompressionBombError, way=way
+                ):
+                    alt = Image.open(png).text.get("Description", "")
+                source = f"{folder.name}/{png.name}"
+                picture = f'<img src="{source}" alt="{html.escape(alt)}" width="800">'
+                lines += ["", f"### {png.stem}", "", picture, "", report.escaped(alt)]
+        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())

@@ -36,7 +36,7 @@ def bullets(lines: Iterable[str], title: str = "") -> Markdown:
 
 
 def table(rows: pd.DataFrame) -> Markdown:
-    """A table to show, without its index; cells are written as they are, on one line each."""
+    """A table to show, without its index; what breaks lines or columns in a cell does not."""
     lines = [list(rows), ["---"] * rows.shape[1], *rows.to_numpy().tolist()]
     cells = [[" ".join(str(c).split()).replace("|", "\\|") for c in line] for line in lines]
     return text("\n".join(f"| {' | '.join(line)} |" for line in cells))

@@ -92,19 +92,16 @@ def get(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
 
 
 @contextlib.contextmanager
-def alone(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder, which is made; a killed process leaves no lock behind.
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made; wait as long as another process holds it.
 
-    Waits until another process lets it go; without ``wait`` raises ``BlockingIOError`` then. Where
-    the file system has no locks, goes on with a warning.
+    A killed process leaves no lock behind. Where a file system has none, go on with a warning.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not wait:
-                raise
             progress.say(f"waiting: another process works on {path}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as e:
@@ -195,7 +192,5 @@ def free(path: Path) -> int:
 def check_disk(path: Path, need: int) -> None:
     """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` will be."""
     if free(path) < need:
-        raise StudyError(
-            f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are "
-            "free. Free some space or set STUDY_RUNS to a folder on a larger disk."
-        )
+        lack = f"{path} needs about {need / 1e9:.1f} GB, but {free(path) / 1e9:.1f} GB are free"
+        raise StudyError(f"{lack}. Free some space or set STUDY_RUNS to a folder on a larger disk.")

@@ -23,8 +23,7 @@ from helpers.engine import gpu, ray
 from helpers.errors import StudyError
 
 PIPELINE = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"
-PRELOADED = ("open_clip", PIPELINE, "pydantic")  # nothing of this package: its place is not known
-LONGEST = 70  # bytes of the folder for a socket, whose address has at most 104 to 108
+PRELOADED = ("open_clip", PIPELINE, "pydantic")  # not this package, which the server may not find
 _EXECUTORS: dict[int, loky.ProcessPoolExecutor] = {}  # number of GPUs -> its workers
 
 
@@ -39,10 +38,10 @@ def prepare() -> None:
 def _forkserver() -> BaseContext:
     """Workers are forked from a server that has imported the heavy libraries once for all."""
     usual = tempfile.gettempdir()
-    if len(os.fsencode(usual)) > LONGEST:
+    if len(os.fsencode(usual)) > 70:  # a socket's address has 103 bytes at most
         tempfile.tempdir = "/tmp"
-        multiprocessing.util.get_temp_dir()  # this process keeps to it for its sockets
-        tempfile.tempdir = usual
+    multiprocessing.util.get_temp_dir()  # made now, and kept for the sockets of this process
+    tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context
@@ -123,9 +122,8 @@ def starmap(
     except BrokenProcessPool as e:
         _EXECUTORS.pop(on_gpus).shutdown(kill_workers=True)
         raise StudyError(
-            "a worker process was killed, most likely for want of memory. What was finished is "
-            "kept: run the same command again to go on. (A script of your own must call this "
-            "below if __name__ == '__main__'.)"
+            "a worker process was killed, most likely for want of memory. What was finished is kept"
+            ": run the same command again. (A script must call this below __name__ == '__main__'.)"
         ) from e
     finally:
         for future in futures:

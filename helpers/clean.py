@@ -6,11 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
-from helpers import worlds
 from helpers.engine import artifacts, places, store
 from helpers.worlds import World
 
-NAMED = re.compile(r"[a-z]+-(.+-)?[0-9a-f]{12}(-[0-9a-f]{16}\.pt)?")  # by store.py
+# an artifact or the state of a job, as store.py names it: what it is, the edition of its code
+NAMED = re.compile(r"([a-z]+)-(?:.+-)?([0-9a-f]{4})[0-9a-f]{8}(?:-[0-9a-f]{16}\.pt)?")
 
 
 def clean(w: World, remove: bool) -> None:
@@ -33,14 +33,9 @@ def clean(w: World, remove: bool) -> None:
 
 
 def _left(w: World) -> list[Path]:
-    """What no key of today's code and settings names, and files that a killed run was writing.
-
-    Keys are those of seed 0, of the world's own, and of all that have a folder of copies.
-    """
+    """What no key of today's code can name, and files that a killed run was writing."""
     top, figures = (root / w.name for root in (places.root(), places.figures_root()))
-    seeds = {0, w.seed, *(int(path.name.removeprefix("seed-")) for path in top.glob("seed-*"))}
-    every = [worlds.get(w.name, seed=seed) for seed in seeds]
-    today = tuple(f"{name}-{artifacts.key(name, e)}" for name in artifacts.ARTIFACTS for e in every)
-    named = [p for p in top.glob("*/*") if NAMED.fullmatch(p.name)]
-    torn = [*top.glob("*.tmp"), *top.glob("seed-*/*.tmp"), *figures.rglob("*.tmp")]
-    return sorted([*(p for p in named if not p.name.startswith(today)), *torn])
+    today = {(name, artifacts.edition(name, w)) for name in artifacts.ARTIFACTS}
+    named = {path: NAMED.fullmatch(path.name) for path in top.glob("*/*")}
+    old = [path for path, match in named.items() if match and match.groups() not in today]
+    return sorted([*old, *top.glob("*.tmp"), *top.glob("seed-*/*.tmp"), *figures.rglob("*.tmp")])

@@ -1,7 +1,4 @@
-"""How every figure looks and is kept.
-
-Theme, one colour per source, grids of images; PNG with alt text, and CSV beside it.
-"""
+"""How every figure looks and is kept: theme, colours, grids of images; PNG with alt text, CSV."""
 
 from __future__ import annotations
 

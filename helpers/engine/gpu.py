@@ -92,9 +92,8 @@ def precision() -> torch.dtype:
 
 def sent(x: torch.Tensor) -> torch.Tensor:
     """A tensor on the device; a GPU goes on with what it does while it is on its way."""
-    if device() == "cuda" and not x.is_cuda:
-        return x.pin_memory().to(device(), non_blocking=True)
-    return x.to(device())
+    pinned = x.pin_memory() if device() == "cuda" and not x.is_cuda else x
+    return pinned.to(device(), non_blocking=True)
 
 
 @functools.lru_cache(maxsize=1)

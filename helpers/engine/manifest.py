@@ -13,7 +13,7 @@ import json
 import os
 from pathlib import Path
 
-from helpers.errors import StudyError, reading
+from helpers.errors import StudyError
 
 NAME = "manifest.json"
 LARGEST = 2**26  # bytes of a manifest that are read: a million files
@@ -29,10 +29,13 @@ def listed(folder: Path) -> dict[str, list]:
 def verify(folder: Path) -> None:
     """Raise ``StudyError`` when the files in ``folder`` are not what its manifest says."""
     file = folder / NAME
-    with reading(file, TypeError, AttributeError, RecursionError, way="it lists files"):
+    try:
         written = file.stat().st_mtime_ns
-        rows = json.loads(file.read_bytes()[:LARGEST])
+        with file.open("rb") as opened:
+            rows = json.loads(opened.read(LARGEST))
         expected = [(folder / f, int(size), str(digest)) for f, (size, digest) in rows.items()]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise StudyError(f"{file} is not the list of files that it should be ({e}).") from e
     if not expected:
         raise StudyError(f"{file} lists no files.")
     changed = [_large_and_changed(*row, written) for row in expected]

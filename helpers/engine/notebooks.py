@@ -71,23 +71,19 @@ def _explained(path: Path, error: PapermillExecutionError) -> Exception:
 
 
 def write_gallery() -> Path:
-    """Write ``figures/README.md``: the figures of every world with their alt texts, by number.
-
-    Those that are not committed with it are left out.
-    """
+    """Write ``figures/README.md``: every world's figures with alt texts, but what git ignores."""
     from PIL import Image
 
     root = places.figures_root()
     origin = "Written by `python -m helpers.run`; every figure names its world, seed and device."
     lines = ["# Figures", "", origin]
+    damage = (AttributeError, SyntaxError, Image.DecompressionBombError)
     with store.alone(root):
         for folder in filter(places.shown, (root / world for world in worlds.WORLDS)):
             lines += ["", f"## {folder.name}"] if folder.is_dir() else []
             for png in sorted(folder.glob("*.png")):
                 way = f"delete it; notebook {png.name[:2]} draws it again"
-                with reading(
-                    png, AttributeError, SyntaxError, Image.DecompressionBombError, way=way
-                ):
+                with reading(png, *damage, way=way):
                     alt = Image.open(png).text.get("Description", "")
                 source = f"{folder.name}/{png.name}"
                 picture = f'<img src="{source}" alt="{html.escape(alt)}" width="800">'

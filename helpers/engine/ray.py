@@ -102,14 +102,13 @@ def starmap(
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"
     task = ray.remote(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=RETRIES)(_task)
     environment = _environment(kind)
-    store_seen = places.root().is_dir()
     waiting = iter(enumerate(jobs))
     running: dict[Any, int] = {}
     try:
         while True:
             room = AHEAD * _slots(ray, address, kind) - len(running)
             for i, job in islice(waiting, max(0, room)):
-                running[task.remote(environment, store_seen, fn, *job)] = i
+                running[task.remote(environment, places.root().is_dir(), fn, *job)] = i
             if not running:
                 return
             done = ray.wait(list(running), num_returns=1)[0][0]

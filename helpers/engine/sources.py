@@ -61,10 +61,7 @@ def behind_seam(module: str, backend: str) -> frozenset[str]:
 
 @functools.cache
 def closure(module: str, backend: str) -> tuple[str, ...]:
-    """``module`` and all that it depends on in worlds of this backend, in order of name.
-
-    It is empty where there is no such module.
-    """
+    """``module`` and all that it depends on in worlds of this backend; empty without the module."""
     found: set[str] = set()
     waiting = {module} if path_of(module).is_file() else set()
     while waiting:

@@ -46,14 +46,16 @@ class Artifact:
         return np.load(self.path / file, mmap_mode="r")
 
 
-def folder(name: str, w: World) -> Path:
+def folder(name: str, w: World, **variant: str) -> Path:
     """Where an artifact is or will be."""
-    return places.root() / w.name / "store" / f"{name}-{artifacts.key(name, w)}"
+    variants = [f"{k}={v}" for k, v in sorted(variant.items())]
+    label = "-".join([name, *variants, artifacts.key(name, w, **variant)])
+    return places.root() / w.name / "store" / label
 
 
-def finished(name: str, w: World) -> bool:
+def finished(name: str, w: World, **variant: str) -> bool:
     """Whether an artifact is there: its manifest is written last."""
-    return (folder(name, w) / manifest.NAME).exists()
+    return (folder(name, w, **variant) / manifest.NAME).exists()
 
 
 def unfinished(name: str, w: World, *what: object) -> Path:
@@ -62,28 +64,29 @@ def unfinished(name: str, w: World, *what: object) -> Path:
     return places.root() / w.name / "unfinished" / file
 
 
-def make(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
+def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
     """Build an artifact, or load it if it is there; prints one line.
 
     ``build(folder)`` writes files. A killed build goes on in the same folder, so it should use
-    ``fill`` and skip what exists. Raises ``StudyError`` when nothing can be written.
+    ``fill`` and skip what exists. ``variant`` names one of several artifacts of a kind. Raises
+    ``StudyError`` when nothing can be written.
     """
-    path = folder(name, w)
-    if finished(name, w):
+    path = folder(name, w, **variant)
+    if finished(name, w, **variant):
         progress.say(f"{name}: found {path.name}")
-        return load(name, w)
+        return load(name, w, **variant)
     with writing(path):
         workers.prepare()
         with alone(path):
             start = time.monotonic()
-            if not finished(name, w):  # another process may have finished it meanwhile
+            if not finished(name, w, **variant):  # another process may have finished it meanwhile
                 build(path)
                 for leftover in path.rglob("*.tmp"):
                     leftover.unlink()
                 write(path / manifest.NAME, manifest.listed(path))
-            seconds = time.monotonic() - start
+    seconds = time.monotonic() - start
     progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size(path) / 1e6:.1f} MB")
-    return load(name, w)
+    return load(name, w, **variant)
 
 
 def get(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
@@ -97,8 +100,10 @@ def alone(path: Path) -> Iterator[None]:
 
     A killed process leaves no lock behind. Where a file system has none, go on with a warning.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as lock:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / ".lock").open("w")
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -114,13 +119,13 @@ def size(path: Path) -> int:
     return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
 
 
-def load(name: str, w: World) -> Artifact:
+def load(name: str, w: World, **variant: str) -> Artifact:
     """A finished artifact; ``MissingArtifact`` if there is none, ``StudyError`` on damage."""
     spec = artifacts.spec(name)
-    path = folder(name, w)
+    path = folder(name, w, **variant)
     seed = f" --seed {w.seed}" if w.seed else ""
     command = f"python -m helpers.run {w.name} {spec.notebook}{seed}"
-    if not finished(name, w):
+    if not finished(name, w, **variant):
         cost = f"   ({spec.cost})" if w.name == artifacts.MEASURED else ""
         raise MissingArtifact(
             f"{name} for world {w.name!r} not found (looked in {path}). Run: {command}{cost}"

@@ -114,13 +114,18 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
-        other = Path(e.filename or path).absolute()  # what is opened on the way may refuse, too
+        other = Path(
+            str(e.filename or path)
+        ).absolute()  # what is opened on the way may refuse, too
         if e.errno in FULL:
             reason = f"disk full while writing {path}. Free some space or move on: {advice}"
         elif e.errno not in REFUSED:
             raise
-        elif not (other.is_relative_to(path) or path.is_relative_to(other)):
+        elif not (str(other).startswith(str(path.absolute())) or other in path.absolute().parents):
             reason = f"{other}: {e.strerror}. It is needed for {path}."
+        elif e.filename is None and path.is_dir():  # an artifact is being built
+            shared = "no file is named: perhaps /dev/shm, where processes share locks"
+            reason = f"{e.strerror} ({shared}). It is needed for {path}."
         else:
             blocking = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
             blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and blocking

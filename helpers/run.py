@@ -127,7 +127,7 @@ def execute(
 @contextlib.contextmanager
 def _shown() -> Iterator[None]:
     """Until the end of the block, show on standard output what its processes tell (progress.py)."""
-    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    terminal = bool(sys.stdout) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     columns = shutil.get_terminal_size().columns if terminal else 0
     with tempfile.TemporaryDirectory() as folder:
         pipe = f"{folder}/pipe"

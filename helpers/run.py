@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 if __name__ == "__main__":  # no tracebacks: from Ctrl-C before main() begins, from a closed output
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    while (closed := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(closed, True)
 
 import argparse
 import ast
 import contextlib
 import functools
 import logging
-import os
 import re
 import shutil
 import sys
@@ -103,6 +105,10 @@ def execute(
     values = typed_parameters(catalogue.chosen(names), world, seed, parameters or {})
     _check_reads(world, values)
     os.environ["STUDY_HEADLESS"] = "1"
+    try:
+        Path.home()
+    except RuntimeError:  # a user without a name; libraries want a place for their caches
+        os.environ["HOME"] = str(places.root())
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     for library in ("papermill", "traitlets"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -88,6 +88,8 @@ def _fitting(hint: Any, value: Any, given: str, usual: object) -> Any:
         TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as e:
         problem = e.errors()[0]
+        if problem["type"] == "literal_error":
+            raise unknown(given.partition(" was given")[0], value, typing.get_args(hint)) from e
         limit = problem.get("ctx", {}).get("ge")
         if limit is not None:
             wanted = f"at least {limit}" if limit else "no negative number"
@@ -114,9 +116,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
-        other = Path(
-            str(e.filename or path)
-        ).absolute()  # what is opened on the way may refuse, too
+        other = Path(str(e.filename or path)).absolute()  # opened on the way, and may refuse, too
         if e.errno in FULL:
             reason = f"disk full while writing {path}. Free some space or move on: {advice}"
         elif e.errno not in REFUSED:

@@ -198,16 +198,17 @@ def test_a_kernel_with_another_working_folder_finds_the_study(clone, monkeypatch
     monkeypatch.chdir(places.TOP)
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(clone.parent))
     told = []
+
+    def keep(message):
+        told.append(message["content"].get("text", message["content"].get("evalue", "")))
+
     try:
-        client.execute_interactive(
-            f"{finding()}\nimport helpers; print(helpers.__file__)",
-            timeout=60,
-            output_hook=lambda message: told.append(message["content"].get("text", message)),
-        )
+        code = f"{finding()}\nimport helpers; print(helpers.__file__)"
+        client.execute_interactive(code, timeout=60, output_hook=keep)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    assert told == [f"{places.PACKAGE / '__init__.py'}\n"]
+    assert "".join(told) == f"{places.PACKAGE / '__init__.py'}\n"
 
 
 def test_relative_folders_have_one_anchor(tmp_path, monkeypatch):

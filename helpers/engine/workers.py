@@ -123,7 +123,7 @@ def starmap(
         _EXECUTORS.pop(on_gpus).shutdown(kill_workers=True)
         raise StudyError(
             "a worker process was killed, most likely for want of memory. What was finished is kept"
-            ": run the same command again. (A script must call this below __name__ == '__main__'.)"
+            ": run the same command again. (A script calls this below if __name__ == '__main__'.)"
         ) from e
     finally:
         for future in futures:

@@ -124,8 +124,7 @@ def writing(path: Path) -> Iterator[None]:
         elif not (str(other).startswith(str(path.absolute())) or other in path.absolute().parents):
             reason = f"{other}: {e.strerror}. It is needed for {path}."
         elif e.filename is None and path.is_dir():  # an artifact is being built
-            shared = "no file is named: perhaps /dev/shm, where processes share locks"
-            reason = f"{e.strerror} ({shared}). It is needed for {path}."
+            reason = f"{e.strerror}, maybe of /dev/shm, where locks are shared; {path} needs it."
         else:
             blocking = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
             blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and blocking

@@ -216,8 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return code
     except KeyboardInterrupt:
-        words = "stopped; what was finished is kept, the same command goes on from there"
-        print(words, file=sys.stderr)
+        print("stopped; what was finished is kept, the same command goes on", file=sys.stderr)
         return 130
     place = places.part(w.name, w.seed)
     figures = places.figures_root() / place

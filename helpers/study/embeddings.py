@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,11 @@ def build_index(folder: Path) -> bytes:
     kind = {"metric_type": "ip", "index_key": INDEX[0], "index_param": INDEX[1]}
     limits = {"max_index_memory_usage": "1G", "current_memory_available": "2G", "nb_cores": 1}
     quiet = {"save_on_disk": False, "verbose": logging.ERROR}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        index, _ = autofaiss.build_index(str(folder), **kind, **limits, **quiet)
+    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with silent[0], silent[1], tempfile.TemporaryDirectory() as short:
+        link = Path(short) / "embeddings"  # a path without brackets and colons, which fsspec parses
+        link.symlink_to(folder.absolute())
+        index, _ = autofaiss.build_index(str(link), **kind, **limits, **quiet)
     return faiss.serialize_index(index).tobytes()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import loky.backend.context
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -30,6 +31,7 @@ from PIL.PngImagePlugin import PngInfo
 from helpers import run, worlds
 from helpers.engine import artifacts, gpu, manifest, notebooks, places, progress, report, store
 from helpers.errors import StudyError
+from helpers.study import embeddings
 
 W = worlds.get("smoke")
 SHADOW = "raise RuntimeError('this is not the helpers of the study')\n"
@@ -384,6 +386,15 @@ def test_containers_have_what_they_are_given(tmp_path, monkeypatch):
         (tmp_path / "memory.max").write_text(text)
         monkeypatch.setattr(gpu, "CONTAINER", (str(tmp_path / "memory.max"), "/nowhere"))
         assert gpu.memory() == (given or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def test_an_index_is_built_whatever_its_folder_is_called(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    built = set()
+    for name in ("plain", "My [v2] a::b é"):
+        store.write(tmp_path / name / "0.npy", vectors)
+        built.add(embeddings.build_index(tmp_path / name))
+    assert len(built) == 1
 
 
 KEYS = """

@@ -6,13 +6,13 @@ import functools
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from helpers import worlds
 from helpers.engine import gpu
@@ -47,15 +47,43 @@ def load(w: World) -> Clip:
 @functools.cache
 def by_name(name: str) -> Clip:
     """A finished CLIP by a name of ``weights.clip_file``; ``StudyError`` also if it is damaged."""
+    return _opened(name, gpu.device())
+
+
+def checked(name: str) -> Path:
+    """The weights of such a CLIP. Raises what ``by_name`` would, but loads nothing: it compares the
+    names and shapes of the weights, and reads the tokenizer.
+    """
+    import torch
+
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
+        _opened(name, "meta")
+    return weights.clip_file(name)
+
+
+def _opened(name: str, device: str) -> Clip:
     import open_clip
 
     file = weights.clip_file(name)
-    if file.parent == Path(name):
-        config, scaling = configuration(file.parent)
-        return build(config, file.parent, file, scaling)
     model, _, pretrained = name.partition("/")
-    quick = quick_gelu(model, pretrained)
-    return _created(model, pretrained, open_clip.get_tokenizer(model), force_quick_gelu=quick)
+    try:
+        if file.parent == Path(name):
+            config, scaling = configuration(file.parent)
+            return build(config, file.parent, file, scaling, device)
+        hub = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
+        options = {"local_files_only": True} if hub else {}
+        tokenizer = open_clip.get_tokenizer(model, **options)
+        quick = quick_gelu(model, pretrained)
+        return _created(model, pretrained, tokenizer, device, force_quick_gelu=quick)
+    except StudyError:
+        raise
+    except Exception as e:  # open_clip checks nothing of what it reads
+        reason = " ".join(str(e).split())[:200]
+        problem = f"cannot load the CLIP {name!r} from {file} ({type(e).__name__}: {reason})"
+        kinds = "It is damaged, of another architecture, or without its tokenizer"
+        fetch = f"python -c \"import open_clip; open_clip.get_tokenizer('{model}')\""
+        raise StudyError(f"{problem}. {kinds}, which this fetches: {fetch}") from e
 
 
 def quick_gelu(model: str, pretrained: str) -> bool:
@@ -79,7 +107,11 @@ def configuration(folder: Path) -> tuple[dict, Mapping]:
 
 
 def build(
-    config: dict, tokenizer: Path | None, file: Path | None = None, scaling: Mapping | None = None
+    config: dict,
+    tokenizer: Path | None,
+    file: Path | None = None,
+    scaling: Mapping | None = None,
+    device: str = "",
 ) -> Clip:
     """A CLIP of a configuration, random without ``file``; ``scaling`` is pixels' mean and std.
 
@@ -93,30 +125,29 @@ def build(
     if tokenizer is None:
         reader = open_clip.get_tokenizer("miniature")
     else:
-        context = config["text_cfg"]["context_length"]
+        context = config["text_cfg"].get("context_length", 77)
         reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns of random weights even where they are wanted
     try:
         pretrained = str(file) if file else None
-        return _created("miniature", pretrained, reader, force_preprocess_cfg=scaling or {})
+        options = {"force_preprocess_cfg": scaling or {}}
+        return _created("miniature", pretrained, reader, device or gpu.device(), **options)
     finally:
         logging.disable(before)
 
 
-def _created(model: str, pretrained: str | None, tokenizer: Any, **options: Any) -> Clip:
-    """A model by open_clip, on the device, with what open_clip says of its pixels."""
+def _created(
+    model: str, pretrained: str | None, tokenizer: Any, device: str, **options: Any
+) -> Clip:
+    """A model by open_clip, with what open_clip says of its pixels."""
     import open_clip
     import torch
 
-    try:
-        network: Any = open_clip.create_model(model, pretrained=pretrained, **options)
-    except (OSError, RuntimeError, SafetensorError) as e:
-        reason = f"({type(e).__name__}): they are damaged, or of another architecture."
-        raise StudyError(f"cannot load the weights {pretrained!r} of CLIP {model} {reason}") from e
+    network: Any = open_clip.create_model(model, pretrained=pretrained, device=device, **options)
     visual = network.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-    network = network.to(gpu.device(), memory_format=torch.channels_last).eval()
+    network = network.to(memory_format=torch.channels_last).eval()
     return Clip(network, tokenizer, tuple(visual.image_mean), tuple(visual.image_std), size)
 
 

@@ -165,7 +165,7 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
         facts = pd.DataFrame({"class": np.array(classes, object)[labels]})
         splits[name] = Split(Lazy(Decoded(files, side)), labels, facts)
     if "val" not in splits:
-        splits |= _cut(splits["train"], IMAGENET_VALIDATION, spared=task in s.tasks)
+        splits |= _cut(splits["train"], own=task in s.tasks)
     if not len(splits["val"]):
         raise StudyError(f"{folder}: too few images to cut val from train; give it a folder val.")
     domain = f"a photo of {'an' if about.noun[0].lower() in 'aeiou' else 'a'} {about.noun}"
@@ -278,16 +278,16 @@ def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Liste
     return listed
 
 
-def _cut(train: Split, most: int, spared: bool) -> dict[str, Split]:
-    """``train`` and ``val`` cut from train, 80 / 20 by a seed; ``val`` has at most ``most`` [C].
-    ``spared``: an image of each class stays in train.
+def _cut(train: Split, own: bool) -> dict[str, Split]:
+    """``train`` and ``val`` cut from train, 80 / 20 by a seed [C]. Of an ``own`` task an image of
+    each class stays in train; otherwise val has at most as many as that of ImageNet.
     """
     import torch
 
     n = len(train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SEED)).numpy()
-    in_val = np.arange(n) >= n - min(n - int(0.8 * n), most)
-    if spared:
+    in_val = np.arange(n) >= n - min(n - int(0.8 * n), n if own else IMAGENET_VALIDATION)
+    if own:
         in_val[np.unique(train.labels[order], return_index=True)[1]] = False
     return {"train": train.take(order[~in_val]), "val": train.take(order[in_val])}
 

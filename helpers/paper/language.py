@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from helpers.models import sampling, weights
 from helpers.paper import config
 from helpers.worlds import CaptionSettings, World
 
+NO_CODE = {"trust_remote_code": False}  # and no question whether it may run
 ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
 
 
@@ -25,14 +27,33 @@ def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> li
 @functools.lru_cache(maxsize=1)
 def load(name: str) -> tuple[Any, Any]:
     """Model and tokenizer on the device, bfloat16 on a GPU; ``StudyError`` as ``weights.load``."""
+    model, tokenizer = _opened(name)
+    return model.to(gpu.device()).eval(), tokenizer
+
+
+def checked(name: str) -> Path:
+    """The model's folder. Raises what ``load`` would, but reads no more than headers of weights."""
+    _opened(name, device_map="meta")
+    return weights.folder("language model", name)
+
+
+def _opened(name: str, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    types = {"dtype": gpu.precision(), "use_safetensors": True}
-    open_model = functools.partial(AutoModelForCausalLM.from_pretrained, **types)
-    tokenizer = weights.load("language model", name, AutoTokenizer.from_pretrained)
-    model = weights.load("language model", name, open_model)
+    def open_folder(folder: Path) -> tuple[Any, Any]:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
+        model = weights.complete(
+            AutoModelForCausalLM, folder, dtype=gpu.precision(), **NO_CODE, **options
+        )
+        if model.config.is_encoder_decoder or not model.can_generate():
+            raise ValueError(f"{type(model).__name__} does not continue texts")
+        if not line_ends(tokenizer):
+            raise ValueError("its tokenizer has no newline and no end of text")
+        return model, tokenizer
+
+    model, tokenizer = weights.load("language model", name, open_folder)
     model.generation_config = GenerationConfig()  # its own may hold other sampling settings
-    return model.to(gpu.device()).eval(), tokenizer
+    return model, tokenizer
 
 
 def continued(
@@ -89,4 +110,5 @@ def continued(
 def line_ends(tokenizer: Any) -> frozenset[int]:
     """The tokens after which a line is over: all that hold a newline [C], and the end of text."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return frozenset(i for i, text in enumerate(texts) if "\n" in text) | {tokenizer.eos_token_id}
+    ends = {i for i, text in enumerate(texts) if "\n" in text} | {tokenizer.eos_token_id}
+    return frozenset(ends - {None})

@@ -30,7 +30,7 @@ from helpers.engine import (
     ray,
     store,
 )
-from helpers.errors import Need, StudyError, unknown, writing
+from helpers.errors import StudyError, folded, table, unknown, writing
 
 
 def typed_parameters(
@@ -260,8 +260,9 @@ def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
     lacking = {number for n in needs if not n.found for number in n.notebooks.split()}
     complete = not lacking & set(meant)
     if asked or not complete:
-        lines = [_described(n) for n in needs if set(meant) & set(n.notebooks.split())]
-        lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
+        lines = table([n for n in needs if set(meant) & set(n.notebooks.split())])
+        told = [key for key in costs if key in meant or not key.isdigit()]
+        lines += [folded(f"cost    {key}: {costs[key]}") for key in told]
         ready = " ".join(number for number in catalogue.notebooks() if number not in lacking)
         command = f"can start: python -m helpers.run {w.name} {ready}"
         lines.append(command if ready else "nothing can start yet")
@@ -271,20 +272,13 @@ def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
     if asked:
         raise StudyError(
             "not everything that these notebooks need is here; get what is MISSING above, then "
-            "look again."
+            f"look again: python -m helpers.run {w.name} --check"
         )
     raise StudyError(
         "not everything that these notebooks need is here, so nothing was started. Get what is "
         f"MISSING above, look again with: python -m helpers.run {w.name} --check   and start with "
         "the same command as now."
     )
-
-
-def _described(need: Need) -> str:
-    """One need as a line of the table; what is missing has a second one: how to get it."""
-    status = "found" if need.found else "MISSING"
-    way = "" if need.found else f"\n        {need.get}"
-    return f"{status:8s}{need.what:28s}for {need.notebooks:26s}{need.where}{way}"
 
 
 def _check_folders(*folders: Path) -> None:

@@ -7,11 +7,15 @@ import numpy as np
 
 from helpers.data.shards import Lazy
 from helpers.data.tables import Benchmark
+from helpers.engine import progress
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
 SIDE = 16  # of the thumbnail that a descriptor is made of
 BATCH = 1_024  # pictures at a time
 QUANTILE = 0.9995  # share of independent pictures that are no copies; [C] 0.604 of ISC
+SAME = 0.98  # two pictures of a benchmark that are that similar are no independent pair
+FLOOR = 0.85  # 18 of 18 copies, resized and on another ground, of clip art reach it, strangers 0.6
+ENOUGH = 1_000  # pictures of val without a repeat whose quantile may lie below the floor
 
 
 def descriptor(images: np.ndarray | Lazy) -> np.ndarray:
@@ -41,6 +45,21 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def threshold(bench: Benchmark) -> float:
-    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it."""
-    similarity = nearest(descriptor(bench.val.images), descriptor(bench.train.images))
-    return float(np.quantile(similarity, QUANTILE))
+    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it.
+
+    Pairs that are the same picture are no independent ones; of a benchmark that repeats itself it
+    is said. Where pairs are few, their quantile says little, and ``FLOOR`` is the least.
+    """
+    train = descriptor(bench.train.images)
+    similarity = nearest(descriptor(bench.val.images), train)
+    repeated = similarity >= SAME
+    in_test = int((nearest(descriptor(bench.test.images), train) >= SAME).sum())
+    if repeated.any() or in_test:
+        shares = f"{repeated.sum()} pictures of val and {in_test} of test are also in train"
+        progress.say(f"the benchmark {bench.task} repeats itself: {shares}")
+    apart = similarity[~repeated]
+    least = -1 if len(apart) >= ENOUGH else FLOOR
+    limit = max(float(np.quantile(apart, QUANTILE)) if len(apart) else least, least)
+    pairs = f"{len(apart):,} pictures of val that are not in train"
+    progress.say(f"{bench.task}: near-copies are above a similarity of {limit:.3f} ({pairs})")
+    return limit

@@ -133,8 +133,8 @@ def _probe_sets(w: World) -> str:
     if (base / "imagenet").is_dir():
         for files, *_ in probes.listed(w)[0].values():
             benchmarks.Decoded(files[:1], w.image_size)[:]
-    without = f", without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
-    return f"{len(present)} of {len(tops)}{without}"
+    without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
+    return f"{len(present)} of {len(tops)} in {base}{without}"
 
 
 def _here(find: Callable, *arguments) -> Any:
@@ -222,19 +222,26 @@ def work(w: World) -> list[tuple[str, str, float]]:
 
 
 def costs(w: World) -> dict[str, str]:
-    """Notebook -> device-hours, from the rates that benchmarks left (``measured``)."""
+    """Notebook -> hours, from the rates that benchmarks left (``measured``), and how to get rates."""
     rates = measured(w)
     parts: dict[str, list[str]] = {"00": ["minutes"]}
+    unknown: dict[str, None] = {}  # steps, in order
     for number, step, items in work(w):
-        cost = f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
+        cost = f"{items:,.0f} x {step}"
         if not items:
-            cost = f"{step}: not known before the data are there"
+            cost = f"{step} is not known before the data are there"
         elif step in rates.index:
             rate, device = rates.loc[step, ["per_second", "device"]]
-            hours = f"{items / rate / 3600:,.1f} device-hours"
-            cost = f"{hours} ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
+            cost = f"{items / rate / 3600:,.1f} hours on {device} ({cost} at {rate:,.1f} a second)"
+        else:
+            unknown[step] = None
         parts.setdefault(number, []).append(cost)
-    return {number: "; ".join(costs) for number, costs in parts.items()}
+    told = {number: "; ".join(costs) for number, costs in parts.items()}
+    if unknown:
+        first = f"python -m tests.bench {next(iter(unknown))}"
+        others = f" (then {', '.join([*unknown][1:])})" if len(unknown) > 1 else ""
+        told["hours"] = f"not measured yet: run {first}{others}"
+    return told
 
 
 def measured(w: World) -> pd.DataFrame:

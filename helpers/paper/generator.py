@@ -97,6 +97,8 @@ def _opened(name: str, what: str = "generator", **options: Any) -> Any:
             raise ValueError(f"{reads}, so it is one for inpainting or editing")
         return pipe
 
+    for library in (diffusers, transformers):  # what matters of their warnings is an error here
+        library.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     return weights.load(what, name, open_folder)
 

@@ -39,6 +39,7 @@ def checked(name: str) -> Path:
 
 def _opened(name: str, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
 
     def open_folder(folder: Path) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
@@ -51,6 +52,7 @@ def _opened(name: str, **options: Any) -> tuple[Any, Any]:
             raise ValueError("its tokenizer has no newline and no end of text")
         return model, tokenizer
 
+    logging.set_verbosity_error()  # what matters of its warnings is an error here
     model, tokenizer = weights.load("language model", name, open_folder)
     model.generation_config = GenerationConfig()  # its own may hold other sampling settings
     return model, tokenizer

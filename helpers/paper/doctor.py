@@ -222,7 +222,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
 
 
 def costs(w: World) -> dict[str, str]:
-    """Notebook -> hours, from the rates that benchmarks left (``measured``), and how to get rates."""
+    """Notebook -> hours, from the rates that benchmarks left (``measured``); how to get them."""
     rates = measured(w)
     parts: dict[str, list[str]] = {"00": ["minutes"]}
     unknown: dict[str, None] = {}  # steps, in order

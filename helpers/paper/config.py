@@ -60,8 +60,8 @@ def table_of(file: Path, *columns: str) -> pd.DataFrame:
         options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
         table = pd.read_csv(io.StringIO(text_of(file)), **options)
     except ValueError as e:
-        raise StudyError(f"{file} is no table ({e}); {wanted}.") from e
-    if not {*columns} <= {*table}:
+        raise StudyError(f"{file} is no table ({str(e).strip()}); {wanted}.") from e
+    if not {*columns} <= {*table} or not isinstance(table.index, pd.RangeIndex):
         raise StudyError(f"{file} has the columns {', '.join(map(repr, table))}; {wanted}.")
     return table[list(columns)]
 

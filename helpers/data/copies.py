@@ -47,19 +47,18 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 def threshold(bench: Benchmark) -> float:
     """Above this similarity a pair is a copy: few independent pairs (val with train) reach it.
 
-    Pairs that are the same picture are no independent ones; of a benchmark that repeats itself it
-    is said. Where pairs are few, their quantile says little, and ``FLOOR`` is the least.
+    The same picture twice is no such pair; a benchmark that repeats itself is said to. Where pairs
+    are few, their quantile says little, and ``FLOOR`` is the least.
     """
     train = descriptor(bench.train.images)
-    similarity = nearest(descriptor(bench.val.images), train)
-    repeated = similarity >= SAME
-    in_test = int((nearest(descriptor(bench.test.images), train) >= SAME).sum())
-    if repeated.any() or in_test:
-        shares = f"{repeated.sum()} pictures of val and {in_test} of test are also in train"
-        progress.say(f"the benchmark {bench.task} repeats itself: {shares}")
-    apart = similarity[~repeated]
-    least = -1 if len(apart) >= ENOUGH else FLOOR
-    limit = max(float(np.quantile(apart, QUANTILE)) if len(apart) else least, least)
-    pairs = f"{len(apart):,} pictures of val that are not in train"
-    progress.say(f"{bench.task}: near-copies are above a similarity of {limit:.3f} ({pairs})")
+    similarity = {}
+    for name in ("val", "test"):
+        similarity[name] = nearest(descriptor(getattr(bench, name).images), train)
+        if repeated := int((similarity[name] >= SAME).sum()):
+            share = f"{repeated} of {len(similarity[name])} pictures of {name} are also in train"
+            progress.say(f"the benchmark {bench.task} repeats itself: {share}")
+    apart = similarity["val"][similarity["val"] < SAME]
+    limit = float(np.quantile(apart, QUANTILE)) if len(apart) else FLOOR
+    limit = limit if len(apart) >= ENOUGH else max(limit, FLOOR)
+    progress.say(f"{bench.task}: near-copies are those of a similarity above {limit:.3f}")
     return limit

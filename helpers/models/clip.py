@@ -47,22 +47,6 @@ def load(w: World) -> Clip:
 @functools.cache
 def by_name(name: str) -> Clip:
     """A finished CLIP by a name of ``weights.clip_file``; ``StudyError`` also if it is damaged."""
-    return _opened(name, gpu.device())
-
-
-def checked(name: str) -> Path:
-    """The weights of such a CLIP. Raises what ``by_name`` would, but loads nothing: it compares the
-    names and shapes of the weights, and reads the tokenizer.
-    """
-    import torch
-
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
-        _opened(name, "meta")
-    return weights.clip_file(name)
-
-
-def _opened(name: str, device: str) -> Clip:
     import open_clip
 
     file = weights.clip_file(name)
@@ -70,20 +54,33 @@ def _opened(name: str, device: str) -> Clip:
     try:
         if file.parent == Path(name):
             config, scaling = configuration(file.parent)
-            return build(config, file.parent, file, scaling, device)
-        hub = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
-        options = {"local_files_only": True} if hub else {}
+            return build(config, file.parent, file, scaling)
+        published = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
+        options = {"local_files_only": True} if published else {}
         tokenizer = open_clip.get_tokenizer(model, **options)
         quick = quick_gelu(model, pretrained)
-        return _created(model, pretrained, tokenizer, device, force_quick_gelu=quick)
+        return _created(model, pretrained, tokenizer, force_quick_gelu=quick)
     except StudyError:
         raise
     except Exception as e:  # open_clip checks nothing of what it reads
-        reason = " ".join(str(e).split())[:200]
-        problem = f"cannot load the CLIP {name!r} from {file} ({type(e).__name__}: {reason})"
-        kinds = "It is damaged, of another architecture, or without its tokenizer"
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        kinds = "It is damaged, of another architecture, or without its tokenizer, which this gets"
         fetch = f"python -c \"import open_clip; open_clip.get_tokenizer('{model}')\""
-        raise StudyError(f"{problem}. {kinds}, which this fetches: {fetch}") from e
+        problem = f"cannot load the CLIP {name!r} from {file} ({reason})"
+        raise StudyError(f"{problem}. {kinds}: {fetch}") from e
+
+
+def checked(name: str) -> Path:
+    """The weights of such a CLIP, of which only names and shapes are read, and the tokenizer.
+
+    Raises what ``by_name`` would.
+    """
+    import torch
+
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
+        by_name.__wrapped__(name)
+    return weights.clip_file(name)
 
 
 def quick_gelu(model: str, pretrained: str) -> bool:
@@ -107,11 +104,7 @@ def configuration(folder: Path) -> tuple[dict, Mapping]:
 
 
 def build(
-    config: dict,
-    tokenizer: Path | None,
-    file: Path | None = None,
-    scaling: Mapping | None = None,
-    device: str = "",
+    config: dict, tokenizer: Path | None, file: Path | None = None, scaling: Mapping | None = None
 ) -> Clip:
     """A CLIP of a configuration, random without ``file``; ``scaling`` is pixels' mean and std.
 
@@ -131,19 +124,18 @@ def build(
     logging.disable(logging.WARNING)  # open_clip warns of random weights even where they are wanted
     try:
         pretrained = str(file) if file else None
-        options = {"force_preprocess_cfg": scaling or {}}
-        return _created("miniature", pretrained, reader, device or gpu.device(), **options)
+        return _created("miniature", pretrained, reader, force_preprocess_cfg=scaling or {})
     finally:
         logging.disable(before)
 
 
-def _created(
-    model: str, pretrained: str | None, tokenizer: Any, device: str, **options: Any
-) -> Clip:
-    """A model by open_clip, with what open_clip says of its pixels."""
+def _created(model: str, pretrained: str | None, tokenizer: Any, **options: Any) -> Clip:
+    """A model by open_clip, on the device, with what open_clip says of its pixels."""
     import open_clip
     import torch
 
+    only_names = torch.get_default_device().type == "meta"
+    device = "meta" if only_names else gpu.device()
     network: Any = open_clip.create_model(model, pretrained=pretrained, device=device, **options)
     visual = network.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size

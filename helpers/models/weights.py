@@ -52,22 +52,20 @@ def folder(what: str, name: str) -> Path:
     found = Path(name) if Path(name).is_dir() else cached(name)
     if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1):
         key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
+        single = "a single file, no folder: PIPELINE.from_single_file(FILE).save_pretrained(FOLDER)"
+        kind = single if Path(name).is_file() else "a path, but there is no such folder"
         advice = f"Put the weights there, or another folder under {key} in paper.toml."
-        kind = "no such folder"
-        if Path(name).is_file():
-            kind = "a single file is no folder as save_pretrained leaves it (from_single_file(...))"
-        raise StudyError(f"{what} {name!r} is a path, but there is {kind}. {advice}")
+        raise StudyError(f"{what} {name!r} is {kind}. {advice}")
     if found is None:
         raise StudyError(
             f"{what} {name!r} is not on this machine. Accept its licence on its page, log in (hf "
             f"auth login), then: hf download {name}   Or put its folder into paper.toml."
         )
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
-        own = list(part.glob("*.safetensors"))
-        if (part / "config.json").exists() and part.name != "safety_checker" and not own:
-            for file in sorted(part.glob("*.*")):
-                safe(file) if file.suffix in PICKLES else None
-        for file in own:
+        files = sorted(part.glob("*.safetensors"))
+        if not files and (part / "config.json").exists() and part.name != "safety_checker":
+            files = [file for file in sorted(part.iterdir()) if file.suffix in PICKLES]
+        for file in files:
             safe(file)
     return found
 
@@ -81,13 +79,10 @@ def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
         raise
     except Exception as e:  # of other formats libraries raise all kinds
         reason = " ".join(str(e).split())[:300] or type(e).__name__
-        again = f"hf download {name} --force-download"
-        if Path(name).is_dir():
-            again = "copy all files of its repository there once more"
+        way = f"hf download {name} --force-download"
+        way = "copy its repository there as a whole" if Path(name).is_dir() else way
         problem = f"{what} {name!r} cannot be loaded from {path}: {reason}"
-        raise StudyError(
-            f"{problem}. It is incomplete, damaged or of another kind; {again}."
-        ) from e
+        raise StudyError(f"{problem}. If it is incomplete or damaged: {way}") from e
 
 
 def complete(kind: Any, path: Path, **options: Any) -> Any:

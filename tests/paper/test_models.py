@@ -536,7 +536,7 @@ def test_generators_of_other_kinds_are_refused(folders, tmp_path):
     with pytest.raises(StudyError, match="reads 9 channels, not 4, so it is one for inpainting"):
         generator.checked("generator 1.5", str(tmp_path / "inpainting"))
     (tmp_path / "single.safetensors").write_bytes(b"")
-    with pytest.raises(StudyError, match=r"a single file is no folder.*from_single_file"):
+    with pytest.raises(StudyError, match=r"is a single file, no folder: .*from_single_file"):
         generator.checked("generator 1.5", str(tmp_path / "single.safetensors"))
 
 

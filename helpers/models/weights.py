@@ -34,6 +34,7 @@ def safe(file: Path) -> Path:
             "so it is refused. Take a revision with *.safetensors, or convert it once where you "
             "trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)."
         )
+    start = b""
     try:
         with file.open("rb") as opened:
             start = opened.read(40)

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from helpers.errors import StudyError, unknown
+from helpers.errors import StudyError, reading, unknown
 from helpers.worlds import World
 
 FILE = "paper.toml"
@@ -99,7 +99,9 @@ def class_names(given: Iterable[str], where: object) -> tuple[str, ...]:
 def files_in(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """All files below a folder, in order of name; links are followed, dot names left out."""
     inside = (*above, os.path.realpath(folder))
-    for path in sorted(folder.iterdir()):
+    with reading(folder):
+        entries = sorted(folder.iterdir())
+    for path in entries:
         if path.name.startswith((".", "__MACOSX")) or os.path.realpath(path) in inside:
             continue  # hidden, or a link to a folder that it lies in
         if path.is_dir():

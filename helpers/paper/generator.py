@@ -78,7 +78,7 @@ def _opened(name: str, what: str = "generator", **options: Any) -> Any:
     import transformers
 
     def open_folder(folder: Path) -> Any:
-        listed = json.loads((folder / "model_index.json").read_text())
+        listed = json.loads(config.text_of(folder / "model_index.json"))
         parts = {k: None for k in ("safety_checker", "feature_extractor") if k in listed}
         for part in sorted(listed.keys() - parts.keys()):
             if (folder / part / "config.json").exists():

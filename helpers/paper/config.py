@@ -29,16 +29,13 @@ GENERATORS = {
     "1.3": "CompVis/stable-diffusion-v1-3",
     "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",  # the original repository was withdrawn
 }
-
-
 LARGEST = 2**24  # bytes of a text file; 20,000 names take a fiftieth of it
-HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2212"
-QUOTES = "\u2018\u2019\u02bc\u00b4"
-PLAIN = {**dict.fromkeys(map(ord, HYPHENS), "-"), **dict.fromkeys(map(ord, QUOTES), "'")}
-PLAIN |= dict.fromkeys(map(ord, "\u201c\u201d"), '"')
-UNSEEN = re.compile(
-    "[\u00ad\u200b\u200e\u200f\u2060\ufeff]|[^\\S ]+"
-)  # and spaces but the plain one
+PLAIN = {
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d"), '"'),
+    **dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff\0"), ""),  # never seen
+}
 
 
 def text_of(file: Path) -> str:
@@ -70,8 +67,7 @@ def spelt(name: str) -> str:
     """A name as it is kept: composed characters (NFC), plain spaces, hyphens and quotes, no HTML
     entities, nothing invisible.
     """
-    plain = unicodedata.normalize("NFC", html.unescape(name)).translate(PLAIN)
-    return " ".join(UNSEEN.sub(lambda c: " " * c[0].isspace(), plain).split())
+    return " ".join(unicodedata.normalize("NFC", html.unescape(name)).translate(PLAIN).split())
 
 
 def identifier(name: str) -> str:
@@ -102,10 +98,11 @@ def files_in(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     with reading(folder):
         entries = sorted(folder.iterdir())
     for path in entries:
-        if path.name.startswith((".", "__MACOSX")) or os.path.realpath(path) in inside:
-            continue  # hidden, or a link to a folder that it lies in
+        if path.name.startswith((".", "__MACOSX")):
+            continue
         if path.is_dir():
-            yield from files_in(path, inside)
+            if os.path.realpath(path) not in inside:  # else a link to a folder that it lies in
+                yield from files_in(path, inside)
         elif path.is_file() or path.is_symlink():  # a link that leads nowhere is not passed over
             yield path
 

@@ -1,4 +1,4 @@
-"""What the paper world needs, whether it is here, and what it costs; of weights headers are read."""
+"""What the paper world needs, whether it is here, what it costs; of weights, headers are read."""
 
 from __future__ import annotations
 

@@ -109,8 +109,13 @@ def _checkpoint(w: World, name: str) -> Path:
     if library == "open_clip":
         return clip.checked(rest)
     file = weights.checkpoint_file(name)
-    if bench := _here(benchmarks.benchmark, w, w.robustness.task):
-        families.finished(name, bench)
+    bench = _here(benchmarks.benchmark, w, w.robustness.task)
+    try:
+        if bench:
+            families.finished(name, bench)
+    except (TypeError, AttributeError, RecursionError) as e:  # config.json is no table of timm's
+        raise StudyError(f"timm cannot read the model of {file} ({type(e).__name__}: {e}).") from e
+    gpu.forget()
     return file
 
 

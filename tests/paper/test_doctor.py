@@ -5,6 +5,7 @@ import re
 import pytest
 
 from helpers import run
+from tests import tiny
 from tests.paper.folders import SETTINGS
 
 
@@ -84,6 +85,16 @@ def test_nothing_starts_while_something_is_missing(
             ("valid: 'timm/NAME'",),
         ),
         (
+            ("timm/weights/resnet", "timm/weights/listed"),
+            "probed checkpoint",
+            ("timm cannot read the model of", "weights/listed/model.safetensors"),
+        ),
+        (
+            ("timm/weights/resnet", "timm/weights/two"),
+            "probed checkpoint",
+            ("tells 2 classes apart, the probed benchmark has 3",),
+        ),
+        (
             ("clone/model.safetensors", "pickle.pth"),
             "probed checkpoint",
             ("pickle.pth is a pickle", "save_file"),
@@ -99,6 +110,9 @@ def test_judge_and_checkpoints_are_looked_for_before_anything_starts(
     for part in (published / "weights").iterdir():
         (tmp_path / "weights" / part.name).symlink_to(part)
     (tmp_path / "weights" / "pickle.pth").write_bytes(b"nobody opens this")
+    for name, classes in (("listed", 3), ("two", 2)):
+        tiny.classifier(tmp_path / "weights" / name, classes)
+    (tmp_path / "weights" / "listed" / "config.json").write_text("[]")
     assert change[0] in SETTINGS
     (tmp_path / "paper.toml").write_text(SETTINGS.replace(*change))
     for name, place in (("STUDY_PAPER", ""), ("HF_HUB_CACHE", "cache"), ("STUDY_RUNS", "runs")):

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import re
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
@@ -23,6 +25,41 @@ class Need(NamedTuple):
     found: bool
     where: str
     get: str = ""
+
+
+COLUMNS = (8, 24, 25, 43)  # of a table of needs: status, what, notebooks, where
+COMMAND = re.compile(r'python -c "[^"]*"|python -m \S+ \S+|hf download \S+|git \S+ \S+')
+
+
+def table(needs: Iterable[Need]) -> list[str]:
+    """A line of at most 100 columns for each need, what is missing last; then, at length, what did
+    not fit, and how to get what is missing.
+    """
+    lines, details = [], []
+    for need in sorted(needs, key=lambda need: not need.found):
+        status = "found" if need.found else "MISSING"
+        texts = (status, need.what, f"for {need.notebooks}", need.where)
+        short = [_cut(text, width) for text, width in zip(texts, COLUMNS, strict=True)]
+        lines.append("".join(short).rstrip())
+        if not need.found or "\N{HORIZONTAL ELLIPSIS}" in lines[-1]:
+            way = "" if need.found else f". {need.get}"
+            details.append(folded(f"{need.what}: {need.where}{way}"))
+    return lines + details
+
+
+def _cut(text: str, width: int) -> str:
+    """A text with spaces to a width; the middle of one that does not fit is left out."""
+    room = width - 1  # a space to the next
+    if len(text) > room:
+        text = f"{text[: room // 2]}\N{HORIZONTAL ELLIPSIS}{text[room // 2 - room + 1 :]}"
+    return f"{text:{width}s}"
+
+
+def folded(text: str) -> str:
+    """A text in lines of at most 100 columns; commands, paths and names are not taken apart."""
+    whole = COMMAND.sub(lambda command: command[0].replace(" ", "\0"), text)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(whole, 100, subsequent_indent=" " * 8, **options).replace("\0", " ")
 
 
 class StudyError(Exception):

@@ -37,7 +37,7 @@ from helpers.engine import (
     ray,
     store,
 )
-from helpers.errors import Need, StudyError, unknown, writing
+from helpers.errors import StudyError, folded, table, unknown, writing
 
 
 def typed_parameters(
@@ -264,26 +264,19 @@ def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
     lacking = {number for n in needs if not n.found for number in n.notebooks.split()}
     complete = not lacking & set(meant)
     if asked or not complete:
-        lines = [_described(n) for n in needs if set(meant) & set(n.notebooks.split())]
-        lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
+        lines = table([n for n in needs if set(meant) & set(n.notebooks.split())])
+        told = [key for key in costs if key in meant or not key.isdigit()]
+        lines += [folded(f"cost    {key}: {costs[key]}") for key in told]
         ready = " ".join(number for number in catalogue.notebooks() if number not in lacking)
         command = f"can start: python -m helpers.run {w.name} {ready}"
         lines.append(command if ready else "nothing can start yet")
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     if not complete:
-        look = "" if asked else f" with: python -m helpers.run {w.name} --check"
         kept = "" if asked else ", so nothing was started"
         raise StudyError(
-            f"not everything that these notebooks need is here{kept}. Get what is MISSING above, "
-            f"then look again{look}."
+            f"not everything that these notebooks need is here{kept}; get what is MISSING above, "
+            f"then look again: python -m helpers.run {w.name} --check"
         )
-
-
-def _described(need: Need) -> str:
-    """One need as a line of the table; what is missing has a second one: how to get it."""
-    status = "found" if need.found else "MISSING"
-    way = "" if need.found else f"\n        {need.get}"
-    return f"{status:8s}{need.what:28s}for {need.notebooks:26s}{need.where}{way}"
 
 
 def _check_folders(*folders: Path) -> None:

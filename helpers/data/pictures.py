@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from helpers.errors import StudyError
 
+HIDDEN = (".", "__MACOSX")
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".avif", ".ppm", ".pgm"),
@@ -68,7 +69,7 @@ def _flattened(image: Image.Image) -> Image.Image:
 
 
 def files_below(folder: Path, entered: Iterable[str] = ()) -> Iterator[Path]:
-    """All files in a folder and its subfolders, but those whose names begin with a dot.
+    """All files in a folder and its subfolders, but hidden ones and what macOS leaves in archives.
 
     Links are followed; a folder that was ``entered`` (its real path) is not entered again.
     """
@@ -77,5 +78,5 @@ def files_below(folder: Path, entered: Iterable[str] = ()) -> Iterator[Path]:
         real = os.path.realpath(top)
         again = real in seen  # a link to a folder above would go round in circles
         seen.add(real)
-        inside[:] = [] if again else sorted(name for name in inside if name[0] != ".")
-        yield from (Path(top, name) for name in sorted(files) if name[0] != "." and not again)
+        inside[:] = [] if again else sorted(n for n in inside if not n.startswith(HIDDEN))
+        yield from (Path(top, n) for n in sorted(files) if not (again or n.startswith(HIDDEN)))

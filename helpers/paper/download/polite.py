@@ -201,7 +201,12 @@ def opted_out(values: list[str]) -> bool:
     return False
 
 
-@functools.cache  # one per process, so that robots.txt is read once per host and process
+_OPENERS: dict[tuple[Limits, Path], Opener] = {}
+
+
 def opener(limits: Limits, turns: Path) -> Opener:
-    """The opener for images; ``turns`` is the folder in which hosts' turns are kept."""
-    return Opener(limits, turns)
+    """The opener for images; ``turns`` is the folder in which hosts' turns are kept.
+
+    There is one per process, also for threads, so that it asks for each robots.txt once.
+    """
+    return _OPENERS.setdefault((limits, turns), Opener(limits, turns))

@@ -6,20 +6,15 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import re
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-)
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 class Need(NamedTuple):
@@ -30,6 +25,41 @@ class Need(NamedTuple):
     found: bool
     where: str
     get: str = ""
+
+
+COLUMNS = (8, 24, 25, 43)  # of a table of needs: status, what, notebooks, where
+COMMAND = re.compile(r'python -c "[^"]*"|python -m \S+ \S+|hf download \S+|git \S+ \S+')
+
+
+def table(needs: Iterable[Need]) -> list[str]:
+    """A line of at most 100 columns for each need, what is missing last; then, at length, what did
+    not fit, and how to get what is missing.
+    """
+    lines, details = [], []
+    for need in sorted(needs, key=lambda need: not need.found):
+        status = "found" if need.found else "MISSING"
+        texts = (status, need.what, f"for {need.notebooks}", need.where)
+        short = [_cut(text, width) for text, width in zip(texts, COLUMNS, strict=True)]
+        lines.append("".join(short).rstrip())
+        if not need.found or "\N{HORIZONTAL ELLIPSIS}" in lines[-1]:
+            way = "" if need.found else f". {need.get}"
+            details.append(folded(f"{need.what}: {need.where}{way}"))
+    return lines + details
+
+
+def _cut(text: str, width: int) -> str:
+    """A text with spaces to a width; the middle of one that does not fit is left out."""
+    room = width - 1  # a space to the next
+    if len(text) > room:
+        text = f"{text[: room // 2]}\N{HORIZONTAL ELLIPSIS}{text[room // 2 - room + 1 :]}"
+    return f"{text:{width}s}"
+
+
+def folded(text: str) -> str:
+    """A text in lines of at most 100 columns; commands, paths and names are not taken apart."""
+    whole = COMMAND.sub(lambda command: command[0].replace(" ", "\0"), text)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(whole, 100, subsequent_indent=" " * 8, **options).replace("\0", " ")
 
 
 class StudyError(Exception):
@@ -95,6 +125,8 @@ def _fitting(hint: Any, value: Any, given: str, usual: object) -> Any:
         TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as e:
         problem = e.errors()[0]
+        if problem["type"] == "literal_error":
+            raise unknown(given.partition(" was given")[0], value, typing.get_args(hint)) from e
         limit = problem.get("ctx", {}).get("ge")
         if limit is not None:
             wanted = f"at least {limit}" if limit else "no negative number"
@@ -121,25 +153,30 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         advice = "Set STUDY_RUNS (and STUDY_FIGURES) to a folder that can be written to."
+        other = Path(str(e.filename or path)).absolute()  # opened on the way, and may refuse, too
         if e.errno in FULL:
-            raise StudyError(
-                f"disk full while writing {path}. Free some space or move on: {advice}"
-            ) from e
-        if e.errno not in REFUSED:
+            reason = f"disk full while writing {path}. Free some space or move on: {advice}"
+        elif e.errno not in REFUSED:
             raise
-        in_the_way = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
-        blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and in_the_way
-        reason = f"{in_the_way[-1]} is a file, not a folder" if blocked else e.strerror
-        raise StudyError(f"cannot write {path}: {reason}. {advice}") from e
+        elif not (str(other).startswith(str(path.absolute())) or other in path.absolute().parents):
+            reason = f"{other}: {e.strerror}. It is needed for {path}."
+        elif e.filename is None and path.is_dir():  # an artifact is being built
+            reason = f"{e.strerror}, maybe of /dev/shm, where locks are shared; {path} needs it."
+        else:
+            blocking = [p for p in (path.absolute(), *path.absolute().parents) if p.is_file()]
+            blocked = e.errno in (errno.ENOTDIR, errno.EEXIST) and blocking
+            why = f"{blocking[-1]} is a file, not a folder" if blocked else e.strerror
+            reason = f"cannot write {path}: {why}. {advice}"
+        raise StudyError(reason) from e
 
 
 @contextlib.contextmanager
-def reading(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def reading(
+    path: Path, *kinds: type[Exception], way: str = "delete it and make or download it again"
+) -> Iterator[None]:
     """Turn what a damaged file raises, ``OSError``, ``ValueError`` or ``kinds``, into advice."""
     try:
         yield
     except (OSError, ValueError, *kinds) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It is missing, truncated or damaged (a broken image?); "
-            "delete it and make or download it again."
-        ) from e
+        damage = "missing, truncated or damaged (a broken image?)"
+        raise StudyError(f"cannot read {path}: {e}. It is {damage}; {way}.") from e

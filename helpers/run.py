@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # no tracebacks: from Ctrl-C before main() begins, from a closed output
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    while (closed := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(closed, True)
+
 import argparse
 import ast
 import contextlib
 import functools
 import logging
-import os
 import re
 import shutil
 import sys
@@ -18,11 +26,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import worlds
+from helpers import clean, worlds
 from helpers.engine import (
     artifacts,
     catalogue,
-    gpu,
     kernel,
     notebooks,
     places,
@@ -30,7 +37,7 @@ from helpers.engine import (
     ray,
     store,
 )
-from helpers.errors import Need, StudyError, unknown, writing
+from helpers.errors import StudyError, folded, table, unknown, writing
 
 
 def typed_parameters(
@@ -53,7 +60,9 @@ def typed_parameters(
             f"--seed {seed} and -p seed={given['seed']} contradict each other; give one of them."
         )
     wanted = {"world": world, **({} if seed is None else {"seed": seed}), **given}
-    declared = {path: papermill.inspect_notebook(str(path)) for path in paths}
+    declared = {
+        path: papermill.inspect_notebook(str(path).translate(notebooks.BRACES)) for path in paths
+    }
     every = {name for names in declared.values() for name in names}
     for name in wanted:
         if name not in every:
@@ -66,21 +75,17 @@ def typed_parameters(
 
 def _typed(name: str, value: Any, default_source: str) -> Any:
     """A value from the command line, with the type that the notebook's default has."""
+    from pydantic import TypeAdapter, ValidationError
+
     default = ast.literal_eval(default_source)
-    if isinstance(default, str) or not isinstance(value, str):
+    if default is None or not isinstance(value, str):
         return value
+    kind = type(default)
     try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        literal = value
-    whole_for_float = isinstance(default, float) and isinstance(literal, int)
-    if default is not None and not isinstance(literal, type(default)) and not whole_for_float:
-        article = "an" if type(default) is int else "a"
-        raise StudyError(
-            f"parameter {name} was given {value!r}; it wants {article} {type(default).__name__}, "
-            f"like {default!r}."
-        )
-    return literal
+        return TypeAdapter(kind).validate_strings(value)
+    except ValidationError as e:
+        wanted = f"{'an' if kind is int else 'a'} {kind.__name__}, like {default!r}"
+        raise StudyError(f"parameter {name} was given {value!r}; it wants {wanted}.") from e
 
 
 def execute(
@@ -91,16 +96,19 @@ def execute(
 ) -> dict[str, float]:
     """Execute notebooks in a world; returns the name of each and its seconds.
 
-    Executed copies and HTML pages go to ``.runs/<world>/``, times to
-    ``figures/<world>/00_timing.csv``, and ``figures/README.md`` is written anew. Raises
+    Executed copies and HTML pages go to ``.runs/<world>/`` (another seed's to a folder in it),
+    times to ``figures/<world>/00_timing.csv``, and ``figures/README.md`` is written anew. Raises
     ``StudyError`` with the message of the notebook that failed, and ``MissingArtifact`` at once
     when a notebook reads what neither was made nor is going to be.
     """
     worlds.get(world)
     values = typed_parameters(catalogue.chosen(names), world, seed, parameters or {})
     _check_reads(world, values)
-    path_of_modules = [str(places.TOP), os.environ.get("PYTHONPATH", "")]
-    os.environ.update(STUDY_HEADLESS="1", PYTHONPATH=os.pathsep.join(path_of_modules))
+    os.environ["STUDY_HEADLESS"] = "1"
+    try:
+        Path.home()
+    except RuntimeError:  # a user without a name; libraries want a place for their caches
+        os.environ["HOME"] = str(places.root())
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     for library in ("papermill", "traitlets"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -111,19 +119,21 @@ def execute(
             start = time.monotonic()
             kept = set(finished())
             progress.live(f"{path.stem} is running")
-            notebooks.execute(path, places.root() / world / path.name, own, manager)
+            copies = places.root() / places.part(world, own.get("seed", 0))
+            notebooks.execute(path, copies / path.name, own, manager)
             done[path.stem] = time.monotonic() - start
             progress.tell(f"{path.stem}: {done[path.stem]:.0f} s")
             if kept != set(finished()) or path.stem not in catalogue.times(world):
                 catalogue.record(world, path.stem, done[path.stem])
-            notebooks.write_gallery()
+            if places.shown(places.figures_root() / world):
+                notebooks.write_gallery()
     return done
 
 
 @contextlib.contextmanager
 def _shown() -> Iterator[None]:
     """Until the end of the block, show on standard output what its processes tell (progress.py)."""
-    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    terminal = bool(sys.stdout) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     columns = shutil.get_terminal_size().columns if terminal else 0
     with tempfile.TemporaryDirectory() as folder:
         pipe = f"{folder}/pipe"
@@ -171,18 +181,15 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, help="every random draw descends from this; default 0")
     add(
         "--ray",
-        default=gpu.ray_address(),
+        default=os.environ.get("STUDY_RAY", ""),
         metavar="ADDRESS|local",
         help="spread shards over a Ray cluster (HOST:PORT, or auto) or a Ray on this machine "
-        "(local); needs pip install ray, and the store on a file system that all machines see; "
-        "same results",
+        "(local); needs pip install ray, and a store that all machines see; same results",
     )
-    add(
-        "--check",
-        action="store_true",
-        help="what notebooks need, what of it is here, what they cost",
-    )
+    add("--check", action="store_true", help="what notebooks need, what is here, what they cost")
     add("--list", action="store_true", help="what each notebook asks and costs")
+    add("--clean", action="store_true", help="list what earlier versions and killed runs left")
+    add("--yes", action="store_true", help="with --clean: remove it")
     options = parser.parse_intermixed_args(arguments)
     if options.list and (not options.world or options.world in catalogue.notebooks()):
         options.notebooks[:0] = [options.world] if options.world else []
@@ -197,61 +204,58 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _arguments(arguments)
+    code = 2
     try:
-        meant, given = _prepared(options)
+        prepared = _prepared(options)
+        if not prepared:
+            return 0
+        w, meant, given = prepared
+        code = 1
+        seconds = execute(w.name, meant, given, options.seed)
     except StudyError as e:
         print(f"error: {e}", file=sys.stderr)
-        return 2
-    if options.list or options.check:
-        return 0
-    try:
-        seconds = execute(options.world, meant, given, options.seed)
-    except StudyError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+        return code
     except KeyboardInterrupt:
-        print(
-            "stopped; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        print("stopped; what was finished is kept, the same command goes on", file=sys.stderr)
         return 130
-    figures = places.figures_root() / options.world
-    copies = places.root() / options.world
-    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s"
-    print(f"{total}; figures in {figures}, executed copies in {copies}")
+    place = places.part(w.name, w.seed)
+    figures = places.figures_root() / place
+    tracked = figures.parent == places.COMMITTED and places.shown(figures)
+    back = f" (as committed: git checkout -- figures/{place})" if tracked else ""
+    total = f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; figures in {figures}{back}"
+    print(f"{total}, executed copies in {places.root() / place}")
     return 0
 
 
-def _prepared(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
-    """The numbers of the notebooks meant and the parameters given, after all that can be checked.
+def _prepared(options: argparse.Namespace) -> tuple[worlds.World, list[str], dict[str, str]] | None:
+    """World, numbers of the notebooks meant, parameters given; after all that can be checked.
 
-    Prints what ``--list`` and ``--check`` ask for. Raises ``StudyError`` on bad input, and when
-    something that the notebooks need is not here.
+    None when nothing is to be run, after printing what ``--list``, ``--check`` or ``--clean`` ask
+    for. Raises ``StudyError`` on bad input, and when something the notebooks need is not here.
     """
     worlds.get(options.world)
     paths = catalogue.chosen(options.notebooks)
-    given = dict(_pair(text) for text in options.p)
+    for text in options.p:
+        if "=" not in text:
+            raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
+    given = dict(text.split("=", 1) for text in options.p)
     if options.list:
         print(catalogue.listing(options.world, options.notebooks))
-        return [], given
+        return None
     values = typed_parameters(paths, options.world, options.seed, given)
     w = worlds.get(options.world, seed=values[paths[0]].get("seed", 0))
+    if options.clean:
+        clean.clean(w, options.yes)
+        return None
     meant = [path.name[:2] for path in paths]
     _check_needs(w, meant, options.check)
     if options.check:
-        return meant, given
+        return None
     if options.ray:
         ray.check(options.ray)
     os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
-    _check_folders(places.root() / w.name, places.figures_root() / w.name)
-    return meant, given
-
-
-def _pair(text: str) -> tuple[str, str]:
-    if "=" not in text:
-        raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
-    name, value = text.split("=", 1)
-    return name, value
+    _check_folders(*(root / w.name for root in (places.root(), places.figures_root())))
+    return w, meant, given
 
 
 def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
@@ -260,31 +264,19 @@ def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
     lacking = {number for n in needs if not n.found for number in n.notebooks.split()}
     complete = not lacking & set(meant)
     if asked or not complete:
-        lines = [_described(n) for n in needs if set(meant) & set(n.notebooks.split())]
-        lines += [f"cost    {number}: {costs[number]}" for number in meant if number in costs]
+        lines = table([n for n in needs if set(meant) & set(n.notebooks.split())])
+        told = [key for key in costs if key in meant or not key.isdigit()]
+        lines += [folded(f"cost    {key}: {costs[key]}") for key in told]
         ready = " ".join(number for number in catalogue.notebooks() if number not in lacking)
         command = f"can start: python -m helpers.run {w.name} {ready}"
         lines.append(command if ready else "nothing can start yet")
         print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    if complete:
-        return
-    if asked:
+    if not complete:
+        kept = "" if asked else ", so nothing was started"
         raise StudyError(
-            "not everything that these notebooks need is here; get what is MISSING above, then "
-            "look again."
+            f"not everything that these notebooks need is here{kept}; get what is MISSING above, "
+            f"then look again: python -m helpers.run {w.name} --check"
         )
-    raise StudyError(
-        "not everything that these notebooks need is here, so nothing was started. Get what is "
-        f"MISSING above, look again with: python -m helpers.run {w.name} --check   and start with "
-        "the same command as now."
-    )
-
-
-def _described(need: Need) -> str:
-    """One need as a line of the table; what is missing has a second one: how to get it."""
-    status = "found" if need.found else "MISSING"
-    way = "" if need.found else f"\n        {need.get}"
-    return f"{status:8s}{need.what:28s}for {need.notebooks:26s}{need.where}{way}"
 
 
 def _check_folders(*folders: Path) -> None:
@@ -296,4 +288,5 @@ def _check_folders(*folders: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

@@ -26,7 +26,8 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "study": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
     "pocket": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
     "paper": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
-    "run": ["engine", "worlds", "settings", "errors"],
+    "clean": ["engine", "worlds", "settings", "errors"],
+    "run": ["clean", "engine", "worlds", "settings", "errors"],
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = [TOP / "README.md", TOP / "helpers" / "README.md"]
+PAGES = [TOP / "README.md", TOP / "helpers" / "README.md", TOP / "helpers" / "paper" / "README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))

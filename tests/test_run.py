@@ -1,5 +1,7 @@
 """The runner: what it lists, checks and says; errors are one line with the way out."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -178,6 +180,18 @@ def test_folders_that_cannot_be(notebook, capsys, tmp_path, monkeypatch, variabl
     # as when a disk turns read-only on the way
     with pytest.raises(StudyError, match=r"cannot write .*not a folder"):
         run.execute("smoke")
+
+
+def test_without_a_home_caches_go_to_the_runs(notebook, tmp_path, monkeypatch):
+    """As for a user whose number has no name, with HOME unset."""
+    notebook("import os; assert os.environ['HOME'] == os.environ['STUDY_RUNS'], 'another home'")
+
+    def refuse():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", "/nowhere")  # to have it back afterwards
+    monkeypatch.setattr(Path, "home", refuse)
+    assert list(run.execute("smoke")) == ["00_tiny"]
 
 
 def test_check_starts_nothing_and_says_nothing_of_starting(capsys, monkeypatch):

@@ -7,11 +7,15 @@ import numpy as np
 
 from helpers.data.shards import Lazy
 from helpers.data.tables import Benchmark
+from helpers.engine import progress
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
 SIDE = 16  # of the thumbnail that a descriptor is made of
 BATCH = 1_024  # pictures at a time
 QUANTILE = 0.9995  # share of independent pictures that are no copies; [C] 0.604 of ISC
+SAME = 0.98  # two pictures of a benchmark that are that similar are no independent pair
+FLOOR = 0.85  # 18 of 18 copies, resized and on another ground, of clip art reach it, strangers 0.6
+ENOUGH = 1_000  # pictures of val without a repeat whose quantile may lie below the floor
 
 
 def descriptor(images: np.ndarray | Lazy) -> np.ndarray:
@@ -41,6 +45,20 @@ def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def threshold(bench: Benchmark) -> float:
-    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it."""
-    similarity = nearest(descriptor(bench.val.images), descriptor(bench.train.images))
-    return float(np.quantile(similarity, QUANTILE))
+    """Above this similarity a pair is a copy: few independent pairs (val with train) reach it.
+
+    The same picture twice is no such pair; a benchmark that repeats itself is said to. Where pairs
+    are few, their quantile says little, and ``FLOOR`` is the least.
+    """
+    train = descriptor(bench.train.images)
+    similarity = {}
+    for name in ("val", "test"):
+        similarity[name] = nearest(descriptor(getattr(bench, name).images), train)
+        if repeated := int((similarity[name] >= SAME).sum()):
+            share = f"{repeated} of {len(similarity[name])} pictures of {name} are also in train"
+            progress.say(f"the benchmark {bench.task} repeats itself: {share}")
+    apart = similarity["val"][similarity["val"] < SAME]
+    limit = float(np.quantile(apart, QUANTILE)) if len(apart) else FLOOR
+    limit = limit if len(apart) >= ENOUGH else max(limit, FLOOR)
+    progress.say(f"{bench.task}: near-copies are those of a similarity above {limit:.3f}")
+    return limit

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow.parquet as pq
 
+from helpers.data import columns as spellings
 from helpers.data import rules
 from helpers.engine import gpu, progress, store, workers
 from helpers.errors import StudyError, reading
 
-TEXT_COLUMNS = ("TEXT", "caption", "text")  # LAION, Re-LAION and img2dataset
+TEXT_COLUMNS = ("TEXT", *spellings.SPELLINGS["TEXT"])
 COLUMNS = ("at", "label", "class", "spelling", "offset")
 LAID = 100_000  # captions laid end to end for Hyperscan, which counts bytes in 32 bits
 
@@ -70,7 +70,7 @@ def scan_shard(shard: Path, plan: rules.Plan, start: int = 0, columns: bool = Tr
     first = 0
     for rows in groups or [0]:
         window = pl.scan_parquet(shard, glob=False, parallel="columns").slice(first, rows)
-        texts = _column(window, text, shard)
+        texts = spellings.texts(_column(window, text, shard), shard)
         found = matches(texts, plan)
         texts = texts.gather(found["at"])  # one column is in memory at a time
         for name in names if columns else ():
@@ -88,13 +88,9 @@ def _column(window: pl.LazyFrame, name: str, shard: Path) -> pl.Series:
 
 def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     """A shard's text column, all its columns, and the rows of its row groups."""
-    with reading(shard):
-        file = pq.ParquetFile(shard)
+    file = spellings.parquet(shard)
     names = file.schema_arrow.names
-    text = next((name for name in TEXT_COLUMNS if name in names), None)
-    if text is None:
-        valid = f"Valid: {', '.join(TEXT_COLUMNS)}. Rename one."
-        raise StudyError(f"{shard} has no text column; it has {', '.join(names)}. {valid}")
+    text = spellings.captions(names, shard)
     clash = ", ".join(sorted({"row", *COLUMNS[1:]} & set(names)))
     if clash:
         raise StudyError(f"{shard} has columns that the scan adds: {clash}. Rename them.")

@@ -1,5 +1,6 @@
 """Images that stay on disk until they are asked for, in the form of an array; webdataset shards."""
 
+import collections
 import functools
 import io
 import json
@@ -7,16 +8,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
+from helpers.data import columns, pictures
 from helpers.engine import gpu
 from helpers.errors import StudyError, reading
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+BYTES = 100_000_000  # of one member of a tar
 
 
 def png(image: np.ndarray) -> bytes:
@@ -46,55 +47,108 @@ def tar_bytes(images: np.ndarray, rows: Sequence[dict], first: int = 0) -> bytes
     return buffer.getvalue()
 
 
-class Tar:
-    """Images of a webdataset shard, decoded when asked for; ``StudyError`` where it is damaged."""
+class Member(NamedTuple):
+    """A file in a tar: its name up to the last dot, its ending, and where its bytes are."""
 
-    def __init__(self, path: Path) -> None:
+    key: str
+    ending: str
+    start: int
+    size: int
+
+
+class Tar:
+    """Images of a webdataset shard, decoded when asked for; ``StudyError`` where it is damaged.
+
+    All have the size that they have, or with ``side`` that of ``pictures.rgb``. Nothing is
+    unpacked: links, devices, sparse files, dot files and members over ``BYTES`` are not there.
+    """
+
+    def __init__(self, path: Path, side: int | None = None) -> None:
         self.path = path
+        self.side = side
+        columns.check(path, "a tar")
         with reading(path, tarfile.TarError):
             about = path.stat()
-            self.images, self.texts = _places(path, about.st_mtime_ns, about.st_size)
+            self.members = _members(path, about.st_mtime_ns, about.st_size)
+        self.images = [member for member in self.members if member.ending in pictures.ENDINGS]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         wanted, back = np.unique(rows, return_inverse=True)
-        with reading(self.path):
-            files = map(io.BytesIO, self._read(self.images[wanted]))
-            return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])[back]
+        members = [self.images[i] for i in wanted]
+        images = []
+        for member, data in zip(members, self.read(members), strict=True):
+            name = f"{self.path}: {member.key}{member.ending}"
+            images.append(pictures.rgb(data, name, self.side))
+        if len({image.shape for image in images}) > 1:
+            advice = "Make them of one size, or name their folder as laion in paper.toml"
+            raise StudyError(f"{self.path} holds images of several sizes. {advice}.")
+        return np.stack(images)[back]
 
     def rows(self) -> list[dict]:
         """What is known of each image, in order."""
-        with reading(self.path):
-            return [json.loads(text) for text in self._read(self.texts)]
+        texts = self.read([member for member in self.members if member.ending == ".json"])
+        with reading(self.path, RecursionError):
+            return [json.loads(text) for text in texts]
 
-    def _read(self, places: np.ndarray) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
-            for start, size in places:
-                file.seek(start)
-                yield file.read(size)
+    def read(self, members: Sequence[Member]) -> Iterator[bytes]:
+        """The bytes of members, one after the other."""
+        with reading(self.path), self.path.open("rb") as file:
+            for member in members:
+                file.seek(member.start)
+                yield file.read(member.size)
+
+    def matched(self, keys: Sequence[str] | None, listed: int, table: Path) -> np.ndarray:
+        """The image of each of a table's ``listed`` rows: its position here, or -1 for none.
+
+        Rows and images have the same ``keys``, as img2dataset writes them; what has the key of
+        another has none. Without keys both are as many, and in order. Else raises ``StudyError``.
+        """
+        counts = collections.Counter(member.key for member in self.images)
+        if keys is None:
+            matching = list(counts) == sorted(counts) and len(self) == len(counts) == listed
+            problem = "and there is no key that both have in order"
+        else:
+            matching = counts.keys() <= set(keys)
+            problem = "some of them under keys that no row has"
+        if not matching:
+            both = f"{listed} rows, its tar {len(self)} images"
+            again = "Make both again: helpers.paper.download.laion.download, or img2dataset"
+            unknown = "so nobody knows which is whose"
+            raise StudyError(f"{table} lists {both}, {problem}, {unknown}. {again}.")
+        if keys is None:
+            return np.arange(listed)
+        place = {member.key: i for i, member in enumerate(self.images) if counts[member.key] == 1}
+        rows = collections.Counter(keys)
+        return np.array([place.get(k, -1) if rows[k] == 1 else -1 for k in keys], np.int64)
 
 
-@functools.lru_cache(maxsize=64)
-def _places(tar: Path, changed: int, size: int) -> list[np.ndarray]:
-    """Starts and bytes of a tar's images, and of its rows; ``changed`` as a tar may be replaced."""
+@functools.lru_cache(maxsize=16)
+def _members(tar: Path, changed: int, size: int) -> list[Member]:
+    """The readable members of a tar; ``changed`` as a tar may be replaced."""
+    found = []
     with tarfile.open(tar, "r:") as file:
-        members = [(Path(m.name).suffix, m.offset_data, m.size) for m in file]
-    images = [place for ending, *place in members if ending in IMAGES]
-    rows = [place for ending, *place in members if ending == ".json"]
-    return [np.array(places, np.int64).reshape(-1, 2) for places in (images, rows)]
+        for member in file:
+            name = Path(member.name)
+            plain = member.isreg() and not member.issparse() and member.size <= BYTES
+            if plain and not name.name.startswith("."):
+                key = str(name.with_suffix("")) if name.name else ""
+                found.append(Member(key, name.suffix.lower(), member.offset_data, member.size))
+    return found
 
 
 def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of the tar beside a parquet shard, which lists them all."""
     images = Tar(shard.with_suffix(".tar"))
-    listed = pq.ParquetFile(shard).metadata.num_rows
-    if len(images) != listed:
-        both = f"{listed} rows, its tar {len(images)} images, so nobody knows which is whose"
-        again = "Delete both and make them again: helpers.paper.download.laion.download"
-        raise StudyError(f"{shard} lists {both}. {again}.")
-    return images[rows]
+    file = columns.parquet(shard)
+    keyed = "key" in file.schema_arrow.names
+    keys = file.read(["key"])["key"].cast("string").to_pylist() if keyed else None
+    at = images.matched(keys, file.metadata.num_rows, shard)[rows]
+    if len(at) and at.min() < 0:
+        raise StudyError(f"{shard} lists rows without an image of their own in {images.path.name}.")
+    return images[at]
 
 
 class Lazy:

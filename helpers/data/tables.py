@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import html
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -181,7 +182,12 @@ def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
 
 def _words(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def quoted(text: str) -> str:
+    """What a stranger wrote, for Markdown that shows it letter by letter: no tags, no links."""
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in " ".join(text.split()))
 
 
 def code_version(name: str, w: World) -> str:

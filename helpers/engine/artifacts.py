@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from helpers import worlds
 from helpers.engine import sources
@@ -83,14 +83,15 @@ def spec(name: str) -> Spec:
     return ARTIFACTS[name]
 
 
-def _setting(w: World, dotted: str) -> Any:
-    value = functools.reduce(getattr, dotted.split("."), w)
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-
-
 def key(name: str, w: World, **variant: str) -> str:
-    """The hash that names an artifact: of all that it depends on."""
-    return _hash(name, w, True, variant)
+    """The hash that names an artifact: of all that it depends on; it begins with its edition."""
+    return edition(name, w) + _hash(name, w, True, variant)[4:]
+
+
+def edition(name: str, w: World) -> str:
+    """What all keys of an artifact begin with: a hash of its code, and that of what it needs."""
+    parts = [code(name, w), *(edition(n, w) for n in spec(name).needs.split())]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:4]
 
 
 def recipe(name: str, w: World) -> str:
@@ -99,11 +100,13 @@ def recipe(name: str, w: World) -> str:
 
 
 def _hash(name: str, w: World, modules: bool, variant: Mapping[str, str]) -> str:
+    every = dataclasses.asdict(w)
+    names = spec(name).settings.split()
     parts = {
         "name": name,
         "backend": w.backend,
         "variant": variant,
-        "settings": {s: _setting(w, s) for s in spec(name).settings.split()},
+        "settings": {s: functools.reduce(operator.getitem, s.split("."), every) for s in names},
         "needs": {n: _hash(n, w, modules, {}) for n in spec(name).needs.split()},
         "code": {
             m: d for m, d in code(name, w).items() if modules or m.startswith(w.backend + "/")

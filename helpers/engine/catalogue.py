@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from helpers.engine import artifacts, places, store
-from helpers.errors import StudyError, unknown
+from helpers.errors import reading, unknown
 
 TIMES = "00_timing.csv"  # notebook, seconds: beside a world's figures
 
@@ -37,11 +37,6 @@ def _opening(path: Path) -> list[str]:
     return [line for cell in cells for line in "".join(cell["source"]).splitlines()]
 
 
-def title(path: Path) -> str:
-    """The question a notebook asks: its first heading."""
-    return re.sub(r"^#\s*\d+\s*-\s*", "", _opening(path)[0])
-
-
 def row(path: Path, name: str) -> str:
     """What the table at a notebook's beginning says in a row, such as Reads."""
     return next((line.split("|")[2] for line in _opening(path) if f"**{name}**" in line), "")
@@ -52,45 +47,34 @@ def times(world: str, root: Path | None = None) -> dict[str, float]:
     path = (root or places.figures_root()) / world / TIMES
     if not path.exists():
         return {}
-    try:
+    with reading(path, KeyError, way="it wants the columns notebook, seconds; delete it"):
         table = pd.read_csv(path).astype({"seconds": float})
         return table.set_index("notebook")["seconds"].to_dict()
-    except (OSError, ValueError, KeyError) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It wants the columns notebook, seconds; delete it, and runs "
-            "will write it anew."
-        ) from e
 
 
 def record(world: str, name: str, seconds: float) -> None:
     """Add the seconds that a notebook took to those that are known, in place of its own."""
-    merged = times(world) | {name: round(seconds, 1)}
-    table = pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
-    store.write(places.figures_root() / world / TIMES, table.to_csv(index=False).encode())
+    folder = places.figures_root() / world
+    with store.alone(folder):
+        merged = times(world) | {name: round(seconds, 1)}
+        table = pd.DataFrame(sorted(merged.items()), columns=["notebook", "seconds"])
+        store.write(folder / TIMES, table.to_csv(index=False).encode())
 
 
 def listing(world: str, names: Sequence[str] = ()) -> str:
-    """Number, last measured time and question of notebooks in a world.
-
-    Where nobody measured, "est." and what else is known.
-    """
-    here = times(world)
-    committed = times(artifacts.MEASURED, places.TOP / "figures")
-    rows = []
-    for path in chosen(names):
-        measured = f"{here[path.stem]:.0f} s" if path.stem in here else ""
-        cost = measured or f"est. {_estimate(path, world, committed)}"
-        rows.append((path.stem, cost, title(path)))
+    """Number, cost and question of notebooks in a world, a line each."""
+    rows = [(path.stem, _cost(path, world), _opening(path)[0]) for path in chosen(names)]
     width = max(len(cost) for _, cost, _ in rows)
-    return "\n".join(f"{name:24s} {cost:>{width}s}  {question}" for name, cost, question in rows)
+    return "\n".join(f"{n:24s} {cost:>{width}s}  {title[7:]}" for n, cost, title in rows)
 
 
-def _estimate(path: Path, world: str, committed: Mapping[str, float]) -> str:
-    """A notebook's cost: as it says itself, or as measured in pocket."""
-    declared = dict(re.findall(r"(\w+): ([^;]+)", row(path, "Time"))).get(world, "").strip()
-    if declared and not declared.startswith("see"):
-        parts = [p for p in declared.split(", ") if re.search("second|minute|hour|day", p)]
-        return (parts or [declared])[0]
-    if path.stem in committed:
-        return f"{committed[path.stem]:.0f} s in {artifacts.MEASURED}"
-    return "not measured"
+def _cost(path: Path, world: str) -> str:
+    """The last measured time of a notebook in a world; or "est.", and as it says or in pocket."""
+    stated = re.search(world + r": [^;]*?([\w-]*(?:minute|hour|day)[^,;|]*)", row(path, "Time"))
+    here, committed = times(world), times(artifacts.MEASURED, places.COMMITTED)
+    if path.stem in here:
+        return f"{here[path.stem]:.0f} s"
+    if stated:
+        return f"est. {stated[1].strip()}"
+    known = path.stem in committed
+    return f"est. {committed[path.stem]:.0f} s in pocket" if known else "est. not measured"

@@ -1,12 +1,10 @@
-"""How every figure looks and is kept.
-
-Theme, one colour per source, grids of images; PNG with alt text, and CSV beside it.
-"""
+"""How every figure looks and is kept: theme, colours, grids of images; PNG with alt text, CSV."""
 
 from __future__ import annotations
 
 import html
 import inspect
+import sys
 import textwrap
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,12 +40,15 @@ RC |= {"axes.titlesize": 12, "axes.labelsize": 11}
 RC |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10)
 RC |= dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False)
 
+matplotlib.rcdefaults()  # no matplotlibrc, and no back end of an IDE
+INLINE = "module://matplotlib_inline.backend_inline"
+matplotlib.rcParams["backend"] = INLINE if "ipykernel" in sys.modules else "agg"
 sns.set_theme(style="ticks", context="notebook", palette="colorblind", rc=RC)
 
 
 def folder(w: World) -> Path:
     """Where this world's figures are kept."""
-    return places.figures_root() / w.name
+    return places.figures_root() / places.part(w.name, w.seed)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Shown:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         source = f"data:image/png;base64,{b64encode(self.png).decode()}"
         image = f'<img src="{source}" alt="{html.escape(self.alt)}" style="max-width:100%">'
-        caption = f"<figcaption>{self.name}</figcaption>"
+        caption = f"<figcaption>{html.escape(self.name)}</figcaption>"
         return {
             "text/html": f'<figure style="margin:0">{image}{caption}</figure>',
             "text/plain": f"{self.name}: {self.alt}",

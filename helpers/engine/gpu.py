@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from helpers.engine import progress
 from helpers.engine.late import torch
 from helpers.errors import StudyError
 
+CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FITTED: dict[str, int] = {}  # batch sizes that had to be halved, so that it happens once a process
 
 
@@ -30,22 +30,26 @@ def gpus() -> int:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: of its affinity, and of a container's quota."""
+    import loky
+
+    return loky.cpu_count()
 
 
 def describe() -> str:
     """The device in words, for figure labels and timing tables."""
     if device() == "cuda":
         return torch.cuda.get_device_name()
-    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({platform.machine()})"
+    return f"{cores()} CPU core{'s' if cores() > 1 else ''} ({os.uname().machine})"
 
 
 def memory() -> int:
-    """Bytes of memory of the device: of one GPU, or of this machine."""
+    """Bytes of memory of the device: of one GPU, or of this machine and what a container allows."""
     if device() == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [f.read_text(encoding="utf-8").strip() for f in map(Path, CONTAINER) if f.exists()]
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([found, *(int(limit) for limit in limits if limit.isdecimal())])  # or "max"
 
 
 def forget() -> None:
@@ -63,8 +67,8 @@ def autocast(precision: str = "bf16") -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _cpu_has_bf16() -> bool:
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(encoding="utf-8")
 
 
 def precision() -> torch.dtype:
@@ -74,9 +78,8 @@ def precision() -> torch.dtype:
 
 def sent(x: torch.Tensor) -> torch.Tensor:
     """A tensor on the device; a GPU goes on with what it does while it is on its way."""
-    if device() == "cuda" and not x.is_cuda:
-        return x.pin_memory().to(device(), non_blocking=True)
-    return x.to(device())
+    pinned = x.pin_memory() if device() == "cuda" and not x.is_cuda else x
+    return pinned.to(device(), non_blocking=True)
 
 
 @functools.lru_cache(maxsize=1)
@@ -104,13 +107,11 @@ def fitting_batches(
     while start < len(items):
         part = items[start : start + _FITTED.get(what, size)]
         try:
-            result = fn(part)
-        except torch.OutOfMemoryError as e:
-            short = str(e).splitlines()[0]
-        else:
-            yield part, result
+            yield part, fn(part)
             start += len(part)
             continue
+        except torch.OutOfMemoryError as e:
+            short = str(e).splitlines()[0]
         # out of the handler, which would keep what did not fit alive
         if len(part) == 1:
             raise StudyError(

@@ -25,12 +25,11 @@ QUIET = ["--IPKernelApp.log_level=50", "--HistoryManager.hist_file=:memory:"]
 @contextlib.contextmanager
 def started(folder: str) -> Iterator[KernelManager]:
     """A running kernel that works in ``folder``, as its manager; stopped at the end."""
-    patience = 30.0 if gpu.ray_address() else 1.0  # with a Ray it has much to stop
     manager = KernelManager(
         kernel_name="python3",
         kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this interpreter's own
         client_factory=AsyncKernelClient,
-        shutdown_wait_time=patience,
+        shutdown_wait_time=30.0 if gpu.ray_address() else 1.0,  # with a Ray it has much to stop
     )
     manager.start_kernel(cwd=folder, extra_arguments=QUIET)
     try:

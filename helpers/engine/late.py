@@ -14,8 +14,11 @@ class Library(ModuleType):
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
-open_clip, scipy, sklearn, timm = map(Library, ("open_clip", "scipy", "sklearn", "timm"))
+names = ("faiss", "open_clip", "scipy", "sklearn", "timm")
+faiss, open_clip, scipy, sklearn, timm = map(Library, names)
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from torch.nn import functional
 else:
-    torch = Library("torch")
+    torch, nn, functional = map(Library, ("torch", "torch.nn", "torch.nn.functional"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from helpers.errors import StudyError
 
 NAME = "manifest.json"
+LARGEST = 2**26  # bytes of a manifest that are read: a million files
 SMALL = 2**20  # bytes: all smaller files of a pocket store are hashed in a tenth of a second
 
 
@@ -30,9 +31,10 @@ def verify(folder: Path) -> None:
     file = folder / NAME
     try:
         written = file.stat().st_mtime_ns
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            rows = json.loads(opened.read(LARGEST))
         expected = [(folder / f, int(size), str(digest)) for f, (size, digest) in rows.items()]
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
         raise StudyError(f"{file} is not the list of files that it should be ({e}).") from e
     if not expected:
         raise StudyError(f"{file} lists no files.")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers import worlds
-from helpers.engine import kernel, places, store
-from helpers.errors import StudyError, writing
+from helpers.engine import kernel, places, report, store
+from helpers.errors import StudyError, reading, writing
 
 if TYPE_CHECKING:
     from jupyter_client import KernelManager
     from papermill.exceptions import PapermillExecutionError
 
 OWN_ERRORS = ("StudyError", "MissingArtifact", "NotKnown")
+BRACES = str.maketrans({"{": "{{", "}": "}}"})  # in a path: papermill fills in what they enclose
 
 
 def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelManager) -> None:
@@ -27,15 +29,17 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from nbconvert import HTMLExporter
     from papermill.exceptions import PapermillExecutionError
 
     kernel.empty(manager, path.stem.replace("_", " "))
+    own = copy.with_name(f"{os.getpid()}.{copy.name}")  # another run may write the same copy
     try:
         with writing(copy):
             copy.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
-                str(path),
-                str(copy),
+                str(path).translate(BRACES),
+                str(own).translate(BRACES),
                 dict(values),
                 kernel_name=manager.kernel_name,
                 km=manager,
@@ -50,7 +54,10 @@ def execute(path: Path, copy: Path, values: Mapping[str, Any], manager: KernelMa
             "finished is kept: run the same command again to go on."
         ) from e
     finally:
-        _write_html(copy)
+        if own.exists():
+            page, _ = HTMLExporter(template_name="classic").from_filename(str(own))
+            store.write(copy.with_suffix(".html"), page.encode())
+            own.replace(copy)
 
 
 def _explained(path: Path, error: PapermillExecutionError) -> Exception:
@@ -63,34 +70,22 @@ def _explained(path: Path, error: PapermillExecutionError) -> Exception:
     return error
 
 
-def _write_html(copy: Path) -> None:
-    if not copy.exists():
-        return
-    from nbconvert import HTMLExporter
-
-    page, _ = HTMLExporter(template_name="classic").from_filename(str(copy))
-    store.write(copy.with_suffix(".html"), page.encode())
-
-
 def write_gallery() -> Path:
-    """Write ``figures/README.md``: every figure of every world with its alt text, by number."""
+    """Write ``figures/README.md``: every world's figures with alt texts, but what git ignores."""
     from PIL import Image
 
     root = places.figures_root()
-    introduction = (
-        "Written by `python -m helpers.run`; every figure names its world, seed and device."
-    )
-    lines = ["# Figures", "", introduction]
-    for world in worlds.WORLDS:
-        if (root / world).is_dir():
-            lines += ["", f"## {world}"]
-        for png in sorted((root / world).glob("*.png")):
-            try:
-                alt = Image.open(png).text.get("Description", "")
-            except (OSError, AttributeError) as e:
-                raise StudyError(
-                    f"cannot read {png}: {e}. Delete it; notebook {png.name[:2]} draws it again."
-                ) from e
-            picture = f'<img src="{world}/{png.name}" alt="{html.escape(alt)}" width="800">'
-            lines += ["", f"### {png.stem}", "", picture, "", alt]
-    return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
+    origin = "Written by `python -m helpers.run`; every figure names its world, seed and device."
+    lines = ["# Figures", "", origin]
+    damage = (AttributeError, SyntaxError, Image.DecompressionBombError)
+    with store.alone(root):
+        for folder in filter(places.shown, (root / world for world in worlds.WORLDS)):
+            lines += ["", f"## {folder.name}"] if folder.is_dir() else []
+            for png in sorted(folder.glob("*.png")):
+                way = f"delete it; notebook {png.name[:2]} draws it again"
+                with reading(png, *damage, way=way):
+                    alt = Image.open(png).text.get("Description", "")
+                source = f"{folder.name}/{png.name}"
+                picture = f'<img src="{source}" alt="{html.escape(alt)}" width="800">'
+                lines += ["", f"### {png.stem}", "", picture, "", report.escaped(alt)]
+        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())

@@ -22,19 +22,14 @@ from helpers.errors import StudyError
 
 RETRIES = 3  # of a task whose process or machine died; its own errors are not tried again
 AHEAD = 2  # tasks handed out per core or GPU: one runs, and the next is there when it ends
-PATIENCE = 5  # seconds for a head node to answer
 VALID = (
     "Valid: local (a Ray on this machine), HOST:PORT of a head node started by `ray start --head`, "
-    "auto (the cluster that this machine is part of). Without --ray and STUDY_RAY the study runs "
-    "in processes of this machine."
+    "auto (the cluster that this machine is part of), or none of --ray and STUDY_RAY."
 )
 
 
 def check(address: str) -> None:
-    """Join the cluster at ``address`` and leave it again; for ``local`` see that Ray is installed.
-
-    Raises ``StudyError`` when Ray is not installed, or there is none at ``address``.
-    """
+    """``StudyError`` when Ray is not installed, or there is no cluster at ``address``."""
     if address == "local":
         _imported(address)
     else:
@@ -61,8 +56,7 @@ def connect(address: str) -> Any:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as e:  # Ray raises a bare Exception when its parts are not up in time
-        verb = "started" if address == "local" else "joined"
-        raise StudyError(f"Ray {address!r} could not be {verb}: {_first_line(e)} {VALID}") from e
+        raise StudyError(f"Ray {address!r} cannot be used: {_first_line(e)} {VALID}") from e
     return ray
 
 
@@ -86,7 +80,7 @@ def _see_that_somebody_listens(address: str) -> None:
     if not host or not port.isdecimal():
         raise StudyError(f"{address!r} is no address of a Ray cluster. {VALID}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as e:
         raise StudyError(f"no Ray answers at {address!r} ({e}). {VALID}") from e
 
@@ -108,14 +102,13 @@ def starmap(
     kind = "GPU" if uses_gpu and gpu.device() == "cuda" else "CPU"
     task = ray.remote(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=RETRIES)(_task)
     environment = _environment(kind)
-    store_seen = places.root().is_dir()
     waiting = iter(enumerate(jobs))
     running: dict[Any, int] = {}
     try:
         while True:
             room = AHEAD * _slots(ray, address, kind) - len(running)
             for i, job in islice(waiting, max(0, room)):
-                running[task.remote(environment, store_seen, fn, *job)] = i
+                running[task.remote(environment, places.root().is_dir(), fn, *job)] = i
             if not running:
                 return
             done = ray.wait(list(running), num_returns=1)[0][0]

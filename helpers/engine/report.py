@@ -22,7 +22,12 @@ def text(*paragraphs: str) -> Markdown:
     """Paragraphs to show; empty ones are left out."""
     from IPython.display import Markdown
 
-    return Markdown("\n\n".join(p for p in paragraphs if p))
+    return Markdown(escaped("\n\n".join(p for p in paragraphs if p)))
+
+
+def escaped(markdown: str) -> str:
+    """Markdown in which nothing is HTML or leads elsewhere: captions and names may be quoted."""
+    return markdown.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def bullets(lines: Iterable[str], title: str = "") -> Markdown:
@@ -31,9 +36,10 @@ def bullets(lines: Iterable[str], title: str = "") -> Markdown:
 
 
 def table(rows: pd.DataFrame) -> Markdown:
-    """A table to show, without its index; cells are written as they are."""
+    """A table to show, without its index; what breaks lines or columns in a cell does not."""
     lines = [list(rows), ["---"] * rows.shape[1], *rows.to_numpy().tolist()]
-    return text("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+    cells = [[" ".join(str(c).split()).replace("|", "\\|") for c in line] for line in lines]
+    return text("\n".join(f"| {' | '.join(line)} |" for line in cells))
 
 
 def rows(results: pd.DataFrame, template: str) -> list[str]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from helpers.engine.places import PACKAGE
 
 UNCOUNTED = ("helpers.worlds", "helpers.errors")
-# how code asks for what a world's own package supplies
-SEAM = re.compile(r"\bbackend\(\w+\)\.(\w+)")
+SEAM = re.compile(r"\bbackend\(\w+\)\.(\w+)")  # how code asks for what a world supplies
 
 
 def path_of(module: str) -> Path:
@@ -56,25 +55,18 @@ def imported(module: str) -> frozenset[str]:
 def behind_seam(module: str, backend: str) -> frozenset[str]:
     """The modules of the package ``backend`` whose functions a module asks for."""
     table = importlib.import_module(f"helpers.{backend}").SEAM
-    return frozenset(
-        table[name].partition(":")[0] for name in SEAM.findall(_text(module)) if name in table
-    )
+    asked = SEAM.findall(_text(module))
+    return frozenset(table[name].partition(":")[0] for name in asked if name in table)
 
 
 @functools.cache
 def closure(module: str, backend: str) -> tuple[str, ...]:
-    """``module`` and all that it depends on in worlds of this backend, in order of name.
-
-    It is empty where there is no such module.
-    """
-    if not path_of(module).is_file():
-        return ()
+    """``module`` and all that it depends on in worlds of this backend; empty without the module."""
     found: set[str] = set()
-    waiting = [module]
+    waiting = {module} if path_of(module).is_file() else set()
     while waiting:
         name = waiting.pop()
-        if name in found or name in UNCOUNTED:
-            continue
         found.add(name)
-        waiting += imported(name) | behind_seam(name, backend)
+        waiting |= imported(name) | behind_seam(name, backend)
+        waiting -= found.union(UNCOUNTED)
     return tuple(sorted(found))

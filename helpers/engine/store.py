@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers.engine import artifacts, manifest, places, progress, workers
 from helpers.engine.randomness import entropy
-from helpers.errors import StudyError, writing
+from helpers.errors import StudyError, reading, writing
 from helpers.worlds import World
 
 
@@ -72,38 +72,51 @@ def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> A
     ``StudyError`` when nothing can be written.
     """
     path = folder(name, w, **variant)
-    start = time.monotonic()
     if finished(name, w, **variant):
         progress.say(f"{name}: found {path.name}")
         return load(name, w, **variant)
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
         workers.prepare()
-        with _alone(path):
+        with alone(path):
+            start = time.monotonic()
             if not finished(name, w, **variant):  # another process may have finished it meanwhile
                 build(path)
                 for leftover in path.rglob("*.tmp"):
                     leftover.unlink()
                 write(path / manifest.NAME, manifest.listed(path))
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
     seconds = time.monotonic() - start
-    progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size:.1f} MB")
+    progress.say(f"{name}: made {path.name} in {seconds:.0f} s, {size(path) / 1e6:.1f} MB")
     return load(name, w, **variant)
 
 
-def get(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
+def get(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
     """The artifact, without a word where it is finished; else as ``make`` builds it."""
-    if finished(name, w, **variant):
-        return load(name, w, **variant)
-    return make(name, w, build, **variant)
+    return load(name, w) if finished(name, w) else make(name, w, build)
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process builds in this folder; a killed process leaves no lock behind."""
-    with (path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made; wait as long as another process holds it.
+
+    A killed process leaves no lock behind. Where a file system has none, go on with a warning.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / ".lock").open("w")
+    with file as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting: another process works on {path}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as e:
+            progress.say(f"no lock on {path} ({e.strerror}): let no other run work on it now")
         yield
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
 
 
 def load(name: str, w: World, **variant: str) -> Artifact:
@@ -172,13 +185,8 @@ def write(path: Path, value: Any) -> Path:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A parquet file as a table. Raises ``StudyError`` when it is truncated or not parquet."""
-    try:
+    with reading(path):
         return pd.read_parquet(path)
-    except (OSError, ValueError) as e:
-        raise StudyError(
-            f"cannot read {path}: {e}. It is truncated or not a parquet file; delete it and run "
-            "again."
-        ) from e
 
 
 def free(path: Path) -> int:
@@ -189,7 +197,5 @@ def free(path: Path) -> int:
 def check_disk(path: Path, need: int) -> None:
     """Raise ``StudyError`` when fewer than ``need`` bytes are free where ``path`` will be."""
     if free(path) < need:
-        raise StudyError(
-            f"{path} needs about {need / 1e9:.1f} GB, but only {free(path) / 1e9:.1f} GB are "
-            "free. Free some space or set STUDY_RUNS to a folder on a larger disk."
-        )
+        lack = f"{path} needs about {need / 1e9:.1f} GB, but {free(path) / 1e9:.1f} GB are free"
+        raise StudyError(f"{lack}. Free some space or set STUDY_RUNS to a folder on a larger disk.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -21,7 +23,7 @@ from helpers.engine import gpu, ray
 from helpers.errors import StudyError
 
 PIPELINE = "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"
-PRELOADED = ("open_clip", PIPELINE, "helpers.worlds")
+PRELOADED = ("open_clip", PIPELINE, "pydantic")  # not this package, which the server may not find
 _EXECUTORS: dict[int, loky.ProcessPoolExecutor] = {}  # number of GPUs -> its workers
 
 
@@ -35,6 +37,11 @@ def prepare() -> None:
 @functools.cache
 def _forkserver() -> BaseContext:
     """Workers are forked from a server that has imported the heavy libraries once for all."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > 70:  # a socket's address has 103 bytes at most
+        tempfile.tempdir = "/tmp"
+    multiprocessing.util.get_temp_dir()  # made now, and kept for the sockets of this process
+    tempfile.tempdir = usual
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context
@@ -115,9 +122,8 @@ def starmap(
     except BrokenProcessPool as e:
         _EXECUTORS.pop(on_gpus).shutdown(kill_workers=True)
         raise StudyError(
-            "a worker process was killed, most likely for want of memory. What was finished is "
-            "kept: run the same command again to go on. (A script of your own must call this "
-            "below if __name__ == '__main__'.)"
+            "a worker process was killed, most likely for want of memory. What was finished is kept"
+            ": run the same command again. (A script calls this below if __name__ == '__main__'.)"
         ) from e
     finally:
         for future in futures:

@@ -6,13 +6,13 @@ import functools
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from helpers import worlds
 from helpers.engine import gpu
@@ -50,12 +50,37 @@ def by_name(name: str) -> Clip:
     import open_clip
 
     file = weights.clip_file(name)
-    if file.parent == Path(name):
-        config, scaling = configuration(file.parent)
-        return build(config, file.parent, file, scaling)
     model, _, pretrained = name.partition("/")
-    quick = quick_gelu(model, pretrained)
-    return _created(model, pretrained, open_clip.get_tokenizer(model), force_quick_gelu=quick)
+    try:
+        if file.parent == Path(name):
+            config, scaling = configuration(file.parent)
+            return build(config, file.parent, file, scaling)
+        published = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
+        options = {"local_files_only": True} if published else {}
+        tokenizer = open_clip.get_tokenizer(model, **options)
+        quick = quick_gelu(model, pretrained)
+        return _created(model, pretrained, tokenizer, force_quick_gelu=quick)
+    except StudyError:
+        raise
+    except Exception as e:  # open_clip checks nothing of what it reads
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        kinds = "It is damaged, of another architecture, or without its tokenizer, which this gets"
+        fetch = f"python -c \"import open_clip; open_clip.get_tokenizer('{model}')\""
+        problem = f"cannot load the CLIP {name!r} from {file} ({reason})"
+        raise StudyError(f"{problem}. {kinds}: {fetch}") from e
+
+
+def checked(name: str) -> Path:
+    """The weights of such a CLIP, of which only names and shapes are read, and the tokenizer.
+
+    Raises what ``by_name`` would.
+    """
+    import torch
+
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
+        by_name.__wrapped__(name)
+    return weights.clip_file(name)
 
 
 def quick_gelu(model: str, pretrained: str) -> bool:
@@ -93,7 +118,7 @@ def build(
     if tokenizer is None:
         reader = open_clip.get_tokenizer("miniature")
     else:
-        context = config["text_cfg"]["context_length"]
+        context = config["text_cfg"].get("context_length", 77)
         reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns of random weights even where they are wanted
@@ -109,14 +134,12 @@ def _created(model: str, pretrained: str | None, tokenizer: Any, **options: Any)
     import open_clip
     import torch
 
-    try:
-        network: Any = open_clip.create_model(model, pretrained=pretrained, **options)
-    except (OSError, RuntimeError, SafetensorError) as e:
-        reason = f"({type(e).__name__}): they are damaged, or of another architecture."
-        raise StudyError(f"cannot load the weights {pretrained!r} of CLIP {model} {reason}") from e
+    only_names = torch.get_default_device().type == "meta"
+    device = "meta" if only_names else gpu.device()
+    network: Any = open_clip.create_model(model, pretrained=pretrained, device=device, **options)
     visual = network.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-    network = network.to(gpu.device(), memory_format=torch.channels_last).eval()
+    network = network.to(memory_format=torch.channels_last).eval()
     return Clip(network, tokenizer, tuple(visual.image_mean), tuple(visual.image_std), size)
 
 

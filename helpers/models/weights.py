@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from helpers.errors import StudyError, unknown
 
@@ -27,33 +27,47 @@ def cached(repository: str, file: str = "") -> Path | None:
 
 
 def safe(file: Path) -> Path:
-    """``file``. Raises ``StudyError`` when it is a pickle, saying how to convert it."""
+    """``file``. Raises ``StudyError`` when it is a pickle, or no safetensors by its header."""
     if file.suffix in PICKLES:
         raise StudyError(
             f"{file} is a pickle, and there is no safetensors. Loading a pickle can run any code, "
             "so it is refused. Take a revision with *.safetensors, or convert it once where you "
             "trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)."
         )
-    return file
+    start = b""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(40)
+        with safe_open(file, "numpy"):
+            return file
+    except (OSError, SafetensorError) as e:
+        pointer = "a pointer of git-lfs: run git lfs pull, or hf download REPOSITORY"
+        reason = pointer if start.startswith(b"version https://git-lfs") else f"damaged or cut: {e}"
+        raise StudyError(f"{file} is no safetensors file ({reason}).") from e
 
 
 def folder(what: str, name: str) -> Path:
-    """A model's folder, here or in the cache; ``StudyError`` if there is none, or pickles only."""
+    """A model's folder, here or in the cache; ``StudyError`` if there is none, if its weights are
+    pickles only, or one that it lists is missing, cut, or a pointer.
+    """
     found = Path(name) if Path(name).is_dir() else cached(name)
     if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1):
         key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
+        single = "a single file, no folder: PIPELINE.from_single_file(FILE).save_pretrained(FOLDER)"
+        kind = single if Path(name).is_file() else "a path, but there is no such folder"
         advice = f"Put the weights there, or another folder under {key} in paper.toml."
-        raise StudyError(f"{what} {name!r} is a path, but there is no such folder. {advice}")
+        raise StudyError(f"{what} {name!r} is {kind}. {advice}")
     if found is None:
         raise StudyError(
             f"{what} {name!r} is not on this machine. Accept its licence on its page, log in (hf "
             f"auth login), then: hf download {name}   Or put its folder into paper.toml."
         )
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
-        is_model = (part / "config.json").exists() and part.name != "safety_checker"
-        if is_model and not any(part.glob("*.safetensors")):
-            for file in sorted(part.iterdir()):
-                safe(file)
+        files = sorted(part.glob("*.safetensors"))
+        if not files and (part / "config.json").exists() and part.name != "safety_checker":
+            files = [file for file in sorted(part.iterdir()) if file.suffix in PICKLES]
+        for file in files:
+            safe(file)
     return found
 
 
@@ -62,10 +76,31 @@ def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
     path = folder(what, name)
     try:
         return open_folder(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        again = f"incomplete or damaged; fetch it again: hf download {name} --force-download"
-        raise StudyError(f"{what} {name!r} cannot be loaded from {path}: {reason}, {again}") from e
+    except MemoryError:
+        raise
+    except Exception as e:  # of other formats libraries raise all kinds
+        reason = " ".join(str(e).split())[:300] or type(e).__name__
+        way = f"hf download {name} --force-download"
+        way = "copy its repository there as a whole" if Path(name).is_dir() else way
+        problem = f"{what} {name!r} cannot be loaded from {path}: {reason}"
+        raise StudyError(f"{problem}. If it is incomplete or damaged: {way}") from e
+
+
+def complete(kind: Any, path: Path, **options: Any) -> Any:
+    """``kind.from_pretrained(path)`` of safetensors, without code from the folder, fp16 if there is
+    nothing else. Raises ``ValueError`` on weights that are missing, too many, or of other shapes.
+    """
+    names = [file.name for file in path.glob("*.safetensors")]
+    if names and all(".fp16" in name for name in names):
+        options["variant"] = "fp16"
+    model, found = kind.from_pretrained(
+        path, use_safetensors=True, output_loading_info=True, local_files_only=True, **options
+    )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, found[problem])):
+            some = f"{', '.join(keys[:3])} ({len(keys)} in all)"
+            raise ValueError(f"{problem.replace('_keys', '')} weights in {path.name}: {some}")
+    return model
 
 
 def clip_file(name: str) -> Path:
@@ -121,7 +156,7 @@ def _within(folder: Path, *files: str) -> Path:
             complete = f"a folder is complete when it has {' and '.join(files)}"
             shipped = "A shipped one: restore it from git, or run notebook 00."
             raise StudyError(f"{folder / file} is missing; {complete}. {shipped}")
-    return folder / files[0]
+    return safe(folder / files[0])
 
 
 def _fetched(what: str, repository: str, file: str, fetch: str) -> Path:
@@ -129,4 +164,4 @@ def _fetched(what: str, repository: str, file: str, fetch: str) -> Path:
     if found is None:
         how = f'python -c "{fetch}"   or give your own safetensors: MODEL/FILE or FOLDER'
         raise StudyError(f"the weights of {what} are not on this machine. Fetch them: {how}.")
-    return found
+    return safe(found)

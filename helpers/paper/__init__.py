@@ -16,7 +16,7 @@ SEAM = {
     "write_captions": "helpers.paper.language:write_captions",
     "draw": "helpers.paper.generator:draw",
     "pipeline": "helpers.paper.generator:pipeline",
-    "open_pool": "helpers.paper.benchmarks:open_pool",
+    "open_pool": "helpers.paper.pools:open_pool",
     "search_index": "helpers.paper.index:search_index",
     "benchmark": "helpers.paper.benchmarks:benchmark",
     "shifted": "helpers.paper.world:shifted",

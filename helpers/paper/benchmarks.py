@@ -1,24 +1,29 @@
-"""LAION's shards, public benchmarks, and tasks of the user's own, from folders here."""
+"""Public benchmarks, and tasks of the user's own, from folders here."""
 
 from __future__ import annotations
 
+import collections
+import difflib
 import functools
 import itertools
+import os
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.data.shards import Lazy, fetch_tar
-from helpers.data.tables import Benchmark, Pool, Split
-from helpers.engine import gpu
+from helpers.data import pictures
+from helpers.data.shards import Lazy
+from helpers.data.tables import Benchmark, Split
+from helpers.engine import gpu, progress
 from helpers.errors import StudyError, unknown
 from helpers.measure.metrics import PUBLISHED
 from helpers.models import clip
 from helpers.paper import config
+from helpers.paper.pools import open_pool  # noqa: F401 - the seam's name for it is older
 from helpers.worlds import World
 
 # Noun, number of classes, torchvision's name, where it looks, and where that comes from.
@@ -49,8 +54,20 @@ TEMPLATES = {
 AIRPORTS = ("runway", "hangar", "airport")
 LANDSCAPES = ("sky", "sunset", "sea", "mountains", "city", "meadow", "road", "garden", "forest")
 BACKGROUNDS = (*AIRPORTS, *LANDSCAPES)
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SPLITS = ("train", "val", "test")
+LITTER = ("Thumbs.db", "desktop.ini")  # of other systems
+SPELLINGS = {  # of the folders of an own task, in any case
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLITS = tuple(SPELLINGS)
+CARS_TEST = "cars_test_annos_withlabels.mat"
+LISTS = {  # what torchvision reads, in the folder of each
+    "FGVCAircraft": ("data/variants.txt", *(f"data/images_variant_{s}.txt" for s in SPLITS)),
+    "StanfordCars": ("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", CARS_TEST),
+    "Flowers102": ("imagelabels.mat", "setid.mat"),
+    "DTD": tuple(f"dtd/labels/{split}1.txt" for split in SPLITS),
+}
 SEED = 42  # of the splits that are cut from train [C]
 IMAGENET_VALIDATION = 50_000  # images [P]
 Listed = dict[str, tuple[Sequence, Sequence]]  # split -> image files and labels
@@ -76,18 +93,7 @@ class Decoded:
         return np.stack(images) if images else np.zeros((0, self.side, self.side, 3), np.uint8)
 
     def _decode(self, file: str) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        size = (self.side, self.side)
-        try:
-            with Image.open(file) as image:
-                if self.reduced:
-                    image.draft("RGB", size)
-                fitted = ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC)
-                return np.asarray(fitted)
-        except (OSError, ValueError) as e:
-            advice = "Restore it from the data set's archive."
-            raise StudyError(f"cannot read the image {file}: {e}. {advice}") from e
+        return pictures.rgb(Path(file), file, self.side, self.reduced)
 
 
 @functools.cache
@@ -96,28 +102,24 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Those of ``paths`` that are images, in order of name."""
-    return sorted(path for path in paths if path.suffix.lower() in ENDINGS)
+    """Those of ``paths`` that are images, and those below folders among them, in order of name.
 
-
-def open_pool(w: World) -> Pool:
-    """Shards under ``laion`` as download/laion.py leaves them, a row per image in 00000.parquet
-    beside 00000.tar (img2dataset's tables also list what did not come). ``StudyError`` without any.
+    Says how many files of other endings are left out; names that begin with a dot do not count.
     """
-    folder = config.settings().laion
-    shards = sorted(folder.glob("*.parquet"))
-    if not shards:
-        advice = "fill it with helpers.paper.download.laion.download, or name another folder"
-        raise StudyError(f"no parquet shards in {folder}; {advice} as laion in {config.FILE}.")
-    return pool_of(shards, fetch_tar)
-
-
-def pool_of(shards: Sequence[Path], fetch_rows: Callable | None) -> Pool:
-    """Parquet shards as a pool; without ``fetch_rows`` it has no images."""
-    import pyarrow.parquet as pq
-
-    sizes = (pq.ParquetFile(shard).metadata.num_rows for shard in shards)
-    return Pool(tuple(shards), fetch_rows, tuple(sizes))
+    paths = [path for path in paths if path.name[0] != "."]
+    above = {os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    files: set[Path] = set()
+    for path in paths:
+        files |= set(pictures.files_below(path, above)) if path.is_dir() else {path}
+    visible = [file for file in files if file.name not in LITTER]
+    found = sorted(file for file in visible if file.suffix.lower() in pictures.ENDINGS)
+    others = collections.Counter(file.suffix.lower() or file.name for file in visible)
+    others = {ending: n for ending, n in others.items() if ending not in pictures.ENDINGS}
+    if others:
+        counts = ", ".join(f"{n} {ending}" for ending, n in sorted(others.items()))
+        folder = min(visible).parent
+        progress.say(f"images: left out of {folder} as they are none that can be read: {counts}")
+    return found
 
 
 def benchmark(w: World, task: str) -> Benchmark:
@@ -134,49 +136,65 @@ def _benchmark(root: Path, task: str, side: int) -> Benchmark:
     about = s.tasks.get(task) or PUBLIC[task]
     folder = s.benchmarks / about.folder  # that of an own task is absolute
     if task in s.tasks:
-        classes = _classes(about)
+        names = about.classes or _subfolders(_split(folder, "train"))
         templates = about.templates
-        listed = _folders(folder, [name.replace("/", "_") for name in classes], SPLITS)
+        listed = _folders(folder, names, SPLITS)
     elif task == "imagenet":
-        wnids, classes = imagenet(folder)
+        wnids, names = imagenet(folder)
         templates = clip.imagenet()[1]
         listed = _folders(folder, wnids, ("train", "val"))
         listed["test"] = listed.pop("val")
     else:
         templates = TEMPLATES[task]
-        classes, listed = _published(about, s.benchmarks)
+        names, listed = _published(about, s.benchmarks)
+    classes = config.class_names(names, folder)
     splits = {}
     for name, (files, numbers) in listed.items():
         labels = np.array(numbers, np.int64)
         facts = pd.DataFrame({"class": np.array(classes, object)[labels]})
         splits[name] = Split(Lazy(Decoded(files, side)), labels, facts)
     if "val" not in splits:
-        splits |= _cut(splits["train"], IMAGENET_VALIDATION if task == "imagenet" else np.inf)
-    domain = f"a photo of {'an' if about.noun[0] in 'aeiou' else 'a'} {about.noun}"
+        splits |= _cut(splits["train"], own=task in s.tasks)
+    if not len(splits["val"]):
+        raise StudyError(f"{folder}: too few images to cut val from train; give it a folder val.")
+    domain = f"a photo of {'an' if about.noun[0].lower() in 'aeiou' else 'a'} {about.noun}"
     texts = (about.noun, domain, templates, about.backgrounds or BACKGROUNDS)
     details = pd.DataFrame(index=list(classes))
     return Benchmark(task, classes, *texts, details, *(splits[name] for name in SPLITS))
 
 
 def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
-    """Classes and splits as torchvision has them."""
+    """Classes and splits as torchvision has them. Raises ``StudyError`` where lists are missing or
+    damaged, or list images that are not there.
+    """
     import torchvision
 
+    lists = [folder / about.folder / file for file in LISTS[about.dataset]]
     load = getattr(torchvision.datasets, about.dataset)
     cars = about.dataset == "StanfordCars"
-    names = ("train", "test") if cars else SPLITS
+    listed, classes = {}, []
     try:
-        sets = {name: load(str(folder), split=name, download=False) for name in names}
-    except (RuntimeError, OSError) as e:
-        problem = f"{about.dataset} not found under {folder}: {str(e).rstrip('.')}"
+        if [file for file in lists if file.stat().st_size > config.LARGEST]:
+            raise ValueError(f"its lists have over {config.LARGEST:,} bytes")
+        for name in ("train", "test") if cars else SPLITS:
+            data = load(str(folder), split=name, download=False)
+            pairs = data._samples if cars else zip(data._image_files, data._labels, strict=True)
+            listed[name] = files, labels = tuple(zip(*pairs, strict=True))
+            if absent := [file for file in files if not Path(file).is_file()]:
+                raise ValueError(f"{len(absent)} images of {name} are missing, as {absent[0]}")
+            if not 0 <= min(labels) <= max(labels) < len(data.classes):
+                raise ValueError(f"{name} has labels of no class")
+            classes.append(data.classes)
+        if classes[1:] != classes[:-1]:
+            raise ValueError("its splits have different classes")
+    except Exception as e:  # readers of such files raise all kinds
+        reason = f"{type(e).__name__}: {' '.join(str(e).split()).rstrip('.')}"
         layout = f"in torchvision's layout ({about.folder}/), from {about.source}"
         advice = f"Put it there {layout}, or name another folder as benchmarks in {config.FILE}."
-        raise StudyError(f"{problem}. {advice}") from e
-    listed = {
-        name: tuple(zip(*data._samples, strict=True)) if cars else (data._image_files, data._labels)
-        for name, data in sets.items()
-    }
-    return tuple(sets["train"].classes), listed
+        raise StudyError(
+            f"{about.dataset} cannot be read under {folder} ({reason}). {advice}"
+        ) from e
+    return tuple(classes[0]), listed
 
 
 def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -185,8 +203,8 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     part = folder / "classes.csv"
     if part.exists():
-        table = pd.read_csv(part)
-        return tuple(table["wnid"]), tuple(table["name"])
+        table = config.table_of(part, "wnid", "name")
+        return config.class_names(table["wnid"], part), config.class_names(table["name"], part)
     wnids = tuple(sorted(p.name for p in (folder / "train").glob("n*")))
     names = clip.imagenet()[0]
     if len(wnids) != len(names):
@@ -198,51 +216,69 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return wnids, names
 
 
-def _classes(own: config.Task) -> tuple[str, ...]:
-    """The names in order of the labels: listed, in a text file, or those of train's folders."""
-    if isinstance(own.classes, tuple):
-        return own.classes or tuple(_subfolders(own.folder / "train"))
-    if not Path(own.classes).is_file():
-        advice = f"write one name per line, or list them in {config.FILE}"
-        raise StudyError(f"the list of classes {own.classes!r} does not exist; {advice}.")
-    return tuple(filter(None, map(str.strip, Path(own.classes).read_text().splitlines())))
-
-
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob("*") if p.is_dir())
+    return sorted(p.name for p in folder.glob("[!.]*") if p.is_dir() and p.name != "__MACOSX")
+
+
+def _split(folder: Path, split: str, needed: bool = True) -> Path | None:
+    """A split's folder by any usual name, in any case; ``StudyError`` unless there is one."""
+    found = [folder / name for name in _subfolders(folder) if name.lower() in SPELLINGS[split]]
+    if len(found) > 1:
+        raise StudyError(f"both {found[0]} and {found[1]} could be {split}; keep one of them.")
+    if not found and needed:
+        example = folder / split / "class" / "any.jpg"
+        raise StudyError(f"no images of {split} in {folder}: it should have {example}.")
+    return found[0] if found else None
 
 
 def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Listed:
-    """The images ``folder/SPLIT/NAME/*.jpg``, names in order of the labels; ``val`` may lack."""
+    """The images ``folder/SPLIT/NAME/**``, names in order of the labels; ``val`` may lack."""
+    labels = {config.identifier(name): label for label, name in enumerate(names)}
     listed = {}
     for split in splits:
-        top = folder / split
-        if split == "val" and "test" in splits and not top.is_dir():
+        top = _split(folder, split, needed=split != "val" or "test" not in splits)
+        if top is None:
             continue
-        if not _subfolders(top):
-            example = top / "class" / "any.jpg"
-            raise StudyError(f"no images in {top}: it should have a folder per class, {example}.")
+        found: dict[int, str] = {}  # label -> folder
         for name in _subfolders(top):
-            if name not in names:
-                raise unknown(f"class folder in {top}", name, names)
-        files = [image_files((top / name).glob("*")) for name in names]
-        empty = [name for name, inside in zip(names, files, strict=True) if not inside]
-        if empty and split == "train":
+            label = labels.get(config.identifier(name))
+            if label is None:
+                close = difflib.get_close_matches(name, names, 5) or names[:5]
+                raise unknown(f"class folder in {top}", name, close)
+            if found.setdefault(label, name) != name:
+                both = f"{found[label]!r} and {name!r} are both {names[label]!r}"
+                raise StudyError(f"{top}: {both}; merge the folders, or rename one.")
+        label_of = {name: label for label, name in found.items()}
+        files = image_files([top])
+        folders = [file.relative_to(top).parts[0] for file in files]
+        kept = [file for file, name in zip(files, folders, strict=True) if name in label_of]
+        numbers = np.array([label_of[name] for name in folders if name in label_of], np.int64)
+        empty = [names[label] for label in sorted({*range(len(names))} - {*numbers.tolist()})]
+        some = ", ".join(empty[:5])
+        if not kept or (empty and split == "train"):
             wanted = "every class needs some, or leave it out"
-            raise StudyError(f"{top} has no images for {', '.join(empty[:5])}; {wanted}.")
-        labels = np.repeat(np.arange(len(names)), list(map(len, files)))
-        listed[split] = (list(itertools.chain(*files)), labels)
+            raise StudyError(f"{top} has no images for {some} ({len(empty)} classes); {wanted}.")
+        if len(kept) < len(files):
+            progress.say(f"{top}: {len(files) - len(kept)} images outside class folders left out")
+        if empty and split == "test":
+            progress.say(f"{top} has no images for {some}; {len(empty)} classes are not tested")
+        order = np.argsort(numbers, kind="stable")
+        listed[split] = ([kept[i] for i in order], numbers[order])
     return listed
 
 
-def _cut(train: Split, most: float) -> dict[str, Split]:
-    """``train`` and ``val`` cut from train, 80 / 20 by a seed; ``val`` has at most ``most`` [C]."""
+def _cut(train: Split, own: bool) -> dict[str, Split]:
+    """``train`` and ``val`` cut from train, 80 / 20 by a seed [C]. Of an ``own`` task an image of
+    each class stays in train; otherwise val has at most as many as that of ImageNet.
+    """
     import torch
 
     n = len(train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SEED)).numpy()
-    cut = n - min(n - int(0.8 * n), most)
-    return {"train": train.take(order[:cut]), "val": train.take(order[cut:])}
+    in_val = np.arange(n) >= n - min(n - int(0.8 * n), n if own else IMAGENET_VALIDATION)
+    if own:
+        in_val[np.unique(train.labels[order], return_index=True)[1]] = False
+    return {"train": train.take(order[~in_val]), "val": train.take(order[in_val])}
 
 
 def published(w: World) -> pd.DataFrame:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import html
+import io
 import os
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from helpers.data.pictures import files_below
 from helpers.errors import StudyError, unknown
 from helpers.worlds import World
 
@@ -24,6 +30,67 @@ GENERATORS = {
     "1.3": "CompVis/stable-diffusion-v1-3",
     "1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",  # the original repository was withdrawn
 }
+LARGEST = 2**24  # bytes of a text file; 20,000 names take a fiftieth of it
+PLAIN = {
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d"), '"'),
+    **dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff\0"), ""),  # never seen
+}
+
+
+def text_of(file: Path) -> str:
+    """A text file in UTF-8, with or without a byte-order mark. Raises ``StudyError`` otherwise."""
+    try:
+        if file.stat().st_size > LARGEST:
+            raise StudyError(f"{file} is larger than {LARGEST:,} bytes, so no list or table.")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise StudyError(f"{file} is not in UTF-8 (Latin-1 or UTF-16?); save it as UTF-8.") from e
+    except OSError as e:
+        raise StudyError(f"cannot read {file}: {e.strerror}. It is a text file in UTF-8.") from e
+
+
+def table_of(file: Path, *columns: str) -> pd.DataFrame:
+    """These columns of a CSV file, as text. Raises ``StudyError`` where one is not there."""
+    wanted = f"it wants the header {','.join(columns)} and a row per class"
+    try:
+        options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
+        table = pd.read_csv(io.StringIO(text_of(file)), **options)
+    except ValueError as e:
+        raise StudyError(f"{file} is no table ({str(e).strip()}); {wanted}.") from e
+    if not {*columns} <= {*table} or not isinstance(table.index, pd.RangeIndex):
+        raise StudyError(f"{file} has the columns {', '.join(map(repr, table))}; {wanted}.")
+    return table[list(columns)]
+
+
+def spelt(name: str) -> str:
+    """A name as it is kept: composed characters (NFC), plain spaces, hyphens and quotes, no HTML
+    entities, nothing invisible.
+    """
+    return " ".join(unicodedata.normalize("NFC", html.unescape(name)).translate(PLAIN).split())
+
+
+def identifier(name: str) -> str:
+    """What names share that a folder or a text does not tell apart: all but case, spaces, "-_/"."""
+    return " ".join(re.findall(r"[^\s_/-]+", spelt(name).casefold()))
+
+
+def class_names(given: Iterable[str], where: object) -> tuple[str, ...]:
+    """Names as ``spelt``, in order. Raises ``StudyError`` on fewer than two, one without a letter
+    or digit, and two of one ``identifier``.
+    """
+    first: dict[str, str] = {}
+    for name in map(spelt, given):
+        if not re.search(r"[^\W_]", name) or re.search("[\ud800-\udfff]", name):
+            raise StudyError(f"{where}: {name!r} is no class name; it wants letters or digits.")
+        if (key := identifier(name)) in first:
+            both = f"{first[key]!r} and {name!r} are one name to a folder or a text"
+            raise StudyError(f"{where}: {both}; merge the classes, or rename one.")
+        first[key] = name
+    if len(first) < 2:
+        raise StudyError(f"{where}: {len(first)} classes; a task tells at least two apart.")
+    return tuple(first.values())
 
 
 def here(folder: Path, name: str) -> str:
@@ -65,7 +132,7 @@ def identity(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: Path, changed: int) -> str:
-    files = [p for p in folder.rglob("*") if p.is_file()]
+    files = [p for p in files_below(folder) if p.is_file()]
     sizes = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in files)
     return hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
 
@@ -74,8 +141,17 @@ def _listing(folder: Path, changed: int) -> str:
 Inside = Annotated[Path, Field(strict=False), AfterValidator(lambda path, at: at.context / path)]
 Name = Annotated[str, AfterValidator(lambda name, at: here(at.context, name))]
 Model = Annotated[str, AfterValidator(lambda name, at: placed(at.context, name))]
-Names = Annotated[tuple[str, ...], Field(description="a list of names")]
+Word = Annotated[str, Field(pattern=r"\w")]
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 Checkpoints = tuple[tuple[str, str, str], ...]
+
+
+def _listed(classes: tuple[str, ...] | str, folder: Path) -> tuple[str, ...]:
+    """Class names as they are kept, listed or in a text file; () for those of the folders."""
+    if isinstance(classes, tuple):
+        return class_names(classes, folder / FILE) if classes else ()
+    file = folder / classes
+    return class_names(filter(str.strip, text_of(file).splitlines()), file)
 
 
 class _Table(BaseModel):
@@ -88,10 +164,16 @@ class Task(_Table):
     """A task of the user's own: a folder with ``train``, ``test`` and perhaps ``val``."""
 
     folder: Inside
-    classes: tuple[str, ...] | Name = Field((), description="a list of names or a text file")
-    noun: str = "object"
-    templates: Names = ("a photo of a {}.", "a photo of the {}.")
-    backgrounds: Names = ()
+    classes: Annotated[
+        tuple[str, ...] | str, AfterValidator(lambda names, at: _listed(names, at.context))
+    ] = Field((), description="a list of names or a text file")
+    noun: Word = Field("object", description="a noun, such as bird")
+    templates: tuple[Template, ...] = Field(
+        ("a photo of a {}.", "a photo of the {}."),
+        min_length=1,
+        description="a list of texts with one {} each, for the class name",
+    )
+    backgrounds: tuple[Word, ...] = Field((), description="a list of places")
 
 
 class Config(_Table):
@@ -108,7 +190,9 @@ class Config(_Table):
     judge: Model = "ViT-L-14/openai"  # neither finetuned nor a filter, and trained on other data
     # without any: those of RobustnessSettings
     checkpoints: Checkpoints = Field((), description="a tuple of tuples (family, source, name)")
-    tasks: dict[str, Task] = Field({}, description="a table")
+    tasks: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], Task] = Field(
+        {}, description="a table with names of letters, digits, - and _"
+    )
     world: dict[str, Any] = Field({}, description="a table")  # settings to replace
 
 
@@ -131,8 +215,8 @@ def settings() -> Config:
 @functools.lru_cache(maxsize=4)
 def _read(file: Path, changed: int | None) -> Config:
     try:
-        table = _frozen(tomllib.loads("" if changed is None else file.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        table = _frozen(tomllib.loads("" if changed is None else text_of(file)))
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         advice = "It wants TOML; helpers/paper/example.toml shows every key."
         raise StudyError(f"cannot read {file}: {e}. {advice}") from e
     if isinstance(table.get("generators"), Mapping):
@@ -157,7 +241,7 @@ def _complaint(file: Path, error: Mapping[str, Any]) -> StudyError:
     key, *inside = error["loc"]
     fields = Config.model_fields
     where = f"key of {file}"
-    if key == "tasks" and len(inside) > 1:
+    if key == "tasks" and inside[1:] not in ([], ["[key]"]):
         task, key = inside[:2]
         fields = Task.model_fields
         where = f"key of [tasks.{task}] in {file}"

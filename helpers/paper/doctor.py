@@ -1,4 +1,4 @@
-"""What the paper world needs, whether it is here, and what it costs; nothing is loaded or drawn."""
+"""What the paper world needs, whether it is here, what it costs; of weights, headers are read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 
 from helpers.engine import gpu, places, store
-from helpers.errors import Need, StudyError
-from helpers.models import weights
-from helpers.paper import benchmarks, config, index, probes
-from helpers.paper.benchmarks import open_pool
+from helpers.errors import Need, StudyError, unknown
+from helpers.models import clip, families, weights
+from helpers.paper import benchmarks, config, generator, index, language, pools, probes
 from helpers.worlds import World
 
 GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as published
@@ -51,40 +50,72 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
 def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
-    models = {"language model": ("01", s.language_model)}
-    main = w.synthesis.generator
-    for name in (main, *w.analysis.generators, *w.scaling.generators):
+    drawing = {w.synthesis.generator: "00 02 05 06"}  # generator -> notebooks
+    for name in (*w.analysis.generators, *w.scaling.generators):
         numbers = ["00 05"] * (name in w.analysis.generators)
         numbers += ["06"] * (name in w.scaling.generators)
-        model = s.generators.get(name, f"(no generator {name!r} in {config.FILE})")
-        models[f"generator {name}"] = ("00 02 05 06" if name == main else " ".join(numbers), model)
+        drawing.setdefault(name, " ".join(numbers))
     tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
     wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
-        *((what, *place, weights.folder, what, place[1]) for what, place in models.items()),
-        ("CLIP", "00 02 03 04 05 06 07", s.clip, weights.clip_file, tag or s.clip),
+        ("language model", "01", s.language_model, language.checked, s.language_model),
+        *(
+            (f"generator {name}", numbers, s.generators.get(name, name), _generator, name)
+            for name, numbers in drawing.items()
+        ),
+        ("CLIP", "00 02 03 04 05 06 07", s.clip, clip.checked, tag or s.clip),
         *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
-        ("pool", "00 01 03", s.laion, lambda: f"{len(open_pool(w)):,} pairs in {s.laion}"),
+        ("pool", "00 01 03", s.laion, lambda: f"{pools.size(s.laion):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
-        ("CLIP that judges", "06", s.judge, weights.clip_file, s.judge),
+        ("CLIP that judges", "06", s.judge, clip.checked, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
+        ("probe sets", "07", s.benchmarks, _probe_sets, w),
     ]
     for family, source, name in w.robustness.checkpoints:
         place = f"{name}, {family} on {source}"
-        find = (weights.checkpoint_file, config.checkpoint(w, name))
-        wanted.append(("probed checkpoint", "07", place, *find))
+        wanted.append(
+            ("probed checkpoint", "07", place, _checkpoint, w, config.checkpoint(w, name))
+        )
     rows = [_found(*row) for row in wanted if row[2]]
-    memory = _memory(OVERHEAD * max(_size(model) for _, model in models.values()))
-    return [*rows, _probe_sets(s.benchmarks), memory, _disk(w)]
+    models = [s.language_model, *(s.generators.get(name, "") for name in drawing)]
+    return [*rows, _memory(OVERHEAD * max(map(_size, models))), _disk(w)]
 
 
 def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -> Need:
     """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
-        return Need(what, numbers, True, str(find(*arguments)))
+        return Need(what, numbers, True, _short(find(*arguments)))
     except StudyError as e:
         key = {"CLIP that judges": "judge", "probed checkpoint": "checkpoints"}.get(what)
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
-        return Need(what, numbers, False, f"looked for {place}", f"{e}{other}")
+        return Need(what, numbers, False, f"looked for {_short(place)}", f"{e}{other}")
+
+
+def _short(place: object) -> str:
+    """A place, relative to ``$STUDY_PAPER`` if it is in there."""
+    return str(place).replace(f"{config.root()}{os.sep}", "")
+
+
+def _generator(name: str) -> Path:
+    generators = config.settings().generators
+    if name not in generators:
+        raise unknown(f"generator in {config.FILE}", name, generators)
+    return generator.checked(f"generator {name}", generators[name])
+
+
+def _checkpoint(w: World, name: str) -> Path:
+    """The file of a finished model that is opened: timm's with its weights, CLIP's without."""
+    library, _, rest = name.partition("/")
+    if library == "open_clip":
+        return clip.checked(rest)
+    file = weights.checkpoint_file(name)
+    bench = _here(benchmarks.benchmark, w, w.robustness.task)
+    try:
+        if bench:
+            families.finished(name, bench)
+    except (TypeError, AttributeError, RecursionError) as e:  # config.json is no table of timm's
+        raise StudyError(f"timm cannot read the model of {file} ({type(e).__name__}: {e}).") from e
+    gpu.forget()
+    return file
 
 
 def _counts(w: World, task: str) -> str:
@@ -97,15 +128,17 @@ def _counts(w: World, task: str) -> str:
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
 
-def _probe_sets(base: Path) -> Need:
+def _probe_sets(w: World) -> str:
+    """How many probe sets are there, and which are not; each is listed, and held against tables."""
+    base = config.settings().benchmarks
     present = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
     lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
-    where = f"{len(present)} of {len(tops)} in {base}"
-    if lacking:
-        names = ", ".join(dict.fromkeys(lacking))
-        where += f"; without {names} (layouts: helpers/paper/probes.py)"
-    return Need("probe sets", "07", True, where)
+    if (base / "imagenet").is_dir():
+        for files, *_ in probes.listed(w)[0].values():
+            benchmarks.Decoded(files[:1], w.image_size)[:]
+    without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
+    return f"{len(present)} of {len(tops)} in {base}{without}"
 
 
 def _here(find: Callable, *arguments) -> Any:
@@ -180,7 +213,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * len(_here(open_pool, w) or ())),
+        ("03", "embed", 2 * (_here(pools.size, config.settings().laion) or 0)),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + training.seeds * edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),
@@ -193,19 +226,26 @@ def work(w: World) -> list[tuple[str, str, float]]:
 
 
 def costs(w: World) -> dict[str, str]:
-    """Notebook -> device-hours, from the rates that benchmarks left (``measured``)."""
+    """Notebook -> hours, from the rates that benchmarks left (``measured``); how to get them."""
     rates = measured(w)
     parts: dict[str, list[str]] = {"00": ["minutes"]}
+    unknown: dict[str, None] = {}  # steps, in order
     for number, step, items in work(w):
-        cost = f"{items:,.0f} x {step}, not measured: python -m tests.bench {step}"
+        cost = f"{items:,.0f} x {step}"
         if not items:
-            cost = f"{step}: not known before the data are there"
+            cost = f"{step} is not known before the data are there"
         elif step in rates.index:
             rate, device = rates.loc[step, ["per_second", "device"]]
-            hours = f"{items / rate / 3600:,.1f} device-hours"
-            cost = f"{hours} ({items:,.0f} x {step} at {rate:,.1f} a second on {device})"
+            cost = f"{items / rate / 3600:,.1f} hours on {device} ({cost} at {rate:,.1f} a second)"
+        else:
+            unknown[step] = None
         parts.setdefault(number, []).append(cost)
-    return {number: "; ".join(costs) for number, costs in parts.items()}
+    told = {number: "; ".join(costs) for number, costs in parts.items()}
+    if unknown:
+        first = f"python -m tests.bench {next(iter(unknown))}"
+        others = f" (then {', '.join([*unknown][1:])})" if len(unknown) > 1 else ""
+        told["hours"] = f"not measured yet: run {first}{others}"
+    return told
 
 
 def measured(w: World) -> pd.DataFrame:

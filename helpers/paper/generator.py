@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,26 +59,53 @@ def pipeline(w: World) -> Any:
 def load(name: str) -> Any:
     """The pipeline on the device, with the published sampler; the U-Net in bfloat16 on a GPU."""
     import torch
-    from diffusers import DDIMScheduler, DiffusionPipeline
-    from diffusers.utils import logging
+    from diffusers import DDIMScheduler
 
-    def open_folder(folder):
-        parts = json.loads((folder / "model_index.json").read_text())
-        unused = {k: None for k in ("safety_checker", "feature_extractor") if k in parts}
-        unused["torch_dtype"] = {"default": torch.float32, "unet": gpu.precision()}
-        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **unused)
-
-    logging.disable_progress_bar()
-    pipe = weights.load("generator", name, open_folder)
-    if not hasattr(pipe, "unet") or not hasattr(pipe, "encode_prompt"):
-        advice = "the study draws with Stable Diffusion 1.x, 2.x and XL"
-        raise StudyError(f"generator {name!r} is a {type(pipe).__name__}; {advice}.")
+    pipe = _opened(name)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **SAMPLER)
     for network in (pipe.unet, pipe.vae):
         network.to(memory_format=torch.channels_last).eval()
     pipe.vae.register_to_config(force_upcast=False)  # it computes in float32 anyway
     pipe.vae.enable_slicing()  # one image at a time, as it needs much memory
     return pipe.to(gpu.device())
+
+
+def checked(what: str, name: str) -> Path:
+    """A generator's folder. Raises what ``load`` would, but reads no more than headers."""
+    _opened(name, what, device_map="meta")
+    return weights.folder(what, name)
+
+
+def _opened(name: str, what: str = "generator", **options: Any) -> Any:
+    """The pipeline as it was saved, each of its networks complete."""
+    import diffusers
+    import torch
+    import transformers
+
+    def open_folder(folder: Path) -> Any:
+        listed = json.loads(config.text_of(folder / "model_index.json"))
+        parts = {k: None for k in ("safety_checker", "feature_extractor") if k in listed}
+        for part in sorted(listed.keys() - parts.keys()):
+            if (folder / part / "config.json").exists():
+                library = {"diffusers": diffusers, "transformers": transformers}[listed[part][0]]
+                dtype = gpu.precision() if part == "unet" else torch.float32
+                dtype = {"torch_dtype" if library is diffusers else "dtype": dtype}
+                kind = getattr(library, listed[part][1])
+                parts[part] = weights.complete(kind, folder / part, **dtype, **options)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(folder, **parts)
+        if not hasattr(pipe, "unet") or not hasattr(pipe, "encode_prompt"):
+            advice = "the study draws with Stable Diffusion 1.x, 2.x and XL"
+            raise ValueError(f"it is a {type(pipe).__name__}; {advice}")
+        channels, latents = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+        if channels != latents:
+            reads = f"its U-Net reads {channels} channels, not {latents}"
+            raise ValueError(f"{reads}, so it is one for inpainting or editing")
+        return pipe
+
+    for library in (diffusers, transformers):  # what matters of their warnings is an error here
+        library.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    return weights.load(what, name, open_folder)
 
 
 def effective_steps(steps: int, strength: float | None) -> int:

@@ -11,29 +11,33 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urldefrag
 
+import numpy as np
 import pandas as pd
 
+from helpers.data import columns
 from helpers.data.tables import Benchmark, Pool
 from helpers.engine import places, progress, store
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import config
-from helpers.paper.benchmarks import pool_of
 from helpers.worlds import World
 
 KINDS = ("image", "text")  # clip-retrieval's modalities
-NAMES = {"caption": "TEXT", "URL": "url", "id": "SAMPLE_ID"}  # its columns, and LAION's
 HTTP = ("http://", "https://")  # the address of a back end, not a folder
 TRIES = 4  # of a query
 WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
 AT_ONCE = 4
+ANSWER = 64  # MiB that are read of an answer
+SAFE = dict.fromkeys(("deduplicate", "use_safety_model", "use_violence_detector"), True)  # [C]
+PLAIN = {"use_mclip": False, "aesthetic_score": "", "aesthetic_weight": ""}  # not what is pretty
 _turn = threading.Lock()
 
 
@@ -68,7 +72,9 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
         for label, file in enumerate(store.fill(path, jobs, ask, what, parallel=False))
     ]
     found = pd.concat(tables, ignore_index=True)
-    return found.rename(columns={old: new for old, new in NAMES.items() if new not in found})
+    if "TEXT" not in columns.named(list(found)):
+        found = found.assign(TEXT="")
+    return columns.of_pandas(found, f"index {index}").to_pandas().rename(columns={"URL": "url"})
 
 
 def located(index: str) -> str:
@@ -76,7 +82,7 @@ def located(index: str) -> str:
     path = Path(index)
     if index.startswith(HTTP):
         return index
-    if not (path / "image.index").exists() or not any((path / "metadata").glob("*.parquet")):
+    if not (path / "image.index").exists() or not metadata(path):
         problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
         valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
         advice = "Without index in paper.toml notebook 03 builds one."
@@ -84,10 +90,27 @@ def located(index: str) -> str:
     return index
 
 
-def _united(found: pd.DataFrame) -> pd.DataFrame:
-    """Every pair once, in order of ``id``, with the largest of its similarities."""
+def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
+    """Every pair once, in order of ``id``, with the largest of its similarities.
+
+    Rows without an ``id`` or a ``similarity`` are left out, and a line says how many.
+    """
+    numbers = found.reindex(columns=["id", "similarity"]).apply(pd.to_numeric, errors="coerce")
+    whole = np.isfinite(numbers.to_numpy(float)).all(axis=1)
+    if not whole.all():
+        left_out = f"{(~whole).sum()} rows without id or similarity are left out"
+        progress.say(f"index {index}: {left_out}")
+    found = found.assign(**numbers)[whole].astype({"id": np.int64})
     order = {"by": ["id", "similarity"], "ascending": [True, False], "kind": "stable"}
     return found.sort_values(**order).drop_duplicates("id", ignore_index=True)
+
+
+def metadata(folder: Path) -> list[Path]:
+    """The tables of a folder of clip-retrieval; ``StudyError`` where one is no parquet file."""
+    files = sorted((folder / "metadata").glob("[!.]*.parquet"))
+    for file in files:
+        columns.parquet(file)
+    return files
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,7 +119,9 @@ def _folder(index: str) -> tuple[dict, Pool]:
     import faiss
 
     path = Path(located(index))
-    pool = pool_of(sorted((path / "metadata").glob("*.parquet")), None)
+    tables = metadata(path)
+    sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)
+    pool = Pool(tuple(tables), None, sizes)
     indices = {}
     for file in (path / f"{kind}.index" for kind in KINDS):
         if not file.exists():
@@ -126,7 +151,7 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: tuple, k: int) -> 
             raise StudyError(f"{problem} makes {queries.shape[1]}. {advice} on it.")
         similarity, rows = indices[kind].search(queries, k)
         answers.append(pd.DataFrame({"id": rows.ravel(), "similarity": similarity.ravel()}))
-    found = _united(pd.concat(answers, ignore_index=True).query("id >= 0"))
+    found = _united(pd.concat(answers, ignore_index=True).query("id >= 0"), index)
     facts = pool.captions(found["id"]).drop(columns=["id", "similarity"], errors="ignore")
     return pd.concat([facts, found], axis=1)
 
@@ -137,24 +162,25 @@ def ask_back_end(index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataF
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)
         rows = list(itertools.chain.from_iterable(answers))
-    return _united(pd.DataFrame(rows, columns=None if rows else ["id", "similarity"]))
+    return _united(pd.DataFrame([row if isinstance(row, dict) else {} for row in rows]), index)
 
 
-def _query(index: str, text: str, kind: str, k: int) -> list[dict]:
-    """One query; clip-retrieval drops what repeats in the answer, and what it finds unsafe [C]."""
+def _query(index: str, text: str, kind: str, k: int) -> list:
+    """One query, as clip-retrieval's client sends it; repeated where it fails."""
     import requests
-    from clip_retrieval.clip_client import ClipClient, Modality
 
     url, name = urldefrag(index)
-    plain = {"aesthetic_score": "", "aesthetic_weight": ""}  # not bent to what is pretty
-    client = ClipClient(url, name or None, modality=Modality(kind), num_images=k, **plain)
+    counts = {"num_images": k, "num_result_ids": k}
+    asked = {"text": text, "modality": kind, "indice_name": name or None, **counts, **SAFE, **PLAIN}
     for i in range(TRIES):
         time.sleep(WAIT * (2**i // 2))
         with _turn:
             time.sleep(1 / PER_SECOND)
         try:
-            answer = client.query(text=text)
-        except (requests.RequestException, ValueError) as e:
+            with requests.post(url, json=asked, timeout=600, stream=True) as response:
+                body = b"".join(itertools.islice(response.iter_content(2**20), ANSWER))
+            answer = json.loads(body)
+        except (OSError, ValueError, RecursionError) as e:
             answer = f"{type(e).__name__}: {e}"
         if isinstance(answer, list):
             return answer

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.errors import StudyError
 from helpers.models import sampling, weights
 from helpers.paper import config
 from helpers.settings import CaptionSettings, World
 
+NO_CODE = {"trust_remote_code": False}  # and no question whether it may run
+WINDOWS = ("max_position_embeddings", "max_seq_len", "context_length")  # of configurations
 ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
 
 
@@ -25,14 +31,40 @@ def write_captions(w: World, prompts: list[str], rng: np.random.Generator) -> li
 @functools.lru_cache(maxsize=1)
 def load(name: str) -> tuple[Any, Any]:
     """Model and tokenizer on the device, bfloat16 on a GPU; ``StudyError`` as ``weights.load``."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    types = {"dtype": gpu.precision(), "use_safetensors": True}
-    open_model = functools.partial(AutoModelForCausalLM.from_pretrained, **types)
-    tokenizer = weights.load("language model", name, AutoTokenizer.from_pretrained)
-    model = weights.load("language model", name, open_model)
-    model.generation_config = GenerationConfig()  # its own may hold other sampling settings
+    model, tokenizer = _opened(name)
     return model.to(gpu.device()).eval(), tokenizer
+
+
+def checked(name: str) -> Path:
+    """The model's folder. Raises what ``load`` would, but reads no more than headers of weights."""
+    _opened(name, device_map="meta")
+    return weights.folder("language model", name)
+
+
+def _opened(name: str, **options: Any) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
+
+    def open_folder(folder: Path) -> tuple[Any, Any]:
+        about = AutoConfig.from_pretrained(folder, **NO_CODE)
+        if about.is_encoder_decoder or "MaskedLM" in str(about.architectures):
+            raise ValueError(f"a model of type {about.model_type} does not continue texts")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
+        except Exception as e:
+            raise ValueError(f"it has no tokenizer that transformers reads ({e})") from e
+        types = {"dtype": gpu.precision(), **NO_CODE}
+        model = weights.complete(AutoModelForCausalLM, folder, **types, **options)
+        if not line_ends(tokenizer):
+            raise ValueError("its tokenizer has no newline and no end of text")
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ValueError("its tokenizer has more tokens than the model; it is another's")
+        return model, tokenizer
+
+    logging.set_verbosity_error()  # what matters of its warnings is an error here
+    model, tokenizer = weights.load("language model", name, open_folder)
+    model.generation_config = GenerationConfig()  # its own may hold other sampling settings
+    return model, tokenizer
 
 
 def continued(
@@ -40,12 +72,19 @@ def continued(
 ) -> list[str]:
     """What the model writes after each prompt, through the first newline or the end of text.
 
-    A text is a function of prompt and seed, up to rounding.
+    A text is a function of prompt and seed, up to rounding. Raises ``StudyError`` on a prompt that
+    leaves no room for a caption in the model's window.
     """
     import torch
 
     ends = line_ends(tokenizer)
     tokens = tokenizer(prompts)["input_ids"] if prompts else []
+    longest = max(map(len, tokens), default=0)
+    window = max(getattr(model.config, name, None) or 0 for name in WINDOWS)
+    if 0 < window < longest + settings.max_new_tokens:
+        room = f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones do not fit"
+        advice = "take a model that reads more, or a smaller captions.max_new_tokens"
+        raise StudyError(f"{room} into the {window} that the language model reads; {advice}.")
     written: list[list[int]] = [[] for _ in prompts]
 
     def write(rows: Sequence[int]) -> list[list[int]]:
@@ -72,10 +111,14 @@ def continued(
             )
         return out[:, length:].tolist()
 
+    # A model that is not told positions, with ALiBi or a state, would read what it is padded with.
+    padded = "position_ids" in inspect.signature(model.forward).parameters
     left = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
     for _ in range(0, settings.max_new_tokens, ROUND):
         unfinished = []
-        for rows, new in gpu.fitting_batches(write, left, settings.batch, "captions"):
+        parts = itertools.groupby(left, key=lambda i: padded or len(tokens[i]))
+        batches = (gpu.fitting_batches(write, [*p], settings.batch, "captions") for _, p in parts)
+        for rows, new in itertools.chain.from_iterable(batches):
             for i, line in zip(rows, new, strict=True):
                 last = next((k for k, token in enumerate(line) if token in ends), None)
                 written[i] += line if last is None else line[: last + 1]
@@ -89,4 +132,5 @@ def continued(
 def line_ends(tokenizer: Any) -> frozenset[int]:
     """The tokens after which a line is over: all that hold a newline [C], and the end of text."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return frozenset(i for i, text in enumerate(texts) if "\n" in text) | {tokenizer.eos_token_id}
+    ends = {i for i, text in enumerate(texts) if "\n" in text} | {tokenizer.eos_token_id}
+    return frozenset(ends - {None})

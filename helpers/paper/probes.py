@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,72 +63,106 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     if task != "imagenet":
         problem = f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}"
         raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
+    found, *tables = listed(w)
+    sets = {name: _read(w, *about) for name, about in found.items()}
+    missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
+    note = f", left out as their folders are not there: {', '.join(dict.fromkeys(missing))}"
+    progress.say(f"probe sets: {len(sets)} read{note if missing else ''}")
+    return ProbeSets(sets, *tables)
+
+
+def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
+    """Files, labels and facts of every set that is there, and the tables of ``ProbeSets``; no image
+    is opened. Raises ``StudyError`` on what ``probe_sets`` could not use.
+    """
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)
     sets, among, groupings = {}, {}, {}
     for name in present(base):
         path = base / PLACES[name]
+        files = image_files([path])
+        if not files:
+            raise _wrong(path, "holds no images")
         if name in GROUPED:
-            categories = sorted(d.name for d in path.iterdir())
+            categories = [config.identifier(d) for d in benchmarks._subfolders(path)]
             groupings[name] = _grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
-            sets[name] = _labelled(w, path, categories)
+            sets[name] = _labelled(path, files, categories)
         elif name in OUTSIDE:
-            files = image_files(path.rglob("*"))
-            sets[name] = _read(w, files, np.full(len(files), -1))
+            sets[name] = files, np.full(len(files), -1)
         elif name in CUES:
-            sets[name], groups = _cue_conflict(w, path, wnids)
+            *sets[name], groups = _cue_conflict(path, files, wnids)
         else:
-            sets[name] = _labelled(w, path, wnids)
+            sets[name] = _labelled(path, files, wnids)
         if name in AMONG:
             among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
-    missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
-    note = f", left out as their folders are not there: {', '.join(dict.fromkeys(missing))}"
-    progress.say(f"probe sets: {len(sets)} read{note if missing else ''}")
-    return ProbeSets(sets, groups, among, groupings)
+    return sets, groups, among, groupings
 
 
-def _read(w: World, files: Sequence[Path], labels: np.ndarray, *facts: pd.DataFrame) -> Split:
+def _wrong(place: Path, problem: str) -> StudyError:
+    return StudyError(f"{place} {problem}; see helpers/paper/probes.py for its layout.")
+
+
+def _read(
+    w: World, files: Sequence[Path], labels: np.ndarray, facts: pd.DataFrame | None = None
+) -> Split:
     """At most ``robustness.probe_images`` of the images, evenly spread, in memory."""
-    split = Split(Decoded(files, w.image_size, reduced=False), labels, *facts)
+    images = Decoded(files, w.image_size, reduced=False)
+    split = Split(images, labels, pd.DataFrame() if facts is None else facts)
     split = thinned(split, w.robustness.probe_images)
     return dataclasses.replace(split, images=split.images[:])
 
 
-def _labelled(w: World, path: Path, names: Sequence[str]) -> Split:
+def _labelled(path: Path, files: Sequence[Path], names: Sequence[str]) -> tuple:
     """Images of class folders; the label is the folder's position in ``names``."""
-    files = image_files(path.glob("*/**/*"))
     folders = [file.relative_to(path).parts[0] for file in files]
-    strange = sorted(set(folders) - set(names))
-    if strange or not files:
-        problem = f" and folders of no class: {strange[:3]}" if strange else ""
-        raise StudyError(f"{path} holds {len(files)} images{problem}; see helpers/paper/probes.py.")
+    labels = pd.Index(names).get_indexer([config.identifier(folder) for folder in folders])
+    if strange := sorted({folders[i] for i in np.flatnonzero(labels < 0)}):
+        raise _wrong(path, f"has images of no class: {', '.join(strange[:3])}")
     facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
-    return _read(w, files, pd.Index(names).get_indexer(folders).astype(np.int64), facts)
+    return files, labels.astype(np.int64), facts
 
 
 def _grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.ndarray:
     """The position in ``categories`` of every class, -1 for none."""
-    if (place / "in_to_in9.json").exists():
-        table = json.loads((place / "in_to_in9.json").read_text())
-        return np.array([int(table[str(i)]) for i in range(len(wnids))])
-    return pd.Index(categories).get_indexer(_categories(place, wnids))
+    file = place / "in_to_in9.json"
+    if not file.exists():
+        table = _categories(place, wnids, categories)
+        return pd.Index(categories).get_indexer(table)
+    try:
+        table = json.loads(config.text_of(file))
+        positions = [int(table[str(i)]) for i in range(len(table))]
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise _wrong(file, f"is no table from every class to a category ({e!r})") from e
+    if len(table) != len(wnids):
+        raise _wrong(file, f"has {len(table)} classes, and ImageNet here {len(wnids)}")
+    if not -1 <= min(positions) <= max(positions) < len(categories) or max(positions) < 0:
+        raise _wrong(file, f"gives {place.name}'s {len(categories)} folders no classes, or others")
+    return np.array(positions)
 
 
-def _categories(place: Path, wnids: Sequence[str]) -> pd.Series:
-    return pd.read_csv(place / "categories.csv", index_col="wnid")["category"].reindex(wnids)
+def _categories(place: Path, wnids: Sequence[str], used: Iterable[str]) -> pd.Series:
+    """The category of every class, "" for none; ``StudyError`` on a used one without a class."""
+    file = place / "categories.csv"
+    table = config.table_of(file, "wnid", "category").set_index("wnid")["category"]
+    if not table.index.is_unique:
+        raise _wrong(file, f"lists {table.index[table.index.duplicated()][0]} twice")
+    table = table.map(config.identifier).reindex(wnids, fill_value="")
+    if unknown := sorted({*used} - {*table}):
+        raise _wrong(file, f"has no class of ImageNet here for {', '.join(unknown[:5])}")
+    return table
 
 
-def _cue_conflict(w: World, place: Path, wnids: Sequence[str]) -> tuple[Split, pd.DataFrame]:
+def _cue_conflict(place: Path, files: Sequence[Path], wnids: Sequence[str]) -> tuple:
     """Images whose cues differ, labelled by the first class of that shape; the classes' cues."""
-    table = _categories(place, wnids)
-    files, cues = [], []
-    for file in image_files(place.rglob("*")):
-        shape, texture = re.sub(r"\d+", "", file.stem).split("-")
-        if shape != texture:
-            files.append(file)
-            cues.append((shape, texture))
-    facts = pd.DataFrame(cues, columns=["shape", "texture"])
+    cues = [re.fullmatch(r"([^-]*?)\d*-([^-]*?)\d*", file.stem) for file in files]
+    if None in cues:
+        raise _wrong(files[cues.index(None)], "is not named SHAPE1-TEXTURE2")
+    facts = pd.DataFrame([cue.groups() for cue in cues], columns=["shape", "texture"])
+    facts = facts.map(config.identifier)
+    table = _categories(place, wnids, {*facts["shape"], *facts["texture"]})
+    differ = np.flatnonzero(facts["shape"] != facts["texture"])
+    facts = facts.iloc[differ].reset_index(drop=True)
     labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
     groups = pd.DataFrame({"shape": table, "texture": table})
-    return _read(w, files, np.array(labels, np.int64), facts), groups
+    return [files[i] for i in differ], np.array(labels, np.int64), facts, groups

@@ -7,6 +7,7 @@ class: ``class => caption``, ``class, relation => caption`` or ``class, backgrou
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -115,8 +116,13 @@ def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
 
 def mentions_class(table: pd.DataFrame) -> np.ndarray:
     """Which captions have all words and numbers of their class name, in any order: (n,) bool."""
-    words = [set(re.findall(r"[a-z]+|\d+", text.lower())) for text in table["caption"]]
-    names = [set(re.findall(r"[a-z]+|\d+", name.lower())) for name in table["class"]]
+    words, names = (
+        [
+            {*re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFC", text.lower()))}
+            for text in texts
+        ]
+        for texts in (table["caption"], table["class"])
+    )
     return np.array([name <= text for name, text in zip(names, words, strict=True)], bool)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,14 @@ def build_index(folder: Path) -> bytes:
     kind = {"metric_type": "ip", "index_key": INDEX[0], "index_param": INDEX[1]}
     limits = {"max_index_memory_usage": "1G", "current_memory_available": "2G", "nb_cores": 1}
     quiet = {"save_on_disk": False, "verbose": logging.ERROR}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        index, _ = autofaiss.build_index(str(folder), **kind, **limits, **quiet)
+    with (
+        tempfile.TemporaryDirectory() as plain,  # its path has no "[" or "::", which mean more
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        link = Path(plain, "embeddings")
+        link.symlink_to(folder.resolve())
+        index, _ = autofaiss.build_index(str(link), **kind, **limits, **quiet)
     return faiss.serialize_index(index).tobytes()
 
 
@@ -91,6 +98,7 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
     found = worlds.backend(w).search_index(w, bench)
     if found is not None:  # ``url, label, class``; some of them were downloaded
         pool = worlds.backend(w).open_pool(w).captions()[["URL"]].reset_index(names="row")
+        pool = pool[pool["URL"] != ""]  # what has no address cannot be told apart by it
         table = found.merge(pool, left_on="url", right_on="URL")[["row", "label", "class"]]
         counts = f"{len(table):,} of {len(found):,} pairs found are in the pool"
         progress.say(f"search: {counts}; download the rest with helpers.paper.download.laion")

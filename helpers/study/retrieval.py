@@ -18,7 +18,7 @@ from helpers.data import copies, rules, scan, tables
 from helpers.data.shards import Lazy
 from helpers.data.subsets import top_share
 from helpers.data.tables import Benchmark, Pool
-from helpers.engine import store
+from helpers.engine import progress, store
 from helpers.errors import unknown
 from helpers.models import clip
 from helpers.study.embeddings import INDEX, SHARD, embeddings, search
@@ -52,6 +52,9 @@ def _build(path: Path, w: World) -> None:
         table = candidates(w, artifact, pool, bench)
         table = table.join(describe(path, w, bench, table))
         table["copy"] = table.pop("similarity") > limits["copy"]
+        progress.say(
+            f"{task}: {table['copy'].sum():,} of {len(table):,} candidates are near-copies"
+        )
         table["in_domain"] = table["domain_score"] >= limits["domain"]
         counts = []
         for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):

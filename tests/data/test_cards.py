@@ -1,5 +1,6 @@
 """Cards: they keep every fact, and name the code and the pool that a data set was made from."""
 
+import html
 import json
 
 import pandas as pd
@@ -49,6 +50,7 @@ def test_readable_card_keeps_every_fact(tmp_path):
             "artifact": "made up",
             "n": 3,
             "parts": {"deep": {"share": 0.3}, "rows": [{"a": "x|y", "b": [1, 2]}]},
+            "said": "<img src=x onerror=alert(1)>",
         },
     )
     lines = (tmp_path / "README.md").read_text().splitlines()
@@ -58,4 +60,11 @@ def test_readable_card_keeps_every_fact(tmp_path):
         and "- **share**: 0.3" in lines
         and "| x\\|y | 1, 2 |" in lines
     )
+    assert "- **said**: &lt;img src=x onerror=alert(1)&gt;" in lines
     assert json.loads((tmp_path / "card.json").read_text())["parts"]["deep"] == {"share": 0.3}
+
+
+def test_captions_are_quoted_letter_by_letter():
+    wild = "<b onclick='x'>*bold*</b> [link](javascript:alert(1))\n# `code` $x$ |"
+    shown = tables.quoted(wild)
+    assert not set(shown) & set("<>*[]()`$|'\n") and html.unescape(shown) == " ".join(wild.split())

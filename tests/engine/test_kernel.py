@@ -27,7 +27,7 @@ def asked(manager, code):
         printed.append(message["content"].get("text", ""))
 
     client.start_channels()
-    client.execute_interactive(code, timeout=60, output_hook=keep)
+    client.execute_interactive(code, timeout=300, output_hook=keep)
     client.stop_channels()
     return "".join(printed)
 

@@ -122,6 +122,8 @@ def test_times_are_those_of_the_last_run_that_built_something(tiny):
     assert run.execute("smoke")["00_tiny"] < first - 1
     assert catalogue.times("smoke")["00_tiny"] == pytest.approx(first, abs=0.1)
     built = run.execute("smoke", seed=1)["00_tiny"]
+    copies = places.root() / "smoke"
+    assert (copies / "00_tiny.ipynb").exists() and (copies / "seed-1" / "00_tiny.html").exists()
     assert catalogue.times("smoke")["00_tiny"] == pytest.approx(built, abs=0.1)
     (places.figures_root() / "smoke" / catalogue.TIMES).unlink()
     found = run.execute("smoke")["00_tiny"]

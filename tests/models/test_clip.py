@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizerFast
 
 from helpers import worlds
@@ -26,6 +27,13 @@ def made(tmp_path_factory):
         miniature.config(worlds.get("smoke"), len(CLIPTokenizerFast.from_pretrained(folder))),
         folder,
     )
+
+
+def changed(folder, change):
+    """A CLIP in a folder with its tensors changed by ``change``."""
+    tensors = load_file(folder / clip.WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / clip.WEIGHTS)
 
 
 def test_text_tower_pools_at_the_end_token(made):
@@ -154,12 +162,25 @@ def test_a_folder_as_the_hub_has_it_is_the_model_that_was_saved(tmp_path):
         (lambda top: (top / clip.WEIGHTS).unlink(), "is missing"),
         (lambda top: (top / clip.WEIGHTS).write_bytes(b"half"), "damaged"),
         (lambda top: (top / "open_clip_config.json").write_text("{}"), "configuration"),
+        (lambda top: changed(top, lambda t: t.pop("ln_final.bias")), "Missing key.*ln_final.bias"),
+        (lambda top: changed(top, lambda t: t.update(x=t["ln_final.bias"] + 0)), "Unexpected key"),
+        (lambda top: [file.unlink() for file in top.glob("*o*en*zer*")], "without its tokenizer"),
     ],
 )
 def test_a_damaged_folder_says_what_is_wrong(tmp_path, damage, words):
     damage(tiny.judge(tmp_path / "judge"))
-    with pytest.raises(StudyError, match=words):
-        clip.by_name(str(tmp_path / "judge"))
+    for opened in (clip.checked, clip.by_name):
+        with pytest.raises(StudyError, match=words) as e:
+            opened(str(tmp_path / "judge"))
+        assert "\n" not in str(e.value)
+
+
+def test_a_tokenizer_that_is_not_here_is_missed_with_the_way_to_get_it(tmp_path):
+    """SigLIP's weights can be here while its tokenizer, of another repository, is not."""
+    save_file({"any": torch.zeros(1)}, tmp_path / "siglip.safetensors")
+    fetch = r"open_clip.get_tokenizer\('ViT-B-16-SigLIP'\)"
+    with pytest.raises(StudyError, match=fetch):
+        clip.checked(f"ViT-B-16-SigLIP/{tmp_path / 'siglip.safetensors'}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Public benchmarks in their published splits, tasks of one's own, and how images are read."""
 
+import contextlib
+import os
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +13,10 @@ from PIL import Image, ImageOps
 from helpers import worlds
 from helpers.errors import StudyError
 from helpers.models import clip
-from helpers.paper import benchmarks
+from helpers.paper import benchmarks, config
 from tests.paper.folders import (
     FLORA,
+    fgvc_aircraft,
     flowers_102,
     folders,
     jpeg,
@@ -116,6 +121,166 @@ def test_own_task_needs_folders_and_names_only(paper, published, tmp_path, monke
     benchmarks._benchmark.cache_clear()
     with pytest.raises(StudyError, match="Did you mean 'tree'"):
         worlds.backend(w).benchmark(w, "flora")
+
+
+def task_of(top, monkeypatch, classes=""):
+    """The benchmark of the folders in ``top/t``; its first classes as ``classes`` has them."""
+    (top / "paper.toml").write_text(f"[tasks.t]\nfolder='t'\n{classes}\n[world]\ntasks = ['t']\n")
+    monkeypatch.setenv("STUDY_PAPER", str(top))
+    config._read.cache_clear()
+    benchmarks._benchmark.cache_clear()
+    w = worlds.get("paper", image_size=16)
+    return worlds.backend(w).benchmark(w, "t")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Train", "TEST", "Validation"), ("training", "testing", "dev"), ("TRAIN", "test", "valid")],
+)
+def test_splits_and_class_folders_by_any_usual_name(tmp_path, monkeypatch, names):
+    classes = ["747 'Jumbo'", "nan", "cafe\u0301 \U0001f426", "F-16_A", "True"]
+    folders(tmp_path / "t", names, classes, 2)
+    bench = task_of(tmp_path, monkeypatch)
+    kept = ("747 'Jumbo'", "F-16_A", "True", "café \U0001f426", "nan")
+    assert bench.classes == kept
+    sizes = [len(getattr(bench, split)) for split in benchmarks.SPLITS]
+    assert sizes == [10, 10, 10] and bench.train.facts["class"][9] == "nan"
+    listed = 'classes = ["café \U0001f426", "NaN", "f-16/a", "747 \u2018jumbo\u2019", "true"]'
+    bench = task_of(tmp_path, monkeypatch, listed)
+    assert bench.classes == ("café \U0001f426", "NaN", "f-16/a", "747 'jumbo'", "true")
+    assert [Path(f).parent.name for f in bench.test.images.sources[0].files[2:6]] == [
+        *("nan",) * 2,
+        *("F-16_A",) * 2,
+    ]
+
+
+def test_nested_linked_and_stray_pictures(tmp_path, monkeypatch, capsys):
+    """Sub-folders and links are read; what is hidden is not; pictures of no class are counted."""
+    folders(tmp_path / "t", ("train", "test"), ("rose", "tree"), 5)
+    train = tmp_path / "t" / "train"
+    jpeg(train / "rose" / "red" / "deep.jpg", 2, 99)
+    (train / "tree").rename(tmp_path / "elsewhere")
+    (train / "tree").symlink_to(tmp_path / "elsewhere")
+    jpeg(train / "loose.jpg", 2, 98)
+    jpeg(train / "rose" / "._1.jpg", 2, 97)
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        jpeg(train / hidden / "rose.jpg", 2, 96)
+    bench = task_of(tmp_path, monkeypatch)
+    assert bench.classes == ("rose", "tree")
+    assert len(bench.train) + len(bench.val) == 11
+    assert "train: 1 images outside class folders left out" in capsys.readouterr().out
+
+
+def test_a_class_of_one_picture_stays_in_train(tmp_path, monkeypatch, capsys):
+    folders(tmp_path / "t", ("train", "test"), ("rose", "tree"), 6)
+    folders(tmp_path / "t", ("train",), [f"rare {i}" for i in range(6)], 1, first=4)
+    bench = task_of(tmp_path, monkeypatch)
+    assert set(bench.train.labels) == set(range(8))
+    assert len(bench.train) + len(bench.val) == 18 and len(bench.val)
+    assert "has no images for rare 0, rare 1" in capsys.readouterr().out  # of test
+    shutil.rmtree(tmp_path / "t" / "train" / "rose")
+    shutil.rmtree(tmp_path / "t" / "train" / "tree")
+    shutil.rmtree(tmp_path / "t" / "test")
+    folders(tmp_path / "t", ("test",), ["rare 0"], 1)
+    with pytest.raises(StudyError, match="too few images to cut val from train"):
+        task_of(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda top: shutil.rmtree(top), "no images of train in"),
+        (lambda top: shutil.rmtree(top / "test"), "no images of test in"),
+        (lambda top: shutil.copytree(top / "train", top / "Train"), "both .* could be train"),
+        (lambda top: (top / "train" / "empty").mkdir(), "train has no images for empty .1 class"),
+        (lambda top: (top / "test" / "weed").mkdir(), "unknown class folder in .*test 'weed'"),
+        (
+            lambda top: shutil.rmtree(top / "train" / "rose"),
+            "unknown class folder in .*test 'rose'",
+        ),
+        (lambda top: [shutil.rmtree(top / s / "rose") for s in ("train", "test")], "1 classes; a"),
+        (lambda top: (top / "train" / "Rose").mkdir(), "'Rose' and 'rose' are both 'rose'"),
+        (lambda top: (top / "test" / "Rose").mkdir(), "'Rose' and 'rose' are both 'rose'"),
+    ],
+)
+def test_folders_of_another_layout_are_one_line(tmp_path, monkeypatch, change, words):
+    folders(tmp_path / "t", ("train", "test"), ("rose", "tree"), 2)
+    change(tmp_path / "t")
+    with pytest.raises(StudyError, match=words) as e:
+        task_of(tmp_path, monkeypatch)
+    assert "\n" not in str(e.value)
+
+
+def test_twenty_thousand_classes_take_seconds(tmp_path, monkeypatch):
+    names = [f"class {i}" for i in range(20_000)]
+    for split in ("train", "val", "test"):
+        for i in range(3):
+            (tmp_path / split / f"class_{7 * i}").mkdir(parents=True)
+            (tmp_path / split / f"class_{7 * i}" / "a.jpg").touch()
+    start = time.monotonic()
+    assert len(config.class_names(names, "here")) == 20_000
+    listed = benchmarks._folders(tmp_path, names, ("test",))
+    assert listed["test"][1].tolist() == [0, 7, 14] and time.monotonic() - start < 5
+    with pytest.raises(StudyError, match=r"no images for class 1, .*19997 classes") as e:
+        benchmarks._folders(tmp_path, names, ("train",))
+    (tmp_path / "train" / "klass 7").mkdir()
+    with pytest.raises(StudyError, match="Did you mean 'class") as e:
+        benchmarks._folders(tmp_path, names, ("train",))
+    assert len(str(e.value)) < 500
+
+
+AIRCRAFT_FILE = "fgvc-aircraft-2013b/data/images_variant_val.txt"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda top: (top / "stanford_cars/devkit/cars_meta.mat").unlink(), "cars_meta.mat"),
+        (lambda top: (top / "stanford_cars/devkit/cars_meta.mat").write_text("<html>"), "Car"),
+        (lambda top: (top / "stanford_cars/devkit/cars_meta.mat").write_bytes(b""), "Car"),
+        (lambda top: os.truncate(top / "stanford_cars/devkit/cars_meta.mat", 2**25), "over 16,777"),
+        (lambda top: shutil.copy(top / "stanford_cars/devkit/cars_meta.mat",
+                                 top / "stanford_cars" / benchmarks.CARS_TEST), "annotations"),
+        (lambda top: (top / "stanford_cars/cars_test/00003.jpg").unlink(), "1 images of test are"),
+        (lambda top: (top / "dtd/dtd/labels/val1.txt").write_text("banded_01.jpg\n"), "ValueError"),
+        (lambda top: (top / "dtd/dtd/labels/val1.txt").write_text("banded/banded_10.jpg\n"),
+         "its splits have different classes"),
+        (lambda top: (top / "dtd/dtd/labels/test1.txt").unlink(), "test1.txt"),
+    ],
+)  # fmt: skip
+def test_damaged_lists_of_public_benchmarks_are_one_line(tmp_path, monkeypatch, change, words):
+    textures(tmp_path / "benchmarks")
+    stanford_cars(tmp_path / "benchmarks")
+    (tmp_path / "paper.toml").write_text("")
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    change(tmp_path / "benchmarks")
+    w = worlds.get("paper")
+    said = []
+    for task in ("dtd", "cars"):
+        with contextlib.suppress(StudyError):
+            worlds.backend(w).benchmark(w, task)
+            continue
+        with pytest.raises(StudyError, match=f"cannot be read under .*{words}") as e:
+            worlds.backend(w).benchmark(w, task)
+        said.append(str(e.value))
+    assert len(said) == 1 and "\n" not in said[0] and "or name another folder" in said[0]
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("1300000 A380", "KeyError: 'A380'"),
+        ("1300000", "ValueError"),
+        ("9999999 A320", "1 images of val are missing"),
+    ],
+)
+def test_damaged_lists_of_aircraft(tmp_path, monkeypatch, line, words):
+    fgvc_aircraft(tmp_path / "benchmarks", 2)
+    (tmp_path / "benchmarks" / AIRCRAFT_FILE).write_text(line + "\n")
+    (tmp_path / "paper.toml").write_text("")
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    with pytest.raises(StudyError, match=f"FGVCAircraft cannot be read under .*{words}"):
+        worlds.backend(worlds.get("paper")).benchmark(worlds.get("paper"), "aircraft")
 
 
 def test_large_photographs_are_decoded_whole_or_at_a_smaller_scale(tmp_path):

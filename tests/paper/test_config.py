@@ -7,6 +7,7 @@ import pytest
 
 from helpers import paper as backend
 from helpers import worlds
+from helpers.data import pictures
 from helpers.engine import artifacts
 from helpers.engine.places import PACKAGE
 from helpers.errors import StudyError
@@ -76,6 +77,102 @@ def test_a_wrong_setting_is_one_line_with_the_way_out(tmp_path, monkeypatch, tex
     (tmp_path / "paper.toml").write_text(text)
     with pytest.raises(StudyError, match=words):
         worlds.get("paper")
+
+
+TASK = "[tasks.birds]\nfolder = 'b'\n"
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "templates = ['a {c}']",
+            "templates was given 'a {c}'; it wants a list of texts with one {}",
+        ),
+        ("templates = ['a {} or {}']", "with one {} each"),
+        ("templates = ['a {0.__class__}']", "with one {} each"),
+        ("templates = ['a bird']", "with one {} each"),
+        ("templates = []", "with one {} each"),
+        ("noun = ''", "noun was given ''; it wants a noun"),
+        ("backgrounds = ['sea', ' ']", "backgrounds was given ' '"),
+        ("classes = [1, 2]", "it wants a list of names or a text file"),
+        ("classes = [nan, true]", "it wants a list of names or a text file"),
+        ("classes = ['robin', 'wren', 'robin']", "'robin' and 'robin' are one name"),
+        ("classes = ['A/B', 'A_B']", "'A/B' and 'A_B' are one name to a folder or a text"),
+        ("classes = ['Robin', 'robin ']", "'Robin' and 'robin' are one name"),
+        ("classes = ['robin', '']", "'' is no class name"),
+        ("classes = ['robin', '\U0001f426']", "is no class name; it wants letters or digits"),
+        ("classes = ['robin']", "1 classes; a task tells at least two apart"),
+        ("classes = 'nowhere.txt'", "cannot read .*nowhere.txt: No such file"),
+        ("classes = 'latin.txt'", "latin.txt is not in UTF-8"),
+        ("classes = 'wide.txt'", "wide.txt is not in UTF-8"),
+        ("classes = 'empty.txt'", "empty.txt: 0 classes"),
+        ("classes = 'huge.txt'", "huge.txt is larger than 16,777,216 bytes"),
+    ],
+)
+def test_a_task_is_checked_when_it_is_configured(tmp_path, monkeypatch, text, words):
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    (tmp_path / "latin.txt").write_bytes("nandú\nrobin".encode("latin-1"))
+    (tmp_path / "wide.txt").write_bytes("robin\nwren".encode("utf-16"))
+    (tmp_path / "empty.txt").write_text(" \n\n")
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(2**24 + 1)
+    (tmp_path / config.FILE).write_text(TASK + text)
+    with pytest.raises(StudyError, match=words) as e:
+        config.settings()
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "a b", ""])
+def test_a_task_whose_name_could_lead_out_of_a_folder_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    (tmp_path / config.FILE).write_text(f'[tasks."{name}"]\nfolder = "b"')
+    with pytest.raises(StudyError, match="names of letters, digits, - and _"):
+        config.settings()
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = '\udcff'"])
+def test_a_configuration_of_any_shape_is_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    (tmp_path / config.FILE).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(StudyError, match=r"paper\.toml"):
+        config.settings()
+
+
+def test_names_are_kept_in_one_spelling(tmp_path, monkeypatch):
+    given = [
+        "\ufeffcafe\u0301",
+        "F\u201116",
+        "colt\u2019s\u00a0foot",
+        "bird&#39;s",
+        "a  \u201cb\u201d",
+        "鳥",
+        "737-200",
+    ]
+    right = ("café", "F-16", "colt's foot", "bird's", 'a "b"', "鳥", "737-200")
+    assert config.class_names(given, "here") == right
+    assert config.class_names(["nan", "None", "True"], "here") == ("nan", "None", "True")
+    assert len(config.class_names(map(str, range(20_000)), "here")) == 20_000
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    (tmp_path / "names.txt").write_bytes("\r\n".join(given).encode("utf-8-sig") + b"\rlast\n\n")
+    (tmp_path / config.FILE).write_bytes((TASK + "classes = 'names.txt'").encode("utf-8-sig"))
+    assert config.settings().tasks["birds"].classes == (*right, "last")
+
+
+def test_all_files_of_a_folder_count_once_links_too(tmp_path):
+    for name in ("a/1.jpg", "b/c/2.jpg", ".hidden/3.jpg", "a/._1.jpg", "__MACOSX/4.jpg"):
+        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / name).write_bytes(b"1")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "top" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "top" / "b" / "loop").symlink_to(tmp_path / "top")
+    (tmp_path / "top" / "b" / "lost.jpg").symlink_to(tmp_path / "nowhere")
+    before = config.identity(str(tmp_path / "top"))
+    (tmp_path / "elsewhere" / "5.jpg").write_bytes(b"1")
+    found = [str(p.relative_to(tmp_path / "top")) for p in pictures.files_below(tmp_path / "top")]
+    assert sorted(found) == ["a/1.jpg", "b/c/2.jpg", "b/lost.jpg", "linked/5.jpg"]
+    config._listing.cache_clear()
+    assert config.identity(str(tmp_path / "top")) != before
 
 
 def test_the_example_has_every_key_and_is_valid(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from helpers import run
+from tests import tiny
 from tests.paper.folders import SETTINGS
 
 
@@ -84,6 +85,16 @@ def test_nothing_starts_while_something_is_missing(
             ("valid: 'timm/NAME'",),
         ),
         (
+            ("timm/weights/resnet", "timm/weights/listed"),
+            "probed checkpoint",
+            ("timm cannot read the model of", "weights/listed/model.safetensors"),
+        ),
+        (
+            ("timm/weights/resnet", "timm/weights/two"),
+            "probed checkpoint",
+            ("tells 2 classes apart, the probed benchmark has 3",),
+        ),
+        (
             ("clone/model.safetensors", "pickle.pth"),
             "probed checkpoint",
             ("pickle.pth is a pickle", "save_file"),
@@ -99,15 +110,18 @@ def test_judge_and_checkpoints_are_looked_for_before_anything_starts(
     for part in (published / "weights").iterdir():
         (tmp_path / "weights" / part.name).symlink_to(part)
     (tmp_path / "weights" / "pickle.pth").write_bytes(b"nobody opens this")
+    for name, classes in (("listed", 3), ("two", 2)):
+        tiny.classifier(tmp_path / "weights" / name, classes)
+    (tmp_path / "weights" / "listed" / "config.json").write_text("[]")
     assert change[0] in SETTINGS
     (tmp_path / "paper.toml").write_text(SETTINGS.replace(*change))
     for name, place in (("STUDY_PAPER", ""), ("HF_HUB_CACHE", "cache"), ("STUDY_RUNS", "runs")):
         monkeypatch.setenv(name, str(tmp_path / place))
     assert run.main(["paper"]) == 2
     printed = capsys.readouterr().err
-    assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing] and all(
-        word in printed for word in words
-    ), printed
+    assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing]
+    unfolded = " ".join(printed.split())
+    assert all(word in unfolded for word in words), printed
 
 
 def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):
@@ -115,14 +129,13 @@ def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, ca
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
     assert run.main(["paper", "--check"]) == 0
     printed = capsys.readouterr().out
-    assert "MISSING" not in printed and "not measured: python -m tests.bench synthesis" in printed
+    assert "MISSING" not in printed and printed.count("not measured yet") == 1
+    assert "not measured yet: run python -m tests.bench caption (then synthesis, " in printed
     assert re.search(
         r"found +CLIP that judges +for 06 .*weights/judge/open_clip_model.safetensors", printed
     )
-    assert (
-        re.search(r"found +probe sets +for 07 +45 of 51 in .*; without sun ", printed)
-        and "cost    07: " in printed
-    )
+    assert re.search(r"found +probe sets +for 07 +45 of 51 in benchmarks; without sun", printed)
+    assert "cost    07: " in printed
     assert printed.count("probed checkpoint") == 4
     assert printed.rstrip().endswith(
         "can start: python -m helpers.run paper 00 01 02 03 04 05 06 07"
@@ -132,7 +145,29 @@ def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, ca
         "bench,per_second,device\nsynthesis,0.5,a GPU\n"
     )
     run.main(["paper", "--check"])
-    assert "device-hours (64 x synthesis at 0.5 a second on a GPU)" in capsys.readouterr().out
+    assert "cost    02: 0.0 hours on a GPU (64 x synthesis at 0.5 a" in capsys.readouterr().out
+
+
+def test_the_table_is_readable_at_100_columns(published, tmp_path, monkeypatch, capsys):
+    """Found and missing are grouped, a line each; commands and paths stay whole."""
+    for part in ("weights", "benchmarks", "flora"):
+        (tmp_path / part).symlink_to(published / part)
+    text = SETTINGS.replace("weights/judge", "ViT-L-14/openai").replace("weights/llama", "a/b/c")
+    (tmp_path / "paper.toml").write_text(text)
+    for name, place in (("STUDY_PAPER", ""), ("HF_HUB_CACHE", "cache"), ("STUDY_RUNS", "runs")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    assert run.main(["paper", "--check"]) == 2
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    states = [line.split()[0] for line in lines if re.match("found |MISSING ", line)]
+    assert states == sorted(states, reverse=True)
+    assert states == [line.split()[0] for line in lines[: len(states)]]
+    assert {"found", "MISSING"} == set(states) and states.count("MISSING") == 4
+    wide = [line for line in lines if len(line) > 100]
+    assert not [line for line in wide if " " in line.strip() and "python -c" not in line], wide
+    assert "open_clip.create_model('ViT-L-14', 'openai')\"" in out
+    assert lines[-1] == "can start: python -m helpers.run paper 02 04 05"
+    assert err.rstrip().endswith("look again: python -m helpers.run paper --check")
 
 
 def test_a_missing_folder_says_so(monkeypatch, capsys):

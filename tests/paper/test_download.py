@@ -365,6 +365,7 @@ def test_shards_outcomes_and_loss_per_class(server, tmp_path, capsys):
     ]
     classes = ["A320"] * 6 + ["rose"] * 3 + ["Tornado"]
     rows = table(server, paths, NSFW=["UNLIKELY"] * 8 + ["NSFW", None]).assign(**{"class": classes})
+    tmp_path /= "My Study [v2] a::b"
     told, lost = laion.download(rows, tmp_path / "laion", dataclasses.replace(LIMITS, shard_rows=3))
     assert "10 rows name 7 images" in capsys.readouterr().out
     assert told["outcome"].tolist() == [
@@ -505,6 +506,7 @@ def test_rows_to_filtered_images(server, tmp_path, monkeypatch):
     assert lost.set_index("class")["downloaded"].to_dict() == {"A320": 2, "rose": 2}
 
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
     w = worlds.get("paper", clip={"top_share": 0.5})
     pool = benchmarks.open_pool(w)
     made = scan.find(pool.shards, rules.plan(["A320", "rose"], "substring"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 
 from helpers import worlds
 from helpers.data.tables import Benchmark
@@ -425,33 +433,171 @@ def test_errors_say_what_to_do(paper, folders, tmp_path, monkeypatch):
         )
 
 
+def changed(file, change):
+    """A file of weights with its tensors changed by ``change``."""
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, {"format": "pt"})
+
+
+def pointer(file):
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def one_of_two(file):
+    """The weights in two files with their index, as large ones come; the second is missing."""
+    tensors = load_file(file)
+    names = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for part in set(names.values()):
+        some = {name: tensors[name] for name in tensors if names[name] == part}
+        save_file(some, file.with_name(part), {"format": "pt"})
+    index = json.dumps({"metadata": {"total_size": 1}, "weight_map": names})
+    file.with_name(f"{file.name}.index.json").write_text(index)
+    file.with_name("model-00002-of-00002.safetensors").unlink()
+    file.unlink()
+
+
+TORN = [
+    (lambda f: changed(f, lambda t: t.pop(sorted(t)[5])), "missing weights in .*1 in all"),
+    (lambda f: changed(f, lambda t: t.update(other=t[sorted(t)[5]] + 0)), "unexpected weights"),
+    (lambda f: changed(f, lambda t: t.update({sorted(t)[5]: torch.zeros(3, 3)})), "shape"),
+    (lambda f: os.truncate(f, 1_000), "is no safetensors file .damaged or cut"),
+    (lambda f: f.write_bytes(b""), "is no safetensors file .damaged or cut"),
+    (lambda f: f.write_text("<!DOCTYPE html>"), "is no safetensors file .damaged or cut"),
+    (pointer, "is no safetensors file .a pointer of git-lfs: run git lfs pull"),
+    (lambda f: f.unlink(), "cannot be loaded from .*no file named"),
+    (lambda f: f.rename(f.with_suffix(".gguf")), "cannot be loaded from .*no file named"),
+    (lambda f: f.rename(f.with_suffix(".bin")), r"\.bin is a pickle, .*any code.*convert it"),
+    (lambda f: (f.parent / "config.json").unlink(), "cannot be loaded from|has no"),
+    (lambda f: (f.parent / "config.json").write_text("[" * 100_000), "cannot be loaded from"),
+]  # fmt: skip
+WHERE = {
+    "language_model": "model.safetensors",
+    "generator": "unet/diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.mark.parametrize("kind", WHERE)
+@pytest.mark.parametrize("tear, words", TORN)
+def test_torn_weights_are_one_line_before_anything_is_loaded(folders, tmp_path, kind, tear, words):
+    """The check says what loading would say, in one line, and nobody is told to download a path."""
+    shutil.copytree(folders / kind, tmp_path / "torn")
+    tear(tmp_path / "torn" / WHERE[kind])
+    opening = {
+        "language_model": (language.checked, language.load),
+        "generator": (lambda name: generator.checked("generator", name), generator.load),
+    }[kind]
+    said = []
+    for fn in opening:
+        with pytest.raises(StudyError, match=words) as e:
+            fn(str(tmp_path / "torn"))
+        said.append(str(e.value))
+    assert said[0] == said[1] and "\n" not in said[0] and "hf download /" not in said[0]
+
+
+def test_a_missing_part_of_weights_is_missed(folders, tmp_path):
+    shutil.copytree(folders / "language_model", tmp_path / "half")
+    one_of_two(tmp_path / "half" / "model.safetensors")
+    with pytest.raises(StudyError, match="cannot be loaded from"):
+        language.checked(str(tmp_path / "half"))
+
+
+def test_fp16_files_alone_are_taken(folders, tmp_path):
+    shutil.copytree(folders / "generator", tmp_path / "half")
+    for file in [*(tmp_path / "half").rglob("*.safetensors")]:
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    pipe = generator.load(str(tmp_path / "half"))
+    whole = generator.load(str(folders / "generator"))
+    assert torch.equal(pipe.unet.conv_in.weight, whole.unet.conv_in.weight)
+
+
+def test_no_code_of_a_folder_runs(folders, tmp_path):
+    """A model that brings its own code is refused at once, without a question."""
+    shutil.copytree(folders / "language_model", tmp_path / "own")
+    file = tmp_path / "own" / "config.json"
+    about = {**json.loads(file.read_text()), "model_type": "evil"}
+    about["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    file.write_text(json.dumps(about))
+    (tmp_path / "own" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(StudyError, match=r"cannot be loaded from .*contains custom code"):
+        language.checked(str(tmp_path / "own"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_generators_of_other_kinds_are_refused(folders, tmp_path):
+    shutil.copytree(folders / "generator", tmp_path / "inpainting")
+    unet = tmp_path / "inpainting" / "unet"
+    changed(
+        unet / "diffusion_pytorch_model.safetensors",
+        lambda t: t.update({"conv_in.weight": torch.zeros(16, 9, 3, 3)}),
+    )
+    about = json.loads((unet / "config.json").read_text())
+    (unet / "config.json").write_text(json.dumps({**about, "in_channels": 9}))
+    with pytest.raises(StudyError, match="reads 9 channels, not 4, so it is one for inpainting"):
+        generator.checked("generator 1.5", str(tmp_path / "inpainting"))
+    (tmp_path / "single.safetensors").write_bytes(b"")
+    with pytest.raises(StudyError, match=r"is a single file, no folder: .*from_single_file"):
+        generator.checked("generator 1.5", str(tmp_path / "single.safetensors"))
+
+
+TINY_LM = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+OTHERS = {  # type -> its configuration
+    "mpt": {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 512},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 2},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},
+}
+
+
+def other(folder, source, kind, auto=AutoModelForCausalLM, **changes):
+    """A tiny random model of a type in a folder, with the tokenizer of ``source``."""
+    shutil.copytree(source, folder, ignore=lambda _, names: [n for n in names if "token" not in n])
+    sizes = {**OTHERS.get(kind, TINY_LM), "vocab_size": 420, **changes}
+    with tiny.seeded():
+        auto.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_kinds_write_in_a_batch_what_they_write_alone(folders, tmp_path, kind):
+    name = other(tmp_path / kind, folders / "language_model", kind)
+    assert language.checked(name) == tmp_path / kind
+    model, tokenizer = language.load(name)
+    texts = ["a house => ", "an old house in a field => a photo", "a rose"]
+    assert len({*map(len, tokenizer(texts)["input_ids"])}) == 3
+    together = language.continued(model, tokenizer, texts, range(3), W.captions)
+    alone = [
+        language.continued(model, tokenizer, [t], [i], W.captions)[0] for i, t in enumerate(texts)
+    ]
+    assert together == alone and len(set(together)) == 3
+    tokenizer.eos_token = None  # lines end in newlines then
+    language.line_ends.cache_clear()
+    longer = language.continued(model, tokenizer, texts, range(3), W.captions)
+    assert all(text.startswith(line) for text, line in zip(longer, together, strict=True))
+    if kind == "gpt2":
+        with pytest.raises(StudyError, match="100 new ones do not fit into the 128 that"):
+            language.continued(model, tokenizer, ["a house " * 30], [0], W.captions)
+
+
 @pytest.mark.parametrize(
-    "kind, file",
+    "kind, auto, words",
     [
-        ("language_model", "model.safetensors"),
-        ("generator", "unet/diffusion_pytorch_model.safetensors"),
+        ("bart", AutoModelForSeq2SeqLM, "a model of type bart does not continue texts"),
+        ("bert", AutoModelForMaskedLM, "a model of type bert does not continue texts"),
+        ("gpt2", AutoModelForCausalLM, "it has no tokenizer that transformers reads"),
+        ("gpt2", AutoModelForCausalLM, "its tokenizer has more tokens than the model"),
     ],
 )
-def test_pickles_and_damaged_weights_are_refused(folders, tmp_path, kind, file):
-    load = {"language_model": language.load, "generator": generator.load}[kind]
-    shutil.copytree(folders / kind, tmp_path / "cut")
-    with (tmp_path / "cut" / file).open("r+b") as f:
-        f.truncate(1_000)
-    with pytest.raises(
-        StudyError,
-        match=r"cannot be loaded from .*incomplete or damaged; fetch it again: hf download",
-    ):
-        load(str(tmp_path / "cut"))
-    (tmp_path / "cut" / file).unlink()
-    with pytest.raises(StudyError, match="cannot be loaded from"):
-        load(str(tmp_path / "cut"))
-    torch.save({}, (tmp_path / "cut" / file).with_suffix(".bin"))
-    with pytest.raises(
-        StudyError,
-        match=r"\.bin is a pickle, and there is no safetensors\. Loading a pickle can run any "
-        r"code, so it is refused\. .*convert it",
-    ):
-        load(str(tmp_path / "cut"))
+def test_what_writes_no_captions_is_one_line(folders, tmp_path, kind, auto, words):
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1} if kind == "bart" else {}
+    few = {"vocab_size": 20} if "more tokens" in words else {}
+    name = other(tmp_path / kind, folders / "language_model", kind, auto, **sizes, **few)
+    if "no tokenizer" in words:
+        for file in (tmp_path / kind).glob("*token*"):
+            file.unlink()
+    with pytest.raises(StudyError, match=words):
+        language.checked(name)
 
 
 def test_benchmarks_know_the_ceiling_count_the_arithmetic_and_keep_rates(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """The published probe sets, from folders in their layouts."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from helpers import paper, worlds
 from helpers.errors import StudyError
 from helpers.measure.metrics import shape_bias
+from helpers.paper import config, doctor
 from helpers.study import robustness
 
 
@@ -80,6 +82,67 @@ def test_published_probe_sets_from_folders(folders, capsys):
     bench = paper.benchmark(folders, "imagenet")
     assert (len(bench.train), len(bench.val), len(bench.test)) == (28, 8, 6)
     assert bench.classes == ("cat", "dog", "truck")
+
+
+def table(place, *rows):
+    return lambda base: (base / place).write_bytes("\n".join(rows).encode("latin-1"))
+
+
+def png(base, name="imagenet-r/n1/b.jpg"):
+    (base / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20)).save(base / name, "png")
+
+
+CUT = (lambda base: os.truncate(base / "imagenet-r/n1/a.jpg", 200), "imagenet-r/n1/a.jpg")
+CATEGORIES = "focus/categories.csv"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        CUT,
+        (lambda base: (base / "sun").mkdir(), "sun holds no images"),
+        (lambda base: png(base, "imagenet-r/n9/a.png"), "images of no class: n9"),
+        (lambda base: png(base, "imagenet-r/loose.png"), "images of no class: loose.png"),
+        (lambda base: png(base, "cue-conflict/animal/dog.png"), "dog.png is not named SHAPE1-TEX"),
+        (lambda base: png(base, "cue-conflict/boat/boat1-car1.png"), "no class .* for boat"),
+        (lambda base: (base / CATEGORIES).unlink(), "cannot read .*categories.csv"),
+        (table(CATEGORIES, "wnid,category", "n1,vehicle"), "no class of ImageNet here for animal"),
+        (table(CATEGORIES, "wnid,category", "n1,animal", "n1,car"), "lists n1 twice"),
+        (table(CATEGORIES, "wnid;category", "n1;animal"), "columns 'wnid;category'; it wants the"),
+        (table(CATEGORIES, "id,group", "n1,animal"), "it wants the header wnid,category"),
+        (table(CATEGORIES, "wnid,category", "n1,\xe9"), "categories.csv is not in UTF-8"),
+        (table(CATEGORIES, 'wnid,category', '"n1,animal'), "is no table"),
+        (table("imagenet/classes.csv", "wnid;name", "n1;cat"), "it wants the header wnid,name"),
+        (table("imagenet/classes.csv", "wnid,name", "n1,cat", "n2,Cat", "n3,car"), "are one name"),
+        (table("imagenet-9/in_to_in9.json", json.dumps(dict.fromkeys(map(str, range(1000)), 0))),
+         "has 1000 classes, and ImageNet here 3"),
+        (table("imagenet-9/in_to_in9.json", '{"0": -1, "1": -1, "2": -1}'), "2 folders no classes"),
+        (table("imagenet-9/in_to_in9.json", '{"0": 0, "1": 1, "2": 7}'), "no classes, or others"),
+        (table("imagenet-9/in_to_in9.json", '{"n1": 0, "n2": 1, "n3": 1}'), "is no table from"),
+        (table("imagenet-9/in_to_in9.json", "[" * 100_000), "is no table from every class"),
+        (table("imagenet-9/in_to_in9.json", "<html>"), "is no table from every class"),
+    ],
+)  # fmt: skip
+def test_a_set_that_cannot_be_used_is_one_line_in_the_check(folders, change, words):
+    change(config.settings().benchmarks)
+    with pytest.raises(StudyError, match=words) as e:
+        doctor._probe_sets(folders)
+    assert "\n" not in str(e.value)
+    if (change, words) != CUT:
+        with pytest.raises(StudyError, match=words):
+            paper.probe_sets(folders, "imagenet")
+
+
+def test_categories_in_another_spelling_and_stray_files_are_no_matter(folders):
+    base = config.settings().benchmarks
+    before = paper.probe_sets(folders, "imagenet")
+    (base / CATEGORIES).write_text("wnid, category\nn1,Animal\nn2,ANIMAL\nn3,car\n", "utf-8-sig")
+    (base / "focus/2/notes.txt").write_text("not a category")
+    (base / "focus/2/.ipynb_checkpoints").mkdir()
+    after = paper.probe_sets(folders, "imagenet")
+    assert (after.groupings["context_2"] == before.groupings["context_2"]).all()
+    assert after.sets["context_2"].labels.tolist() == before.sets["context_2"].labels.tolist()
 
 
 def test_a_named_checkpoint_is_probed_on_the_folders_that_are_there(folders, tmp_path):

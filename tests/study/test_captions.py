@@ -279,3 +279,10 @@ def test_nucleus_sampling_by_hand():
     )  # nucleus: 0.5 and 0.3, so 5/8 and 3/8
     sampler = sampling.nucleus(torch.tensor([[0.0], [0.62], [0.63], [0.999]]).double(), 2, settings)
     assert sampler(torch.zeros(4, 2, dtype=torch.long), scores).argmax(1).tolist() == [1, 1, 3, 3]
+
+
+def test_names_of_any_script_are_looked_for():
+    pairs = [("鳥", "a boat", False), ("鳥", "a photo of 鳥", True), ("café", "a CAFE\u0301", True),
+             ("F-16A", "an f 16 a", True), ("robin", "robins", False)]  # fmt: skip
+    table = pd.DataFrame(pairs, columns=["class", "caption", "named"])
+    assert captions.mentions_class(table).tolist() == table["named"].tolist()

@@ -9,26 +9,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from helpers.data import columns
 from helpers.engine import progress, store, workers
 from helpers.errors import StudyError
 from helpers.paper.download import shards
 from helpers.paper.download.polite import AGENT, NOT_AN_IMAGE, NOT_HTTP, Limits
 
 COLUMNS = ("SAMPLE_ID", "url", "TEXT", "class")
-SPELLINGS = {"URL": "url", "caption": "TEXT"}
 OUTCOME = ["key", "outcome"]  # columns that a download adds
-FILLED_IN = ("key", "caption", "status", "error_message", "exif", "md5", "sha256", "sha512")
-SIZES = ("width", "height", "original_width", "original_height")
-RESERVED = (*FILLED_IN, *SIZES)  # columns that img2dataset fills in
+KEPT_BESIDE = ("SAMPLE_ID", "NSFW", "similarity", "LICENSE")  # columns of shards, beside captions
 DOWNLOADED = "downloaded"
 UNKNOWN = "failed: unknown"
 FETCHED = 200_000  # bytes per image, roughly, as the web sends it
@@ -40,7 +38,7 @@ def download(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
-    ``rows`` has ``SAMPLE_ID, url, TEXT, class`` and whatever else LAION knows (``NSFW``); an
+    ``rows`` has ``SAMPLE_ID, url, TEXT, class``, and perhaps ``KEPT_BESIDE`` and others; an
     address named by several rows is fetched once. Leaves ``00000.tar`` + ``00000.parquet`` +
     ``00000_stats.json`` per ``shard_rows`` addresses, and ``report/``. A killed download goes on at
     its first unfinished shard; the bytes of shards do not depend on threads or processes.
@@ -58,7 +56,8 @@ def download(
     with _alone(folder):
         _claim(folder, wanted, limits.shard_rows)
         done = {int(f.name.split("_")[0]) for f in folder.glob("*_stats.json")}
-        there = f"{len(done)} of {math.ceil(len(wanted) / limits.shard_rows)} shards are there"
+        number = math.ceil(len(wanted) / limits.shard_rows)
+        there = f"{len(done)} of {number} shards are there"
         progress.say(f"download: {len(rows):,} rows name {costs(wanted, folder, limits)}; {there}")
         store.check_disk(folder, KEPT * max(len(wanted) - len(done) * limits.shard_rows, 0))
         with store.writing(folder):
@@ -66,31 +65,34 @@ def download(
             shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
             for half_written in folder.rglob("*.tmp"):
                 half_written.unlink()
-            columns = ("parquet", "url", "TEXT", None, None, extra, limits.shard_rows)
-            table = store.write(scratch / "rows.parquet", wanted)
-            with contextlib.redirect_stdout(io.StringIO()):
-                jobs = [(job,) for job in shards.Reader(str(table), *columns, done, str(scratch))]
-            work = shards.Downloader(folder, extra, limits)
-            finished = workers.starmap(work, jobs, uses_gpu=False)
-            for _ in progress.over(finished, "shards downloaded", len(jobs)):
-                pass
-            shutil.rmtree(scratch)
+            table = wanted.rename(columns={"TEXT": "caption"})
+            size = limits.shard_rows
+            jobs = [(i, table[i * size :][:size].reset_index(drop=True)) for i in range(number)]
+            jobs = [job for job in jobs if job[0] not in done]
+            with tempfile.TemporaryDirectory() as plain:  # img2dataset takes "a::b" for two places
+                link = Path(plain, "folder")
+                link.symlink_to(folder.resolve())
+                work = shards.Downloader(link, extra, limits)
+                finished = workers.starmap(work, jobs, uses_gpu=False)
+                for _ in progress.over(finished, "shards downloaded", len(jobs)):
+                    pass
+            shutil.rmtree(scratch, ignore_errors=True)
         return _report(rows, folder)
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with LAION's spellings of columns evened out; ``StudyError`` on a missing column."""
-    rows = rows.rename(columns={old: new for old, new in SPELLINGS.items() if new not in rows})
+    """The rows with one spelling of columns; ``StudyError`` on a column that is missing or bad."""
     rows = rows.drop(columns=OUTCOME, errors="ignore")  # of an earlier download
-    missing = ", ".join(c for c in COLUMNS if c not in rows)
+    names = columns.named(list(rows))
+    missing = ", ".join(c for c in COLUMNS if c.replace("url", "URL") not in (*names, *rows))
     if missing:
         problem = f"the rows to download have no column {missing}; they have {', '.join(rows)}"
         raise StudyError(f"{problem}. Give the table of retrieved rows with {', '.join(COLUMNS)}.")
     if not len(rows):
         advice = "Loosen the retrieval rule, or look whether the pool's captions name the classes."
         raise StudyError(f"there are no rows to download. {advice}")
-    texts = {name: rows[name].fillna("").astype(str) for name in ("url", "TEXT")}
-    return rows.assign(**texts).reset_index(drop=True)
+    rows = columns.of_pandas(rows, "the table of rows to download").to_pandas()
+    return rows.rename(columns={"URL": "url"})
 
 
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,8 +100,7 @@ def plan(rows: pd.DataFrame) -> pd.DataFrame:
 
     Classes are left out, as a pool knows none. Raises ``StudyError`` when nothing is left.
     """
-    rows = rows.assign(NSFW=rows["NSFW"].fillna("UNTAGGED") if "NSFW" in rows else "UNTAGGED")
-    kept = [c for c in rows if c not in ("class", "label", "row", *RESERVED)]
+    kept = [c for c in rows if c in ("url", "TEXT", *KEPT_BESIDE)]
     wanted = rows.loc[rows["NSFW"] != "NSFW", kept].drop_duplicates("url", ignore_index=True)
     if not len(wanted):
         problem = f"all {len(rows)} rows are tagged NSFW, so there is nothing to download"

@@ -1,4 +1,4 @@
-"""A urllib opener for addresses that strangers wrote: public hosts, bounded, asked politely.
+"""An opener for addresses that strangers wrote: public hosts, bounded, asked politely.
 
 img2dataset fetches with ``urllib.request.urlopen``; ``install_opener`` puts these rules there:
 
@@ -12,6 +12,7 @@ img2dataset fetches with ``urllib.request.urlopen``; ``install_opener`` puts the
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import http.client
@@ -20,14 +21,13 @@ import socket
 import ssl
 import threading
 import time
-import urllib.request
-import urllib.response
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.parse import urljoin, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
+from helpers.data.pictures import FORMATS
 from helpers.engine.randomness import entropy
 from helpers.paper.download.guard import Http, Https, Refusal
 
@@ -36,9 +36,9 @@ AGENT = f"{NAMES[0]}/1.0 (research on retrieved training images; {NAMES[1]})"
 # img2dataset's words, and "none", which implies "noindex"; then directives that have a colon.
 OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 VALUED = ("max-image-preview", "max-snippet", "max-video-preview", "unavailable_after")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ROBOTS_BYTES = 512_000  # RFC 9309: at least 500 KiB have to be read
 LONGEST_DELAY = 30.0  # seconds; a site whose robots.txt asks for more is left alone
+REDIRECTS = 10
 NOT_HTTP = "refused: not http(s)"
 ROBOTS = "refused: robots.txt"
 TOO_LARGE = "refused: too many bytes"
@@ -48,7 +48,7 @@ REASONS = (  # what went wrong -> the outcome that is recorded; the first that f
     (TimeoutError, "failed: timeout"),
     (socket.gaierror, "failed: host not found"),
     (ssl.SSLError, "failed: TLS"),
-    ((str, ValueError, http.client.InvalidURL), "refused: malformed address"),
+    ((ValueError, http.client.InvalidURL), "refused: malformed address"),
     (http.client.IncompleteRead, "failed: cut short"),
     (object, "failed: no connection"),
 )
@@ -82,73 +82,28 @@ def take_turn(turns: Path, host: str, interval: float) -> None:
     time.sleep(turn - now)
 
 
-class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Guarded connections, our name, our turn, and bodies that are read only up to the limit; for
-    ``images``, not for a robots.txt itself, also consent and a look at their header.
-    """
+class Opener:
+    """Fetches pictures by the rules above; whatever goes wrong is raised as ``Refusal``."""
 
-    handler_order = 400  # before urllib turns an answer into a redirect or an error
-
-    def __init__(self, limits: Limits, turns: Path, images: bool):
-        super().__init__()
+    def __init__(self, limits: Limits, turns: Path):
         self.limits = limits
         self.turns = turns
-        self.most = limits.bytes if images else ROBOTS_BYTES
-        self.pages = Opener(_Polite(limits, turns, images=False)) if images else None
-        self.tls = ssl.create_default_context()  # read from disk once, not per request
         self.locks: dict[str, threading.Lock] = {}  # of each host
         self.known: dict[str, RobotFileParser | str] = {}
 
-    def http_open(self, request):
-        return self.do_open(Http, request, allow_private=self.limits.allow_private)
+    @functools.cached_property
+    def tls(self) -> ssl.SSLContext:
+        """How certificates are checked, read from disk once."""
+        return ssl.create_default_context()
 
-    def https_open(self, request):
-        allowed = self.limits.allow_private
-        return self.do_open(Https, request, allow_private=allowed, context=self.tls)
+    def open(self, address: Any, data: None = None, timeout: float = 0) -> io.BytesIO:
+        """The picture at an address or ``Request``, its body already read, at its redirect's end.
 
-    def http_request(self, request):
-        interval = 1 / self.limits.per_host
-        if self.pages:
-            rules = self.rules(f"{request.type}://{request.host}")
-            asked = float(rules.crawl_delay(NAMES[0]) or 0)
-            allowed = all(rules.can_fetch(name, request.full_url) for name in NAMES)
-            if not allowed or asked > LONGEST_DELAY:
-                raise Refusal(ROBOTS)
-            interval = max(asked, interval)
-        request.add_header("User-agent", AGENT)
-        take_turn(self.turns, request.host, interval)
-        return self.do_request_(request)
-
-    def http_response(self, request, response):
-        if self.pages and opted_out(response.headers.get_all("X-Robots-Tag", [])):
-            raise Refusal("refused: opt-out header")
-        location = response.headers.get("location")
-        if 300 <= response.status < 400 and location:
-            _check(urljoin(request.full_url, location))
-        body = io.BytesIO(self.body(response) if 200 <= response.status < 300 else b"")
-        answer = urllib.response.addinfourl(body, response.headers, response.url, response.status)
-        answer.msg = response.msg
-        response.close()
-        return answer
-
-    https_request = http_request
-    https_response = http_response
-
-    def body(self, response) -> bytes:
-        """The whole body. Raises ``Refusal`` when it is too large, or an error when cut short."""
+        ``data`` and ``timeout`` are urllib's; the time is that of ``Limits``.
+        """
         from PIL import Image
 
-        body = bytearray()
-        if (response.length or 0) > self.most:
-            raise Refusal(TOO_LARGE)
-        while part := response.read(1 << 16):
-            body += part
-            if len(body) > self.most:
-                raise Refusal(TOO_LARGE)
-        if response.length:  # bytes that were announced and did not come
-            raise http.client.IncompleteRead(b"", response.length)
-        if not self.pages:
-            return bytes(body)
+        body = self.get(getattr(address, "full_url", address), images=True)
         try:
             with Image.open(io.BytesIO(body), formats=FORMATS) as image:  # nothing is decoded
                 pixels = image.width * image.height
@@ -158,23 +113,45 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
             raise Refusal(NOT_AN_IMAGE) from None
         if pixels > self.limits.pixels:
             raise Refusal(TOO_MANY_PIXELS)
-        return bytes(body)
+        return io.BytesIO(body)
 
-    def rules(self, origin: str) -> RobotFileParser:
-        """The robots.txt of a host, asked for once. Raises ``Refusal`` where it cannot be known."""
+    def get(self, url: str, images: bool) -> bytes:
+        """What is at an address; of ``images``, not of a robots.txt itself, consent is asked."""
+        status = 0
+        try:
+            for _ in range(REDIRECTS):
+                address = urlsplit(url)
+                if address.scheme not in ("http", "https"):
+                    raise Refusal(NOT_HTTP)
+                interval = self.consented(address, url) if images else 0
+                take_turn(self.turns, address.netloc, max(interval, 1 / self.limits.per_host))
+                status, found = self.answer(address, images)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
+        except (OSError, ValueError, http.client.HTTPException) as e:
+            raise Refusal(next(why for kind, why in REASONS if isinstance(e, kind))) from e
+        raise Refusal(f"failed: HTTP {status}")
+
+    def consented(self, address: SplitResult, url: str) -> float:
+        """Seconds that robots.txt asks for between requests; ``Refusal`` where it forbids them."""
+        origin = f"{address.scheme}://{address.netloc}"
         with self.locks.setdefault(origin, threading.Lock()):
             rules = self.known.get(origin) or self.ask(origin)
             self.known[origin] = rules
         if isinstance(rules, str):
             raise Refusal(rules)
-        return rules
+        asked = float(rules.crawl_delay(NAMES[0]) or 0)
+        if asked > LONGEST_DELAY or not all(rules.can_fetch(name, url) for name in NAMES):
+            raise Refusal(ROBOTS)
+        return asked
 
     def ask(self, origin: str) -> RobotFileParser | str:
         """The rules of a host, or the outcome of all its images (RFC 9309: on 4xx all is free)."""
         parser = RobotFileParser()
         try:
-            with self.pages.open(f"{origin}/robots.txt", timeout=self.limits.seconds) as page:
-                parser.parse(page.read().decode("utf-8", "replace").splitlines())
+            page = self.get(f"{origin}/robots.txt", images=False)
+            parser.parse(page.decode("utf-8", "replace").splitlines())
         except Refusal as e:
             if str(e).startswith("failed: HTTP 5") or str(e) in ("failed: HTTP 429", TOO_LARGE):
                 return ROBOTS
@@ -182,6 +159,32 @@ class _Polite(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                 return str(e)  # the host cannot be reached: neither can its images
             parser.allow_all = True
         return parser
+
+    def answer(self, address: SplitResult, images: bool) -> tuple[int, bytes | str]:
+        """The status of an answer, and its body or where it sends us; the body is bounded."""
+        host = address.netloc.rpartition("@")[2]
+        options = {"timeout": self.limits.seconds, "allow_private": self.limits.allow_private}
+        secure = address.scheme == "https"
+        connection = Https(host, context=self.tls, **options) if secure else Http(host, **options)
+        with contextlib.closing(connection):
+            query = f"?{address.query}" if address.query else ""
+            headers = {"User-Agent": AGENT, "Connection": "close"}
+            connection.request("GET", (address.path or "/") + query, headers=headers)
+            response = connection.getresponse()
+            if images and opted_out(response.headers.get_all("X-Robots-Tag", [])):
+                raise Refusal("refused: opt-out header")
+            location = response.headers.get("location")
+            if 300 <= response.status < 400 and location:
+                return response.status, location
+            if not 200 <= response.status < 300:
+                raise Refusal(f"failed: HTTP {response.status}")
+            most = self.limits.bytes if images else ROBOTS_BYTES
+            body = response.read(most + 1) if (response.length or 0) <= most else b""
+            if len(body) > most or (response.length or 0) > most:
+                raise Refusal(TOO_LARGE)
+            if response.length:  # bytes that were announced and did not come
+                raise http.client.IncompleteRead(b"", response.length)
+            return response.status, body
 
 
 def opted_out(values: list[str]) -> bool:
@@ -198,34 +201,12 @@ def opted_out(values: list[str]) -> bool:
     return False
 
 
-class Opener(urllib.request.OpenerDirector):
-    """urllib's opener for http(s) and nothing else; what goes wrong leaves it as ``Refusal``."""
-
-    def __init__(self, handler: urllib.request.BaseHandler):
-        super().__init__()
-        self.add_handler(handler)
-        for name in ("HTTPRedirectHandler", "HTTPErrorProcessor", "HTTPDefaultErrorHandler"):
-            self.add_handler(getattr(urllib.request, name)())
-
-    def open(self, fullurl, data=None, timeout=10.0):
-        """The answer to a ``Request`` or address, its body already read; so are redirects'."""
-        try:
-            request = urllib.request.Request(fullurl) if isinstance(fullurl, str) else fullurl
-            _check(request.full_url)
-            return super().open(request, data, timeout)
-        except HTTPError as e:
-            raise Refusal(f"failed: HTTP {e.code}") from None
-        except (OSError, ValueError, http.client.HTTPException) as e:
-            problem = e.reason if isinstance(e, URLError) else e
-            raise Refusal(next(why for kind, why in REASONS if isinstance(problem, kind))) from e
+_OPENERS: dict[tuple[Limits, Path], Opener] = {}
 
 
-def _check(url: str) -> None:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise Refusal(NOT_HTTP)
-
-
-@functools.cache  # one per process, so that robots.txt is read once per host and process
 def opener(limits: Limits, turns: Path) -> Opener:
-    """The opener for images; ``turns`` is the folder in which hosts' turns are kept."""
-    return Opener(_Polite(limits, turns, images=True))
+    """The opener for images; ``turns`` is the folder in which hosts' turns are kept.
+
+    There is one per process, also for threads, so that it asks for each robots.txt once.
+    """
+    return _OPENERS.setdefault((limits, turns), Opener(limits, turns))

@@ -6,10 +6,16 @@ its own processes and never notices when one is killed.
 
 from __future__ import annotations
 
+import io
 import os
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
+from PIL import Image, ImageOps
+from pyarrow import feather
+
+from helpers.data import pictures
 from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.paper.download import polite
@@ -17,8 +23,6 @@ from helpers.paper.download import polite
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask for news
 try:
     from img2dataset import downloader, writer
-    from img2dataset.reader import Reader  # noqa: F401 - cuts a table into shards for laion.py
-    from img2dataset.resizer import Resizer
 except ImportError as e:
     advice = "Install it with: pip install -r requirements.txt"
     raise StudyError(f"downloads need img2dataset, which cannot be imported ({e}). {advice}") from e
@@ -28,13 +32,25 @@ QUALITY = 95  # of the JPEGs [C]
 DIGITS = 5  # of a shard's name
 
 
+def resized(stream: io.BytesIO, boxes: None = None) -> tuple:
+    """A picture as a JPEG with white beside it; img2dataset's tuple of bytes, sizes and error."""
+    try:
+        image = Image.fromarray(pictures.rgb(stream.getvalue(), "downloaded"))
+    except StudyError as e:
+        return None, None, None, None, None, str(e)
+    buffer = io.BytesIO()
+    square = ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.BICUBIC, "white")
+    square.save(buffer, "jpeg", quality=QUALITY)
+    return buffer.getvalue(), SIDE, SIDE, *image.size, None
+
+
 class Downloader(downloader.Downloader):
-    """img2dataset's downloader behind polite.py's opener."""
+    """img2dataset's downloader behind polite.py's opener, with the study's reader of pictures."""
 
     def __init__(self, folder: Path, extra: list[str], limits: polite.Limits):
         super().__init__(
             sample_writer_class=Writer,
-            resizer=Resizer(SIDE, "border", False, encode_quality=QUALITY),
+            resizer=resized,
             thread_count=limits.threads,
             save_caption=True,
             extract_exif=False,
@@ -52,11 +68,14 @@ class Downloader(downloader.Downloader):
         )
         self.rules = (limits, Path(folder) / "_tmp" / "turns")
 
-    def __call__(self, job: tuple[int, str]) -> None:
-        """Download a shard: its number, and the file of its addresses. Raises what goes wrong."""
+    def __call__(self, shard: int, rows: pd.DataFrame) -> None:
+        """Download a shard: its number, its ``url``, ``caption`` and more. Raises what fails."""
+        file = Path(self.output_folder) / "_tmp" / f"{shard}.feather"
+        file.parent.mkdir(exist_ok=True)
+        feather.write_feather(rows, str(file), compression="uncompressed")
         urllib.request.install_opener(polite.opener(*self.rules))
         try:
-            self.download_shard(job)
+            self.download_shard((shard, str(file)))
         finally:
             urllib.request.install_opener(None)
 

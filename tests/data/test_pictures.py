@@ -1,0 +1,152 @@
+"""The one reader of pictures: what each kind of file becomes, and what is refused, by name."""
+
+import io
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from helpers.data import pictures
+from helpers.errors import StudyError
+from helpers.paper import benchmarks
+from helpers.paper.download import shards
+from tests.paper.test_download import bomb
+
+RAMP = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+RED = (255, 0, 0)
+
+
+def file(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def palette(transparency) -> bytes:
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([*RED, 0, 0, 0])
+    image.paste(1, (10, 0, 20, 20))
+    return file(image, "png", transparency=transparency)
+
+
+def turned() -> bytes:
+    """Red on the left when turned as EXIF says; stored with red above."""
+    image = Image.new("RGB", (40, 40), "white")
+    image.paste(RED, (0, 0, 40, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return file(image, "jpeg", exif=exif, quality=95)
+
+
+half = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+half.paste((*RED, 255), (0, 0, 10, 20))
+frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+cmyk = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
+profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+tiff = Image.fromarray(RAMP.astype(">u2"))
+RED_AND_WHITE = (RED, (255, 255, 255))
+LEFT_AND_RIGHT = {  # file -> the mean colours of its left and right half
+    "16 bits": (file(Image.fromarray(RAMP), "png"), ((127,) * 3, (127,) * 3)),
+    "16 bits, TIFF": (file(tiff, "tiff"), ((127,) * 3, (127,) * 3)),
+    "transparent": (file(half, "png"), RED_AND_WHITE),
+    "transparent WebP": (file(half, "webp", lossless=True), RED_AND_WHITE),
+    "grey and alpha": (file(half.convert("LA"), "png"), ((76,) * 3, (255,) * 3)),
+    "palette, one colour transparent": (palette(1), RED_AND_WHITE),
+    "palette, alpha in bytes": (palette(b"\xff\x00"), RED_AND_WHITE),
+    "turned by EXIF": (turned(), RED_AND_WHITE),
+    "animated GIF": (file(frames[0], "gif", save_all=True, append_images=frames[1:]), (RED, RED)),
+    "animated WebP": (
+        file(frames[0], "webp", save_all=True, append_images=frames[1:], lossless=True),
+        (RED, RED),
+    ),
+    "CMYK": (file(cmyk, "jpeg"), ((254, 0, 0),) * 2),
+    "one bit": (file(Image.new("1", (20, 20), 1), "png"), ((255,) * 3,) * 2),
+    "profile": (file(frames[0], "png", icc_profile=profile), (RED, RED)),
+    "many pixels in one row": (file(Image.new("RGB", (3000, 1), RED), "png"), (RED, RED)),
+}
+READERS = {
+    "bytes": lambda path: pictures.rgb(path.read_bytes(), path),
+    "task": lambda path: benchmarks.Decoded([path], 32)[:][0],
+    "probe": lambda path: benchmarks.Decoded([path], 32, reduced=False)[:][0],
+    "download": lambda path: downloaded(path.read_bytes()),
+}
+
+
+def downloaded(data: bytes) -> np.ndarray:
+    square = shards.resized(io.BytesIO(data))[0]
+    return np.asarray(Image.open(io.BytesIO(square)))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", LEFT_AND_RIGHT)
+def test_every_way_in_reads_a_picture_alike(tmp_path, kind, reader):
+    data, colours = LEFT_AND_RIGHT[kind]
+    if kind.startswith("many") and reader == "download":
+        return  # padded with white
+    (tmp_path / "a picture").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = READERS[reader](tmp_path / "a picture").astype(float)
+    assert image.ndim == 3 and image.shape[2] == 3
+    edge = max(image.shape[1] // 16, 0)
+    middle = image.shape[1] // 2
+    for part, colour in zip(
+        (image[:, : middle - edge], image[:, middle + edge :]), colours, strict=True
+    ):
+        assert np.abs(part.mean((0, 1)) - colour).max() < 9, (kind, reader)
+
+
+BROKEN = {
+    "180 megapixels": (bomb(18_000, 10_000), "pixels"),
+    "90 megapixels": (bomb(9_000, 10_000), "pixels"),
+    "cut off": (file(frames[0], "png")[:60], "cannot read the image"),
+    "nothing": (b"", "cannot identify"),
+    "HTML": (b"<html>", "cannot identify"),
+    "PostScript": (file(frames[0], "eps"), "cannot identify"),
+    "fractions": (file(Image.new("F", (9, 9), 0.5), "tiff"), "fractions"),
+    "32 bits": (file(Image.new("I", (9, 9), 2**20), "tiff"), "more than 16 bits"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path, kind):
+    data, message = BROKEN[kind]
+    (tmp_path / "this one.png").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for reader in ("bytes", "task", "probe"):
+            with pytest.raises(StudyError, match=message) as e:
+                READERS[reader](tmp_path / "this one.png")
+            assert "this one.png" in str(e.value) and "\n" not in str(e.value)
+    assert shards.resized(io.BytesIO(data))[0] is None
+
+
+def test_plain_pictures_are_what_pillow_makes_of_them(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    data = file(Image.fromarray(noise), "png")
+    assert np.array_equal(pictures.rgb(data), noise)
+    fitted = ImageOps.fit(Image.fromarray(noise), (16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(pictures.rgb(data, side=16), fitted)
+
+
+def test_all_pictures_of_a_class_are_found_and_others_counted(tmp_path, capsys):
+    folder = tmp_path / "My Study [v2] 'a::b' 🐦" / "robin"
+    (folder / "nested" / "deeper").mkdir(parents=True)
+    (folder / ".ipynb_checkpoints").mkdir()
+    names = ["a.jpg", "b.JPG", "c.jfif", "d.tif", "e.gif", "f.webp", "nested/deeper/g.png"]
+    litter = ["._a.jpg", ".DS_Store", "Thumbs.db", ".ipynb_checkpoints/a.jpg"]
+    for name in (*names, *litter, "notes.txt", "nested/h.svg", "i"):
+        (folder / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "j.png").touch()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder.parent)
+    found = benchmarks.image_files(folder.glob("*"))
+    assert len(found) == 8
+    assert {f.name for f in found} == {name.rsplit("/")[-1] for name in names} | {"j.png"}
+    said = capsys.readouterr().out
+    assert "1 .svg, 1 .txt, 1 i" in said and said.count("\n") == 1
+    shutil.rmtree(folder / "nested")
+    assert len(benchmarks.image_files(folder.glob("*"))) == 7

@@ -1,0 +1,463 @@
+"""Pools as people have them: what is kept, what is counted as lost, what is refused in one line."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers import worlds
+from helpers.data import pictures, rules, scan
+from helpers.data.shards import Tar
+from helpers.errors import StudyError
+from helpers.paper import pools
+
+SIDE = 16
+COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), "grey": (90,) * 3}
+
+
+def encoded(colour="red", kind="png", size=(20, 20)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def shard(folder: Path, table: dict, names=COLOURS, stem="00000") -> None:
+    """A table beside a tar whose pictures have the keys 0, 1, ... and the colours of ``names``."""
+    tar(folder / f"{stem}.tar", {f"{i}.png": encoded(name) for i, name in enumerate(names)})
+    pd.DataFrame(table).to_parquet(folder / f"{stem}.parquet")
+
+
+def opened(folder: Path, place: Path):
+    """The pool at a place, looked through into a folder: its tables and its losses, as frames."""
+    pools._build(folder, place, SIDE)
+    kept = [pl.read_parquet(file, glob=False) for file in sorted(folder.glob("?????.parquet"))]
+    lost = folder / "lost.parquet"
+    losses = pl.read_parquet(lost, glob=False) if lost.exists() else pl.DataFrame({"lost": []})
+    images = [
+        pools._fetch(place, SIDE, file, np.arange(len(table)))
+        for file, table in zip(sorted(folder.glob("?????.parquet")), kept, strict=True)
+    ]
+    return pl.concat(kept, how="diagonal"), np.concatenate(images), losses
+
+
+def told(table: pl.DataFrame, images: np.ndarray) -> dict[str, str]:
+    """Caption -> the colour that its picture has."""
+    means = images.mean((1, 2))
+    nearest = [min(COLOURS, key=lambda c: np.abs(np.array(COLOURS[c]) - m).sum()) for m in means]
+    return dict(zip(table["TEXT"], nearest, strict=True))
+
+
+KEYS = ["2", "0", "3", "1"]
+TEXTS = ["blue", "red", "grey", "green"]
+RIGHT = {name: name for name in COLOURS}
+
+
+def test_rows_are_matched_by_key(tmp_path):
+    shard(tmp_path / "pool", {"TEXT": TEXTS, "key": KEYS})
+    table, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(table, images) == RIGHT and not len(lost)
+    assert table["NSFW"].unique().to_list() == ["UNTAGGED"]
+
+
+@pytest.mark.parametrize(
+    ("table", "kept", "reasons"),
+    [
+        ({"TEXT": [*TEXTS, "gone"], "key": [*KEYS, "9"]}, RIGHT, {pools.NO_PICTURE: 1}),
+        (
+            {
+                "caption": [*TEXTS, "gone"],
+                "key": [*KEYS, "9"],
+                "status": ["success"] * 4 + ["failed"],
+            },
+            RIGHT,
+            {"failed": 1},
+        ),
+        (
+            {"TEXT": [*TEXTS, "again"], "key": [*KEYS, "1"]},
+            {n: n for n in ("red", "blue", "grey")},
+            {pools.NO_PICTURE: 2},
+        ),
+        ({"TEXT": list(COLOURS)}, RIGHT, {}),  # without keys: as many, and in order
+    ],
+)
+def test_what_is_lost_is_counted(tmp_path, capsys, table, kept, reasons):
+    shard(tmp_path / "pool", table)
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(rows, images) == kept
+    assert dict(lost["lost"].value_counts().rows() if len(lost) else ()) == reasons
+    assert len(rows) + len(lost) == len(next(iter(table.values())))
+    said = capsys.readouterr().out
+    assert all(f"{n} {reason}" in said for reason, n in reasons.items())
+
+
+SPELT = {
+    "LAION": {"SAMPLE_ID": [5, 6], "URL": ["a", "b"], "TEXT": ["x", "y"], "NSFW": ["NSFW", None]},
+    "Re-LAION": {"url": ["a", "b"], "caption": ["x", "y"], "punsafe": [0.9, None]},
+    "in capitals": {"Url": ["a", "b"], "CAPTION": ["x", "y"], "Nsfw": ["nsfw", "untagged"]},
+    "equal twice": {"url": ["a", "b"], "URL": ["a", "b"], "text": ["x", "y"], "nsfw": [True, None]},
+    "null urls and bytes": {"url": [None, None], "TEXT": [b"x", b"y"], "punsafe": [1, 0]},
+    "categories": {"TEXT": pd.Categorical(["x", "y"]), "key": pd.Categorical(["0", "1"])},
+    "numbers": {"TEXT": [7, 8]},
+    "nulls": {"TEXT": ["x", None]},
+    "nothing but nulls": {"TEXT": [None, None], "URL": [None, None]},
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_spellings_and_types_of_columns(tmp_path, name):
+    given_ = SPELT[name]
+    shard(tmp_path / "pool", given_, ["red", "blue"])
+    shard(tmp_path / "pool", {"caption": ["other", "columns"]}, ["grey", "grey"], stem="00001")
+    table, _, lost = opened(tmp_path / "made", tmp_path / "pool")
+    texts = {"numbers": ["7", "8"], "nulls": ["x", ""], "nothing but nulls": ["", ""]}
+    assert table["TEXT"].to_list() == [*texts.get(name, ["x", "y"]), "other", "columns"]
+    assert not len(lost) and table.null_count().select("URL", "TEXT", "NSFW").row(0) == (0, 0, 0)
+    unsafe = any(column.lower() in ("nsfw", "punsafe") for column in given_)
+    assert (table["NSFW"][0] == "NSFW") == unsafe and table["NSFW"][1] != "NSFW"
+    found = scan.find(sorted((tmp_path / "pool").glob("*.parquet")), rules.plan(["other"], "word"))
+    assert found["row"].tolist() == [2]
+
+
+REFUSED = {
+    "lists": ({"TEXT": [["x"], ["y"]]}, "holds List.*Write one text a row"),
+    "not UTF-8": ({"TEXT": [b"x", b"\xff"]}, "not UTF-8"),
+    "none": ({"words": ["x", "y"]}, "no text column; it has words"),
+    "two that differ": ({"TEXT": ["x", "y"], "url": ["a", "b"], "URL": ["a", "c"]}, "differ"),
+    "too few": ({"TEXT": ["x"]}, "nobody knows which is whose"),
+    "other keys": ({"TEXT": ["x", "y"], "key": ["8", "9"]}, "nobody knows which is whose"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_tables_that_cannot_be_right_are_refused(tmp_path, name):
+    table, message = REFUSED[name]
+    shard(tmp_path / "pool", table, ["red", "blue"])
+    with pytest.raises(StudyError, match=message):
+        opened(tmp_path / "made", tmp_path / "pool")
+
+
+WRONG = {
+    b"": "an empty file",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n": "git lfs pull",
+    b"<!DOCTYPE html><html>log in</html>": "HTML",
+    b"PK\x03\x04 zip": "zip archive",
+    b"\x1f\x8b\x08 gzip": "gunzip",
+    b"anything else at all": "cannot read|truncated",
+}
+
+
+@pytest.mark.parametrize("start", WRONG)
+@pytest.mark.parametrize("ending", ["tar", "parquet", "csv"])
+def test_a_file_that_is_something_else_is_named(tmp_path, start, ending):
+    shard(tmp_path / "pool", {"TEXT": ["x"]}, ["red"])
+    file = tmp_path / "pool" / ("metadata.csv" if ending == "csv" else f"00000.{ending}")
+    file.write_bytes(start)
+    with pytest.raises(StudyError, match=WRONG[start] if start[:3] != b"any" else "") as e:
+        opened(tmp_path / "made", tmp_path / "pool")
+    assert str(file) in str(e.value) and "\n" not in str(e.value)
+    if ending == "parquet":
+        with pytest.raises(StudyError, match=r"00000\.parquet"):
+            scan.find([file], rules.plan(["x"], "word"))
+
+
+def test_dot_names_and_links(tmp_path):
+    shard(tmp_path / "elsewhere", {"TEXT": ["x"]}, ["red"])
+    (tmp_path / "pool [v2] a::b").mkdir()
+    place = tmp_path / "pool [v2] a::b"
+    (place / "linked").symlink_to(tmp_path / "elsewhere")
+    (place / "round").symlink_to(place)
+    (place / "._00000.parquet").write_bytes(b"junk")
+    (place / ".ipynb_checkpoints").mkdir()
+    (place / ".ipynb_checkpoints" / "1.parquet").write_bytes(b"junk")
+    table, images, _ = opened(tmp_path / "made [1]", place)
+    assert told(table, images) == {"x": "red"}
+
+
+def metadata(folder: Path, kind: str, rows: list[tuple[str, str]]) -> None:
+    names = [name for name, _ in rows]
+    texts = [text for _, text in rows]
+    table = pd.DataFrame({"file_name": names, "text": texts})
+    if kind == "jsonl":
+        lines = [json.dumps(row) for row in table.to_dict("records")]
+        (folder / "metadata.jsonl").write_text("\n".join(lines))
+    elif kind == "parquet":
+        table.to_parquet(folder / "metadata.parquet")
+    else:
+        separator = ";" if kind == "semicolons" else ","
+        encoding = "utf-8-sig" if kind == "byte-order mark" else "utf-8"
+        table.to_csv(folder / "metadata.csv", index=False, sep=separator, encoding=encoding)
+
+
+@pytest.mark.parametrize("kind", ["csv", "semicolons", "byte-order mark", "jsonl", "parquet"])
+def test_a_folder_of_captioned_pictures(tmp_path, monkeypatch, capsys, kind):
+    folder = tmp_path / "my pool"
+    rows = [
+        ("red.png", 'a "red", thing\nof two lines'),
+        ("sub folder/blue [1].JPG", "blue 🐦 鳥"),
+        ("grey.webp", "x" * 100_000),
+        ("gone.png", "gone"),
+        ("cut.png", "cut"),
+        ("../secret.png", "outside"),
+        (str(tmp_path / "secret.png"), "outside as well"),
+        ("", "no name"),
+    ]
+    (folder / "sub folder").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(encoded())
+    (folder / "red.png").write_bytes(encoded("red"))
+    (folder / "sub folder" / "blue [1].JPG").write_bytes(encoded("blue", "jpeg", (30, 20)))
+    (folder / "grey.webp").write_bytes(encoded("grey", "webp"))
+    (folder / "cut.png").write_bytes(encoded()[:60])
+    metadata(folder, kind, rows)
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "paper.toml").write_text(f"laion = 'my pool'\nkept = {SIDE}\ndrawn = {SIDE}")
+    w = worlds.get("paper")
+    pool = worlds.backend(w).open_pool(w)
+    assert len(pool) == 3 and pool.captions()["TEXT"].tolist() == [text for _, text in rows[:3]]
+    found = told(pl.from_pandas(pool.captions()), pool.fetch([0, 1, 2]))
+    assert list(found.values()) == ["red", "blue", "grey"]
+    assert pool.captions([1])["URL"].tolist() == ["sub folder/blue [1].JPG"]
+    assert pool.captions()["SAMPLE_ID"].tolist() == [0, 1, 2]
+    lost = pl.read_parquet(pool.shards[0].parent / "lost.parquet")
+    assert lost["lost"].to_list() == [
+        "no such file",
+        "a picture that cannot be read",
+        *["a path that leads out of the folder"] * 2,
+        "a picture that cannot be read",
+    ]
+    assert "3 pairs of 8" in capsys.readouterr().out
+    assert worlds.backend(w).open_pool(w).sizes == (3,) and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["pictures.csv", "pictures.jsonl", "pictures.parquet", "a.zip"])
+def test_laion_may_name_a_file(tmp_path, name):
+    (tmp_path / "red.png").write_bytes(encoded())
+    table = pd.DataFrame({"caption": ["red"], "path": ["red.png"]})
+    file = tmp_path / name
+    if name.endswith("csv"):
+        table.to_csv(file, index=False)
+    elif name.endswith("jsonl"):
+        table.to_json(file, orient="records", lines=True)
+    elif name.endswith("parquet"):
+        table.to_parquet(file)
+    else:
+        file.write_bytes(b"PK")
+        with pytest.raises(StudyError, match="archives: unpack them"):
+            opened(tmp_path / "made", file)
+        return
+    rows, images, _ = opened(tmp_path / "made", file)
+    assert told(rows, images) == {"red": "red"}
+
+
+def test_webdataset_tars_bring_their_captions(tmp_path):
+    members = {
+        "a/1.jpg": encoded("red", "jpeg"),
+        "a/1.txt": b"\xef\xbb\xbfred ",
+        "a/1.json": b"[" * 100_000,
+        "a/2.PNG": encoded("blue"),
+        "a/2.txt": b"blue",
+        "b/1.webp": encoded("green", "webp", (7, 90)),
+        "b/1.txt": b"green",
+        "no caption.png": encoded(),
+        "latin.png": encoded(),
+        "latin.txt": "é".encode("latin-1"),
+        "no picture.txt": b"lost",
+        "two.png": encoded(),
+        "two.jpg": encoded(),
+        "two.txt": b"lost",
+        "._a.png": b"litter",
+    }
+    tar(tmp_path / "pool" / "x.tar", members)
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(rows, images) == {n: n for n in ("red", "blue", "green")}
+    reasons = dict(zip(lost["URL"], lost["lost"], strict=True))
+    assert reasons == {
+        "no caption": pools.NO_CAPTION,
+        "latin": pools.NO_CAPTION,
+        "no picture": pools.NO_PICTURE,
+        "two": pools.NO_PICTURE,
+    }
+
+
+def test_deeply_nested_json_is_refused_in_one_line(tmp_path):
+    deep = '{"file_name": "a.png", "text": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "metadata.jsonl").write_text(deep)
+    with pytest.raises(StudyError, match=r"cannot read .*metadata\.jsonl"):
+        pools.find(tmp_path)
+
+
+def test_nothing_in_a_tar_is_unpacked_or_read_beyond_it(tmp_path):
+    """Links, devices, absolute names, names above the folder, and sizes that are claimed."""
+    (tmp_path / "secret.png").write_bytes(encoded("blue"))
+    path = tmp_path / "pool" / "x.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as file:
+        for name, kind, target in (
+            ("link.png", tarfile.SYMTYPE, str(tmp_path / "secret.png")),
+            ("hard.png", tarfile.LNKTYPE, "../secret.png"),
+            ("device.png", tarfile.CHRTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.linkname = target
+            file.addfile(info)
+            file.addfile(tarfile.TarInfo(name.replace("png", "txt")))
+        for name in ("../above.png", "/absolute.png"):
+            for member, data in ((name, encoded()), (name.replace("png", "txt"), b"red")):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    before = sorted(p for p in tmp_path.rglob("*"))
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert rows["TEXT"].to_list() == ["red", "red"] and told(rows, images) == {"red": "red"}
+    assert len(lost) == 3
+    left = sorted(p for p in tmp_path.rglob("*") if not p.is_relative_to(tmp_path / "made"))
+    assert left == before and not Path("/absolute.png").exists()
+
+
+def test_a_member_that_claims_ten_gigabytes(tmp_path):
+    path = tmp_path / "pool" / "x.tar"
+    path.parent.mkdir()
+    info = tarfile.TarInfo("huge.png")
+    info.size = 10 * 2**30
+    path.write_bytes(info.tobuf() + bytes(512))
+    with pytest.raises(StudyError, match=r"x\.tar"):
+        opened(tmp_path / "made", tmp_path / "pool")
+    with path.open("r+b") as file:  # really that long, and sparse on the disk
+        file.truncate(512 + info.size + 1024)
+    with pytest.raises(StudyError, match="0 pairs of"):
+        opened(tmp_path / "again", tmp_path / "pool")
+
+
+def test_pools_without_rows_and_with_one(tmp_path):
+    shard(tmp_path / "none", {"TEXT": []}, [])
+    with pytest.raises(StudyError, match="0 pairs of 0"):
+        opened(tmp_path / "made", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StudyError, match="no parquet shards in"):
+        pools.find(tmp_path / "empty")
+    (tmp_path / "captions").mkdir()
+    pd.DataFrame({"TEXT": ["x"]}).to_parquet(tmp_path / "captions" / "0.parquet")
+    with pytest.raises(StudyError, match=r"no 0\.tar lies beside it"):
+        pools.find(tmp_path / "captions")
+    shard(tmp_path / "one", {"TEXT": ["x"]}, ["red"])
+    assert told(*opened(tmp_path / "one made", tmp_path / "one")[:2]) == {"x": "red"}
+
+
+def test_pictures_of_several_sizes_are_fitted(tmp_path):
+    sizes = [(20, 20), (50, 30), (10, 60)]
+    members = {f"{i}.png": encoded("green", size=size) for i, size in enumerate(sizes)}
+    tar(tmp_path / "pool" / "0.tar", members)
+    pd.DataFrame({"TEXT": ["a", "b", "c"]}).to_parquet(tmp_path / "pool" / "0.parquet")
+    _, images, _ = opened(tmp_path / "made", tmp_path / "pool")
+    assert images.shape == (3, SIDE, SIDE, 3) and set(images.mean((0, 1, 2)).round()) == {10, 250}
+    with pytest.raises(StudyError, match="several sizes"):
+        Tar(tmp_path / "pool" / "0.tar")[np.arange(3)]
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
+values = st.one_of(
+    st.none(), st.text(max_size=20), st.integers(-5, 5), st.binary(max_size=8), st.floats(0, 1)
+)
+column_names = st.sampled_from(["TEXT", "caption", "url", "URL", "key", "NSFW", "id", "file_name"])
+
+
+@st.composite
+def tables(draw):
+    """A table with odd columns: each of one type, or of several."""
+    n = draw(st.integers(0, 4))
+    kinds = [st.none(), st.text(max_size=9), st.integers(0, 3), st.binary(max_size=4), values]
+    kinds += [st.lists(st.text(max_size=2), max_size=2), st.sampled_from(["a.png", "../a", "/x"])]
+    return {
+        name: draw(st.lists(draw(st.sampled_from(kinds)), min_size=n, max_size=n))
+        for name in draw(st.lists(column_names, unique=True, max_size=5))
+    }
+
+
+quick = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@quick
+@given(
+    tables(),
+    st.dictionaries(names, st.binary(max_size=20), max_size=3),
+    st.sampled_from(["parquet", "jsonl", "csv"]),
+)
+def test_any_folder_is_a_pool_or_an_error(tmp_path_factory, table, others, kind):
+    """Rows in = rows kept + rows lost, or one line; never another exception."""
+    place = tmp_path_factory.mktemp("any")
+    for name, data in others.items():
+        try:
+            (place / name).write_bytes(data)
+        except OSError:
+            continue  # "." and what this file system has no name for
+    (place / "a.png").write_bytes(encoded())
+    frame = pd.DataFrame({k: pd.Series(v, dtype=object) for k, v in table.items()})
+    try:
+        if kind == "parquet":
+            frame.to_parquet(place / "s.parquet")
+            keys = [str(k) for k in table.get("key", range(len(frame)))]
+            tar(
+                place / "s.tar",
+                {f"{k}.png": encoded() for k in dict.fromkeys(keys) if "/" not in k},
+            )
+        elif kind == "jsonl":
+            frame.to_json(place / "metadata.jsonl", orient="records", lines=True)
+        else:
+            frame.to_csv(place / "metadata.csv", index=False)
+    except (TypeError, ValueError, OverflowError, UnicodeError):
+        return  # nobody can write such a table
+    try:
+        listed = pools.size(place)
+        rows, images, lost = opened(tmp_path_factory.mktemp("made"), place)
+    except StudyError as e:
+        assert "\n" not in str(e)
+        return
+    assert len(rows) == len(images) and len(rows) + len(lost) == listed
+    assert rows["TEXT"].null_count() == 0
+
+
+@quick
+@given(st.sampled_from(["png", "jpeg", "gif", "webp", "bmp", "tiff"]), st.data())
+def test_any_bytes_are_a_picture_or_an_error(kind, data):
+    """Pictures with bytes changed or cut off."""
+    whole = bytearray(encoded(kind=kind))
+    for _ in range(data.draw(st.integers(0, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        assert pictures.rgb(cut, "a name", SIDE).shape == (SIDE, SIDE, 3)
+    except StudyError as e:
+        assert "a name" in str(e) and "\n" not in str(e)
+
+
+@quick
+@given(st.text(max_size=30) | st.binary(max_size=60).map(lambda b: b.decode("latin-1")))
+def test_any_text_is_a_table_or_an_error(tmp_path_factory, text):
+    for name in ("metadata.csv", "metadata.jsonl"):
+        file = tmp_path_factory.mktemp("text") / name
+        file.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+        try:
+            pools.find(file)
+        except StudyError as e:
+            assert "\n" not in str(e)

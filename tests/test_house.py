@@ -31,15 +31,15 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all
-    ("study", "models", "data", "measure"): 5_680,  # the aim is 4,700
-    ("engine",): 1_500,
+    ("study", "models", "data", "measure"): 6_030,  # the aim is 4,700
+    ("engine",): 1_590,  # the aim is 1,500
     ("pocket",): 4_300,
-    ("paper",): 2_000,
+    ("paper",): 2_500,  # the aim is 2,000
 }
 LONGEST = 300  # lines of a module
 STUDY_IN_ORDER = [
     "runs", "captions", "synthesis", "embeddings", "retrieval", "finetune", "analysis",
-    "arms", "pairs", "scaling", "robustness",
+    "arms", "pairs", "scaling", "robustness", "mixes",
 ]  # fmt: skip
 
 

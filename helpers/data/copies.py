@@ -8,6 +8,7 @@ import numpy as np
 from helpers.data.shards import Lazy
 from helpers.data.tables import Benchmark
 from helpers.engine import progress
+from helpers.engine.late import faiss, functional, torch
 
 SCALE = 4_000  # length of a descriptor; partial sums of a product stay below 2 ** 24
 SIDE = 16  # of the thumbnail that a descriptor is made of
@@ -20,9 +21,6 @@ ENOUGH = 1_000  # pictures of val without a repeat whose quantile may lie below 
 
 def descriptor(images: np.ndarray | Lazy) -> np.ndarray:
     """High-pass filtered thumbnails, (n, d) int16 of length ``SCALE``; [C] has ISC's descriptor."""
-    import torch
-    from torch.nn import functional
-
     parts = [np.zeros((0, 3 * SIDE * SIDE), np.int16)]
     for i in range(0, len(images), BATCH):
         x = torch.tensor(np.ascontiguousarray(images[i : i + BATCH])).permute(0, 3, 1, 2).float()
@@ -37,8 +35,6 @@ def descriptor(images: np.ndarray | Lazy) -> np.ndarray:
 
 def nearest(candidates: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Largest similarity of each candidate to any held-out picture, -1..1, both as descriptors."""
-    import faiss
-
     x, y = (descriptors.astype(np.float32) for descriptors in (candidates, held_out))
     products, _ = faiss.knn(x, y, 1, metric=faiss.METRIC_INNER_PRODUCT)
     return products[:, 0] / SCALE**2

@@ -9,22 +9,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.data.subsets import nested_subset, thinned
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, progress
+from helpers.engine.late import functional, nn, torch
 from helpers.errors import StudyError
 from helpers.models import clip as clips
 from helpers.models.clip import Clip
 from helpers.models.linear import Solution, chosen_probe, predicted
 from helpers.models.train import Batches, Schedule, cropped, fit, save_state
 from helpers.settings import FinetuneSettings
-
-if TYPE_CHECKING:
-    import torch
 
 RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}  # [P], [C]
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
@@ -58,15 +56,11 @@ class Classifier:
 
     def trainable(self) -> torch.nn.Module:
         """Image tower, weight and bias, in this order, as one module."""
-        from torch import nn
-
         return nn.ModuleList([self.clip.model.visual, nn.ParameterList([self.weight, self.bias])])
 
 
 def text_classifier(clip: Clip, bench: Benchmark, scaled: bool = True) -> Classifier:
     """A CLIP as a classifier: its text head times exp(logit scale), on which ECE depends [C]."""
-    import torch
-
     head = torch.tensor(clips.head(clip, bench.classes, bench.templates), device=gpu.device())
     if scaled:
         head = head * clip.model.logit_scale.detach().exp()
@@ -97,8 +91,6 @@ def finetune(
     layers keep their statistics. A run keeps its state in the file ``resume`` and, killed, goes on
     to the same result. Raises ``StudyError`` without images.
     """
-    import torch
-
     if not len(train):
         raise StudyError(f"no images of task {bench.task!r} to train on; see notebook 03.")
     start = text_classifier(clip, bench)
@@ -159,14 +151,13 @@ def accumulate(
     model: Classifier, x: torch.Tensor, labels: torch.Tensor, at_once: int, precision: str
 ) -> int:
     """Leave a batch's gradients, ``at_once`` or fewer images at a time; returns how many fit."""
-    import torch
 
     def add_gradients() -> None:
         for start in range(0, len(x), at_once):
             part = slice(start, start + at_once)
             with gpu.autocast(precision):
                 logits = model.logits(x[part])
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels[part])
+            loss = functional.cross_entropy(logits.float(), labels[part])
             (loss * (len(logits) / len(x))).backward()
 
     while True:

@@ -10,18 +10,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers import worlds
 from helpers.engine import gpu
+from helpers.engine.late import functional, open_clip, torch
 from helpers.errors import StudyError
 from helpers.models import weights
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 WEIGHTS = weights.CLIP  # the file that ``save`` writes
 
@@ -47,8 +45,6 @@ def load(w: World) -> Clip:
 @functools.cache
 def by_name(name: str) -> Clip:
     """A finished CLIP by a name of ``weights.clip_file``; ``StudyError`` also if it is damaged."""
-    import open_clip
-
     file = weights.clip_file(name)
     model, _, pretrained = name.partition("/")
     try:
@@ -75,8 +71,6 @@ def checked(name: str) -> Path:
 
     Raises what ``by_name`` would.
     """
-    import torch
-
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
         by_name.__wrapped__(name)
@@ -85,8 +79,6 @@ def checked(name: str) -> Path:
 
 def quick_gelu(model: str, pretrained: str) -> bool:
     """Whether these weights were trained with QuickGELU, which open_clip only warns of."""
-    import open_clip
-
     return (open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu", False)
 
 
@@ -110,8 +102,6 @@ def build(
 
     ``tokenizer`` is a folder (None: the configuration's own).
     """
-    import open_clip
-
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
@@ -131,9 +121,6 @@ def build(
 
 def _created(model: str, pretrained: str | None, tokenizer: Any, **options: Any) -> Clip:
     """A model by open_clip, on the device, with what open_clip says of its pixels."""
-    import open_clip
-    import torch
-
     only_names = torch.get_default_device().type == "meta"
     device = "meta" if only_names else gpu.device()
     network: Any = open_clip.create_model(model, pretrained=pretrained, device=device, **options)
@@ -158,48 +145,40 @@ def save(clip: Clip, folder: Path, config: dict) -> None:
 
 def contrastive_loss(rank: int = 0, workers: int = 1) -> torch.nn.Module:
     """open_clip's symmetric InfoNCE, ``loss(image, text, scale)``, over all workers' batches."""
-    import open_clip
-
     options = dict.fromkeys(("local_loss", "gather_with_grad", "cache_labels"), True)
     return open_clip.ClipLoss(rank=rank, world_size=workers, **options)
 
 
 def pixels(clip: Clip, images: Any) -> torch.Tensor:
     """uint8 images (n, side, side, 3) as the model's input: float (n, 3, S, S), channels last."""
-    import torch
-
     images = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
     x = gpu.sent(torch.as_tensor(images)).permute(0, 3, 1, 2).float() / 255
     if x.shape[-1] != clip.image_size:
         size = (clip.image_size, clip.image_size)
-        x = torch.nn.functional.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
+        x = functional.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
     mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (clip.mean, clip.std))
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def resized(x: torch.Tensor, side: int) -> torch.Tensor:
     """Images (n, 3, s, s) in 0..1 at another size, by matrices: the gradient costs a tenth."""
-    import torch
-
     old = x.shape[-1]
     if old == side:
         return x
     eye = torch.eye(old)[None, None]
-    matrix = torch.nn.functional.interpolate(eye, (side, old), mode="bicubic", antialias=True)
+    matrix = functional.interpolate(eye, (side, old), mode="bicubic", antialias=True)
     matrix = matrix[0, 0].to(x.device)
     return (matrix @ (x @ matrix.T)).clamp(0, 1)
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     """uint8 images, (n, side, side, 3), as a tower of ``side`` pixels sees them."""
-    import torch
-
     if images.shape[1] == side:
         return images
     parts = []
     for start in range(0, len(images), 256):
         x = torch.tensor(images[start : start + 256]).permute(0, 3, 1, 2).float()
-        x = torch.nn.functional.interpolate(x, (side, side), mode="bicubic", antialias=True)
+        x = functional.interpolate(x, (side, side), mode="bicubic", antialias=True)
         parts.append(x.clamp(0, 255).round().byte())
     return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
@@ -216,7 +195,6 @@ def embed_texts(clip: Clip, texts: Iterable[str], batch: int = 512) -> np.ndarra
 
 
 def _embed(encode: Callable, items: Any, batch: int) -> np.ndarray:
-    import torch
 
     with torch.inference_mode(), gpu.autocast():
         parts = [encode(items[i : i + batch]).float() for i in range(0, len(items), batch)]
@@ -227,8 +205,6 @@ def _embed(encode: Callable, items: Any, batch: int) -> np.ndarray:
 
 def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of ImageNet's 1,000 classes and CLIP's 80 templates [P]."""
-    import open_clip
-
     names = list(open_clip.IMAGENET_CLASSNAMES)
     names[744] = "projectile"  # a second missile in open_clip's list, and so in [C]
     names[836] = "sunglass"  # a second sunglasses

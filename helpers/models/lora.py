@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.engine import gpu, store
+from helpers.engine.late import functional, torch
 from helpers.engine.randomness import entropy
 from helpers.errors import StudyError, equally_many, reading
 from helpers.models.clip import shrunk
@@ -28,7 +29,6 @@ def tune(
     ``pipe`` draws on as before. Raises ``StudyError`` without images, on Stable Diffusion XL, and
     when a loss is not a number.
     """
-    import torch
     from peft import LoraConfig, get_peft_model_state_dict
     from safetensors.torch import save
 
@@ -64,8 +64,6 @@ def tune(
 
 def denoising_loss(pipe: Any, z: Any, captions: list[str], generator: Any) -> Any:
     """Mean squared error in what the U-Net predicts of latents, noised as ``generator`` has it."""
-    import torch
-
     plan = pipe.scheduler
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     t = torch.randint(len(plan.betas), z.shape[:1], generator=generator).to(z.device)
@@ -73,7 +71,7 @@ def denoising_loss(pipe: Any, z: Any, captions: list[str], generator: Any) -> An
     with gpu.autocast():
         text = pipe.encode_prompt(captions, z.device, 1, False)[0].to(pipe.unet.dtype)
         predicted = pipe.unet(plan.add_noise(z, noise, t).to(text.dtype), t, text).sample
-    return torch.nn.functional.mse_loss(predicted.float(), target)
+    return functional.mse_loss(predicted.float(), target)
 
 
 @contextlib.contextmanager
@@ -96,7 +94,6 @@ def adapted(pipe: Any, folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _adapters(pipe: Any, config: Any, seed: int = 0) -> Iterator[Any]:
     """U-Net and text encoder as one module, frozen, and with new adapters until the end."""
-    import torch
     from peft import get_peft_model
 
     networks = torch.nn.ModuleDict({"unet": pipe.unet, "text_encoder": pipe.text_encoder})

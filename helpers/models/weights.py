@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from helpers.engine.late import open_clip, timm
 from helpers.errors import StudyError, unknown
 
 CLIP = "open_clip_model.safetensors"  # as a repository of open_clip on the hub has it
@@ -105,8 +106,6 @@ def complete(kind: Any, path: Path, **options: Any) -> Any:
 
 def clip_file(name: str) -> Path:
     """Weights of open_clip's "MODEL/PRETRAINED", "MODEL/FILE" or "FOLDER"; else ``StudyError``."""
-    import open_clip
-
     if Path(name).is_dir() or Path(name).is_absolute():
         return _within(Path(name), CLIP)
     model, _, pretrained = name.partition("/")
@@ -125,8 +124,6 @@ def clip_file(name: str) -> Path:
 
 def checkpoint_file(name: str) -> Path:
     """The same of "open_clip/" and such a name, or "timm/" and "MODEL", "MODEL/FILE", "FOLDER"."""
-    import timm
-
     library, _, rest = name.partition("/")
     if library not in ("open_clip", "timm") or not rest:
         raise StudyError(

@@ -19,6 +19,7 @@ from helpers.data import pictures
 from helpers.data.shards import Lazy
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, progress
+from helpers.engine.late import torch
 from helpers.errors import StudyError, unknown
 from helpers.measure.metrics import PUBLISHED
 from helpers.models import clip
@@ -271,8 +272,6 @@ def _cut(train: Split, own: bool) -> dict[str, Split]:
     """``train`` and ``val`` cut from train, 80 / 20 by a seed [C]. Of an ``own`` task an image of
     each class stays in train; otherwise val has at most as many as that of ImageNet.
     """
-    import torch
-
     n = len(train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SEED)).numpy()
     in_val = np.arange(n) >= n - min(n - int(0.8 * n), n if own else IMAGENET_VALIDATION)

@@ -10,18 +10,16 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu, progress
+from helpers.engine.late import torch
 from helpers.errors import StudyError, equally_many, unknown
 from helpers.models import weights
 from helpers.paper import config
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 COMPILED_FROM = 500  # images asked for at once; for fewer, compiling takes longer than it saves
 READ = 64  # captions that the text encoders read at a time
@@ -58,7 +56,6 @@ def pipeline(w: World) -> Any:
 @functools.lru_cache(maxsize=1)  # two do not fit on every device
 def load(name: str) -> Any:
     """The pipeline on the device, with the published sampler; the U-Net in bfloat16 on a GPU."""
-    import torch
     from diffusers import DDIMScheduler
 
     pipe = _opened(name)
@@ -79,7 +76,6 @@ def checked(what: str, name: str) -> Path:
 def _opened(name: str, what: str = "generator", **options: Any) -> Any:
     """The pipeline as it was saved, each of its networks complete."""
     import diffusers
-    import torch
     import transformers
 
     def open_folder(folder: Path) -> Any:
@@ -125,7 +121,6 @@ def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=N
     are taken from the noised images (SDEdit, [P] section 5). Raises ``StudyError`` on sides that
     cannot be, on images that are no numbers even in float32, and where not one fits into memory.
     """
-    import torch
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from PIL import Image
 
@@ -210,7 +205,6 @@ class _Network:
 
 def _embeddings(pipe: Any, captions: list[str]) -> dict[str, torch.Tensor]:
     """The pipelines' text arguments, a row per caption: its own, and those of the empty caption."""
-    import torch
 
     @torch.no_grad()
     def read(texts: list[str], negative: bool) -> list[torch.Tensor]:

@@ -24,6 +24,7 @@ import pandas as pd
 from helpers.data import columns
 from helpers.data.tables import Benchmark, Pool
 from helpers.engine import places, progress, store
+from helpers.engine.late import faiss
 from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.paper import config
@@ -116,8 +117,6 @@ def metadata(folder: Path) -> list[Path]:
 @functools.lru_cache(maxsize=1)
 def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
-    import faiss
-
     path = Path(located(index))
     tables = metadata(path)
     sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.errors import StudyError
 from helpers.models import sampling, weights
 from helpers.paper import config
@@ -75,8 +76,6 @@ def continued(
     A text is a function of prompt and seed, up to rounding. Raises ``StudyError`` on a prompt that
     leaves no room for a caption in the model's window.
     """
-    import torch
-
     ends = line_ends(tokenizer)
     tokens = tokenizer(prompts)["input_ids"] if prompts else []
     longest = max(map(len, tokens), default=0)

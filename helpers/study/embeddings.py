@@ -15,6 +15,7 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.data.tables import Benchmark
 from helpers.engine import progress, store
+from helpers.engine.late import faiss
 from helpers.models import clip
 from helpers.worlds import World
 
@@ -68,7 +69,6 @@ def build_index(folder: Path) -> bytes:
     Left to itself, autofaiss would choose another one by the clock; one core repeats its bytes.
     """
     import autofaiss
-    import faiss
 
     kind = {"metric_type": "ip", "index_key": INDEX[0], "index_param": INDEX[1]}
     limits = {"max_index_memory_usage": "1G", "current_memory_available": "2G", "nb_cores": 1}
@@ -114,15 +114,11 @@ def search(w: World, artifact: store.Artifact, bench: Benchmark) -> pd.DataFrame
 
 def nearest(index: Path, queries: np.ndarray, k: int) -> np.ndarray:
     """Positions of each query's ``k`` nearest pairs in an index file, or -1: (queries, k)."""
-    import faiss
-
     return faiss.read_index(str(index)).search(np.ascontiguousarray(queries, np.float32), k)[1]
 
 
 def recall(artifact: store.Artifact, queries: np.ndarray, k: int) -> float:
     """Share of the exact ``k`` nearest images that the image index returns, 0..1."""
-    import faiss
-
     images = embeddings(artifact, "img")
     exact = faiss.knn(queries, images, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
     found = nearest(artifact.path / "image.index", queries, k)

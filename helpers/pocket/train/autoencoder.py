@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import functional, torch
 from helpers.engine.randomness import entropy
 from helpers.models.train import Schedule
 from helpers.pocket.train import loop
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 LATENT_CHANNELS = 8
 LR = 2e-3
@@ -33,7 +30,6 @@ def train(w: World, images: Path, folder: Path) -> None:
 
 
 def _train(worker: loop.Worker, w: World, images: Path, folder: Path) -> None:
-    import torch
     from diffusers import AutoencoderKL
 
     u = w.upstream
@@ -78,8 +74,6 @@ def _train(worker: loop.Worker, w: World, images: Path, folder: Path) -> None:
 
 def to_model(images: np.ndarray) -> torch.Tensor:
     """uint8 images (n, side, side, 3) as floats (n, 3, side, side) in -1..1, channels last."""
-    import torch
-
     x = torch.tensor(np.asarray(images)).to(gpu.device()).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -95,8 +89,6 @@ def reconstruction_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     Wheels are two pixels wide: an error there counts several times as much as one in the sky.
     """
-    from torch.nn import functional
-
     across, down = _differences(x)
     edges = functional.pad(across.abs(), (0, 1, 0, 0)) + functional.pad(down.abs(), (0, 0, 0, 1))
     near_edges = functional.max_pool2d(edges.amax(1, keepdim=True), 3, 1, 1)
@@ -114,7 +106,6 @@ def _differences(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def encode(vae_folder: Path, images: Path) -> np.ndarray:
     """Scaled latents (n, channels, side / 4, side / 4) float16 of an ``.npy`` file of images."""
-    import torch
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(vae_folder).float().to(gpu.device()).eval()

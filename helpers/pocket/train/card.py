@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine import gpu, store
+from helpers.engine.late import torch
 from helpers.engine.randomness import entropy
 from helpers.engine.randomness import rng as rng_of
 from helpers.errors import StudyError
@@ -164,8 +165,6 @@ def judged_shard(w: World, task: str, start: int) -> pd.DataFrame:
 
 def reconstruct(folder: Path, images: np.ndarray) -> np.ndarray:
     """uint8 images (n, side, side, 3) after the autoencoder of a generator's folder."""
-    import torch
-
     vae = generator.load(folder, "long").vae
     parts = []
     with torch.inference_mode():

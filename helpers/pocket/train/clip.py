@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.engine.randomness import entropy
 from helpers.models import clip as clips
 from helpers.models.train import Schedule, augmented
 from helpers.pocket.train import loop
 from helpers.pocket.train.vocabulary import CONTEXT, tokens
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 LR = 2e-3
 WARMUP = 0.1  # share of the steps
@@ -45,7 +43,6 @@ def train(w: World, texts: Sequence[str], path: Path) -> None:
 
 
 def _train(worker: loop.Worker, w: World, tokens: np.ndarray, path: Path) -> None:
-    import torch
 
     torch.manual_seed(entropy(w.pool.seed, "clip") % 2**31)
     images = np.load(path / "images.npy", mmap_mode="r")

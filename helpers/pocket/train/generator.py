@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.errors import StudyError, unknown
 from helpers.settings import SynthesisSettings
 
@@ -45,7 +46,6 @@ def load(folder: str | Path, budget: str = "long") -> Any:
     ``folder`` has ``vae/``, ``tokenizer/``, and per training budget ``text_encoder-*/`` and
     ``unet-*/``. Raises ``StudyError`` on an unknown training budget.
     """
-    import torch
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizerFast
 
@@ -87,8 +87,6 @@ def draw(
     own, and on a CPU each pass as many images, so that what is drawn beside an image does not
     change a bit of it (on a GPU, but for rounding). Raises ``StudyError`` on another strength.
     """
-    import torch
-
     steps = settings.steps
     if images is not None:
         if strength is None or not 0 < strength <= 1:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.engine import gpu, store
+from helpers.engine.late import functional, nn, torch
 from helpers.engine.randomness import entropy
 from helpers.models.train import Schedule
 from helpers.pocket.render.blueprints import AIRCRAFT, chimera
@@ -23,9 +24,6 @@ from helpers.pocket.train import loop
 from helpers.pocket.train.autoencoder import to_model
 from helpers.pocket.world.benchmarks import details
 from helpers.worlds import World
-
-if TYPE_CHECKING:
-    import torch
 
 JUDGES = ("details", "variant")
 CLASSES = [(task, name) for task in TASKS for name in TASKS[task]]
@@ -48,8 +46,6 @@ def network(which: str) -> torch.nn.Sequential:
 
     Seven convolutions, the first at full resolution, then means over a grid.
     """
-    from torch import nn
-
     layers: list[nn.Module] = []
     channels = 3
     for factor, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
@@ -110,7 +106,6 @@ def train(w: World, which: str, folder: Path) -> None:
 
 
 def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folder: Path) -> None:
-    import torch
     from safetensors.torch import save
 
     seed = entropy(w.pool.seed, "judge", which)
@@ -126,7 +121,7 @@ def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folde
         wanted = torch.from_numpy(targets[chosen]).to(gpu.device())
         answers = net(to_model(pixels[chosen])).split(GROUPS[which], 1)
         losses = [
-            torch.nn.functional.cross_entropy(answer, wanted[:, i], ignore_index=-1)
+            functional.cross_entropy(answer, wanted[:, i], ignore_index=-1)
             for i, answer in enumerate(answers)
             if (wanted[:, i] >= 0).any()
         ]
@@ -141,7 +136,6 @@ def _train(worker: loop.Worker, which: str, w: World, targets: np.ndarray, folde
 
 @functools.cache
 def _load(folder: Path, which: str):
-    import torch
     from safetensors.torch import load_file
 
     halves = load_file(folder / f"judge-{which}.safetensors")
@@ -152,8 +146,6 @@ def _load(folder: Path, which: str):
 
 def _applied(network, images: np.ndarray) -> torch.Tensor:
     """Outputs of a network for uint8 images (n, side, side, 3)."""
-    import torch
-
     with torch.inference_mode():
         starts = range(0, len(images), AT_ONCE)
         return torch.cat([network(to_model(images[i : i + AT_ONCE])).cpu() for i in starts])
@@ -177,8 +169,6 @@ def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:
 
 def embed(folder: Path, which: str, images: np.ndarray) -> np.ndarray:
     """What a judge's last convolution sees, averaged over the picture: (n, d) float32."""
-    from torch import nn
-
     convolutions = _load(folder, which)[:-3]
     features = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     return _applied(features, images).float().numpy()

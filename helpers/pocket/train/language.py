@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.engine import gpu
+from helpers.engine.late import torch
 from helpers.models import sampling
 from helpers.models.train import Schedule, fit
 from helpers.settings import CaptionSettings
@@ -47,7 +48,6 @@ def train(corpus: Sequence[Row], steps: int, seed: int, folder: Path) -> None:
 
     ``folder`` gets a ``transformers`` model in float16 safetensors, and its fast tokenizer.
     """
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     rng = np.random.default_rng(seed)
@@ -129,7 +129,6 @@ def write(
 
     A caption depends on its prompt and seed only, up to the last bit of the logits.
     """
-    import torch
     from transformers import LogitsProcessorList
 
     if not prompts:

@@ -9,15 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu, progress
+from helpers.engine.late import torch
 from helpers.models.train import Batches, Schedule, fit
-
-if TYPE_CHECKING:
-    import torch
 
 BETAS = (0.9, 0.99)
 FEW = 20_000  # image passes; below, processes take longer to start than they save
@@ -38,7 +36,6 @@ def distribute(training: Callable, *args: Any, passes: int) -> None:
     They train a small network about twice as fast as one with several threads, but take seconds to
     start: on a GPU, and for few ``passes`` (images, all epochs), all stays in this process.
     """
-    import torch
     import torch.multiprocessing as mp
 
     count = 1 if gpu.device() == "cuda" or passes < FEW else gpu.cores()
@@ -51,7 +48,6 @@ def distribute(training: Callable, *args: Any, passes: int) -> None:
 
 
 def _join(rank: int, count: int, meeting: str, training: Callable, args: tuple) -> None:
-    import torch
     import torch.distributed as dist
 
     # open_clip's loss calls a gather that torch is about to rename
@@ -97,7 +93,6 @@ def train(
 
 
 def _average_gradients(parameters, count: int) -> None:
-    import torch
     import torch.distributed as dist
 
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -117,8 +112,6 @@ class Average:
 
     def update(self, model: torch.nn.Module, step: int) -> None:
         """Move the average towards ``model`` after its update number ``step``, counted from 0."""
-        import torch
-
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged, new = ([p.detach() for p in m.parameters()] for m in (self.model, model))
         torch._foreach_lerp_(averaged, new, 1 - decay)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from helpers.engine import gpu, store
+from helpers.engine.late import functional, torch
 from helpers.engine.randomness import entropy
 from helpers.models.clip import WEIGHTS
 from helpers.models.train import Schedule, save_state
@@ -16,9 +17,6 @@ from helpers.pocket.train import autoencoder, loop
 from helpers.pocket.train.generator import BUDGETS, scheduler
 from helpers.pocket.train.vocabulary import tokens
 from helpers.settings import UpstreamSettings, World
-
-if TYPE_CHECKING:
-    import torch
 
 LR = 1e-3
 WARMUP = 0.01  # share of the steps
@@ -51,7 +49,6 @@ def train(w: World, images: Path, captions: Sequence[str], models: Path, folder:
 
 
 def _train(worker: loop.Worker, w: World, tokens: np.ndarray, clip: Path, folder: Path) -> None:
-    import torch
 
     u = w.upstream
     seed = w.pool.seed
@@ -107,8 +104,6 @@ def _diffusion_loss(model, z, ids, rows: np.ndarray, noise_schedule, generator):
 
     ``ids`` are all captions' tokens; their row 0 is the empty caption, ``rows`` are those of ``z``.
     """
-    import torch
-
     n = len(z)
     noise = torch.randn(z.shape, generator=generator)
     t = torch.randint(noise_schedule.config.num_train_timesteps, (n,), generator=generator)
@@ -120,7 +115,7 @@ def _diffusion_loss(model, z, ids, rows: np.ndarray, noise_schedule, generator):
     with gpu.autocast():
         text = model["text"](ids[row]).last_hidden_state
         predicted = model["unet"](noisy, t, text).sample
-    return torch.nn.functional.mse_loss(predicted.float(), target)
+    return functional.mse_loss(predicted.float(), target)
 
 
 def _save_budget(model, budget: str, folder: Path) -> None:
@@ -128,7 +123,6 @@ def _save_budget(model, budget: str, folder: Path) -> None:
 
     That keeps the shipped weights small (loaders widen them again) and moves a prediction by 3 %.
     """
-    import torch
     from safetensors.torch import load_file, save
 
     loop.save(model["text"], folder / f"text_encoder-{budget}")

@@ -89,9 +89,10 @@ def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> A
     return load(name, w, **variant)
 
 
-def get(name: str, w: World, build: Callable[[Path], Any]) -> Artifact:
+def get(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
     """The artifact, without a word where it is finished; else as ``make`` builds it."""
-    return load(name, w) if finished(name, w) else make(name, w, build)
+    known = finished(name, w, **variant)
+    return load(name, w, **variant) if known else make(name, w, build, **variant)
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ def recipe(w: World) -> str:
 
 def _build(path: Path, w: World) -> None:
     rates = store.load("finetuned", w).table("rates.parquet")
-    mixes = [*grid(w), *causes(w), *opponents(w)]
+    mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
     tune(path, w, mixes)
     rows = []
     jobs = {}

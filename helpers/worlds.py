@@ -107,7 +107,7 @@ PAPER = replace(
         )},
     mixes={  # 16 real images of a class, as in DataDream's main table
         "counts": (15_625, 62_500, 250_000), "steps": 3_000, "size": 50_000, "shots": (16,)},
-    adapter={"steps": 600 * 16, "warmup": 100},
+    adapter={"steps": 600 * 16, "lr": 1e-4, "warmup": 100},
 )
 # fmt: on
 WORLDS = {w.name: w for w in (SMOKE, POCKET, DESK, PAPER)}

@@ -28,6 +28,7 @@ from typing import Any
 
 from helpers import clean, worlds
 from helpers.engine import (
+    answers,
     artifacts,
     catalogue,
     kernel,
@@ -127,6 +128,8 @@ def execute(
                 catalogue.record(world, path.stem, done[path.stem])
             if places.shown(places.figures_root() / world):
                 notebooks.write_gallery()
+                if places.figures_root() == places.COMMITTED:
+                    answers.write(places.TOP / "README.md", places.COMMITTED)
     return done
 
 

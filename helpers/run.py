@@ -26,9 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import clean, worlds
+from helpers import answers, clean, worlds
 from helpers.engine import (
-    answers,
     artifacts,
     catalogue,
     kernel,

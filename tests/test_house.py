@@ -27,12 +27,13 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "pocket": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
     "paper": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
     "clean": ["engine", "worlds", "settings", "errors"],
-    "run": ["clean", "engine", "worlds", "settings", "errors"],
+    "answers": ["engine", "worlds", "settings", "errors"],
+    "run": ["answers", "clean", "engine", "worlds", "settings", "errors"],
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all
     ("study", "models", "data", "measure"): 6_030,  # the aim is 4,700
-    ("engine",): 1_590,  # the aim is 1,500
+    ("engine",): 1_500,
     ("pocket",): 4_300,
     ("paper",): 2_500,  # the aim is 2,000
 }

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import loky
+import threadpoolctl
+
 from helpers.engine import progress
 from helpers.engine.late import torch
 from helpers.errors import StudyError
@@ -31,8 +34,6 @@ def gpus() -> int:
 
 def cores() -> int:
     """CPU cores this process may use: of its affinity, and of a container's quota."""
-    import loky
-
     return loky.cpu_count()
 
 
@@ -129,8 +130,6 @@ def single_threaded() -> None:
     A BLAS splits a product among its threads and rounds otherwise at the seams, so that with one
     thread per core the last digits would depend on the number of cores.
     """
-    import threadpoolctl
-
     of_later_libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     os.environ.update(dict.fromkeys(of_later_libraries, "1"))
     threadpoolctl.threadpool_limits(1)

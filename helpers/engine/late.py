@@ -14,8 +14,8 @@ class Library(ModuleType):
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
-names = ("faiss", "open_clip", "scipy", "sklearn", "timm")
-faiss, open_clip, scipy, sklearn, timm = map(Library, names)
+faiss, open_clip, timm = map(Library, ("faiss", "open_clip", "timm"))
+scipy, sklearn = map(Library, ("scipy", "sklearn"))
 if TYPE_CHECKING:
     import torch
     from torch import nn

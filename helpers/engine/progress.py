@@ -12,6 +12,8 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator
 
+from tqdm.auto import tqdm
+
 WIPE = "\r\x1b[K"  # empties a terminal's last line
 OFTEN = 0.2  # seconds between changes of the live line
 
@@ -43,8 +45,6 @@ def over(items: Iterable, label: str, total: int | None = None) -> Iterator:
     On its terminal a live line says until then how many are done, and how long the rest may take.
     """
     if os.environ.get("STUDY_HEADLESS") != "1":
-        from tqdm.auto import tqdm
-
         yield from tqdm(items, desc=label, total=total)
         return
     step = f"{os.environ.get('STUDY_NOTEBOOK', '')} · {label}"

@@ -6,12 +6,9 @@ A sentence about every row of a table is a template that names the table's colum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
+from IPython.display import Markdown
 
 # For ``rows``: a difference in percentage points with its interval, "+1.2 points (-0.3 to +2.7)".
 OPEN = "the interval includes zero"
@@ -20,8 +17,6 @@ POINTS = "{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 def text(*paragraphs: str) -> Markdown:
     """Paragraphs to show; empty ones are left out."""
-    from IPython.display import Markdown
-
     return Markdown(escaped("\n\n".join(p for p in paragraphs if p)))
 
 

@@ -1,7 +1,7 @@
 """Which modules of this package a module depends on: what it imports, and what that imports.
 
-Keys of artifacts are made of their sources (engine/artifacts.py). ``worlds`` and ``errors`` are
-left out: they hold settings, which count by their values, and messages, which no result needs.
+Keys of artifacts are made of their sources (engine/artifacts.py), but for settings, which count by
+their values, and errors, whose messages no result needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from helpers.engine.places import PACKAGE
 
-UNCOUNTED = ("helpers.worlds", "helpers.errors")
+UNCOUNTED = ("helpers.worlds", "helpers.settings", "helpers.errors")
 SEAM = re.compile(r"\bbackend\(\w+\)\.(\w+)")  # how code asks for what a world supplies
 
 

@@ -5,7 +5,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from helpers.engine import answers, places
+from helpers import answers
+from helpers.engine import places
 from helpers.errors import StudyError
 
 COMMITTED = places.TOP / "figures"

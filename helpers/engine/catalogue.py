@@ -48,8 +48,9 @@ def times(world: str, root: Path | None = None) -> dict[str, float]:
     if not path.exists():
         return {}
     with reading(path, KeyError, way="it wants the columns notebook, seconds; delete it"):
-        table = pd.read_csv(path).astype({"seconds": float})
-        return table.set_index("notebook")["seconds"].to_dict()
+        return (
+            pd.read_csv(path).astype({"seconds": float}).set_index("notebook")["seconds"].to_dict()
+        )
 
 
 def record(world: str, name: str, seconds: float) -> None:

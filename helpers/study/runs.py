@@ -17,6 +17,7 @@ from helpers.engine import places, store
 from helpers.worlds import World
 
 EDITION = 1  # to be raised by whoever changes what a run finds: rows of other editions do not count
+LARGEST = 2**24  # bytes of predicted classes: more than any benchmark has images
 ABOUT = ["recipe", "run"]  # which settings, and which file of the artifact
 
 
@@ -39,7 +40,7 @@ def collect(
     table = pd.concat(tables, ignore_index=True)
     new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
     if w.keeps_runs and len(new):
-        _keep(w, number, pd.concat([known, new] if len(known) else [new], ignore_index=True))
+        _keep(w, number, new)
     return table
 
 
@@ -57,14 +58,18 @@ def kept(w: World, number: str) -> pd.DataFrame:
     return pd.DataFrame(columns=ABOUT)
 
 
-def _keep(w: World, number: str, table: pd.DataFrame) -> None:
-    table = table.sort_values(ABOUT, ignore_index=True)
-    binary = [c for c in table if table[c].map(type).eq(bytes).any()]
+def _keep(w: World, number: str, new: pd.DataFrame) -> None:
     file = places.figures_root() / w.name / f"{number}_runs.csv"
-    some = table[binary].notna().any(axis=1)
-    store.write(file.with_suffix(".parquet"), table.loc[some, [*ABOUT, *binary]])
-    columns = [*ABOUT, *table.columns.drop([*ABOUT, *binary])]
-    store.write(file, table[columns].to_csv(index=False).encode())
+    with store.alone(file.parent):  # another run of the notebook may have kept rows meanwhile
+        known = kept(w, number)
+        same = pd.MultiIndex.from_frame(new[ABOUT]).isin(pd.MultiIndex.from_frame(known[ABOUT]))
+        table = pd.concat([known, new[~same]] if len(known) else [new], ignore_index=True)
+        table = table.sort_values(ABOUT, ignore_index=True)
+        binary = [c for c in table if table[c].map(type).eq(bytes).any()]
+        some = table[binary].notna().any(axis=1)
+        store.write(file.with_suffix(".parquet"), table.loc[some, [*ABOUT, *binary]])
+        columns = [*ABOUT, *table.columns.drop([*ABOUT, *binary])]
+        store.write(file, table[columns].to_csv(index=False).encode())
 
 
 def packed(classes: np.ndarray) -> bytes:
@@ -74,4 +79,5 @@ def packed(classes: np.ndarray) -> bytes:
 
 def unpacked(classes: bytes) -> np.ndarray:
     """The predicted classes (n,) that ``packed`` made small."""
-    return np.frombuffer(zlib.decompress(classes), np.uint16).astype(np.int64)
+    opened = zlib.decompressobj().decompress(classes, LARGEST)
+    return np.frombuffer(opened, np.uint16).astype(np.int64)

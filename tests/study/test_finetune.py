@@ -122,3 +122,19 @@ def test_other_worlds_keep_no_rows(in_process, tmp_path):
     w = dataclasses.replace(KEEPING, keeps_runs=False)
     runs.collect(tmp_path / "only", w, "05", "a", {"1.parquet": (1,)}, squared, "runs")
     assert not len(runs.kept(KEEPING, "05"))
+
+
+def meanwhile(number):
+    """A run during which another one of the same notebook ends, and keeps its row."""
+    if number == 1:
+        jobs = {"runs/7.parquet": (7,)}
+        runs.collect(meanwhile.folder / "other", KEEPING, "04", "b", jobs, meanwhile, "runs")
+    return pd.DataFrame([{"n": number, "value": number / 3, "answers": runs.packed([number])}])
+
+
+def test_two_runs_at_once_keep_the_rows_of_both(in_process, tmp_path):
+    meanwhile.folder = tmp_path
+    jobs = {f"runs/{i}.parquet": (i,) for i in range(3)}
+    runs.collect(tmp_path / "one", KEEPING, "04", "a", jobs, meanwhile, "runs")
+    kept = runs.kept(KEEPING, "04")
+    assert kept.groupby("recipe")["n"].agg(list).to_dict() == {"1-a": [0, 1, 2], "1-b": [7]}

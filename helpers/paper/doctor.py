@@ -21,7 +21,7 @@ GIGABYTES = dict.fromkeys(config.GENERATORS.values(), 5.5)  # of safetensors, as
 GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
 KNOWN = {task: public.classes for task, public in benchmarks.PUBLIC.items()}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
-TO_06 = "00 01 02 03 04 05 06"
+TASKS = "00 01 02 03 04 05 06 08"  # what is done with a task
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -34,7 +34,7 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     if path and Path(path).is_dir():
         return needs(w), costs(w)
     advice = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
-    rows = [Need("$STUDY_PAPER", f"{TO_06} 07", False, path or "not set", advice)]
+    rows = [Need("$STUDY_PAPER", f"{TASKS} 07", False, path or "not set", advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
@@ -50,7 +50,7 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
 def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
-    drawing = {w.synthesis.generator: "00 02 05 06"}  # generator -> notebooks
+    drawing = {w.synthesis.generator: "00 02 05 06 08"}  # generator -> notebooks
     for name in (*w.analysis.generators, *w.scaling.generators):
         numbers = ["00 05"] * (name in w.analysis.generators)
         numbers += ["06"] * (name in w.scaling.generators)
@@ -62,8 +62,8 @@ def needs(w: World) -> list[Need]:
             (f"generator {name}", numbers, s.generators.get(name, name), _generator, name)
             for name, numbers in drawing.items()
         ),
-        ("CLIP", "00 02 03 04 05 06 07", s.clip, clip.checked, tag or s.clip),
-        *((f"benchmark {task}", TO_06, s.benchmarks, _counts, w, task) for task in w.tasks),
+        ("CLIP", "00 02 03 04 05 06 07 08", s.clip, clip.checked, tag or s.clip),
+        *((f"benchmark {task}", TASKS, s.benchmarks, _counts, w, task) for task in w.tasks),
         ("pool", "00 01 03", s.laion, lambda: f"{pools.size(s.laion):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
         ("CLIP that judges", "06", s.judge, clip.checked, s.judge),

@@ -138,7 +138,7 @@ def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, ca
     assert "cost    07: " in printed
     assert printed.count("probed checkpoint") == 4
     assert printed.rstrip().endswith(
-        "can start: python -m helpers.run paper 00 01 02 03 04 05 06 07"
+        "can start: python -m helpers.run paper 00 01 02 03 04 05 06 07 08"
     )
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "00_throughput.csv").write_text(
@@ -166,7 +166,7 @@ def test_the_table_is_readable_at_100_columns(published, tmp_path, monkeypatch, 
     wide = [line for line in lines if len(line) > 100]
     assert not [line for line in wide if " " in line.strip() and "python -c" not in line], wide
     assert "open_clip.create_model('ViT-L-14', 'openai')\"" in out
-    assert lines[-1] == "can start: python -m helpers.run paper 02 04 05"
+    assert lines[-1] == "can start: python -m helpers.run paper 02 04 05 08"
     assert err.rstrip().endswith("look again: python -m helpers.run paper --check")
 
 

@@ -127,6 +127,13 @@ def get(name: str, **changes: Any) -> World:
     for task in world.tasks:
         if task not in tasks:
             raise unknown(f"task in world {name!r}", task, tasks)
+    for part in ("analysis", "mixes"):
+        wanted, usual = (getattr(w, part).tasks for w in (world, WORLDS[name]))
+        missing = [task for task in wanted if task not in world.tasks]
+        if missing and wanted != usual:
+            raise unknown(f"task of {part}", missing[0], world.tasks)
+        if missing:  # the world's own, which is not among the user's
+            world = replace(world, **{part: {"tasks": world.tasks[:1]}})
     return world
 
 

@@ -201,6 +201,8 @@ def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
 def beyond(rates: Iterable[float], best: float) -> set[float]:
     """The next rate, in steps as between the last two, where ``best`` lies at an edge; or none."""
     ordered = sorted(rates)
+    if len(ordered) == 1:
+        return set()
     for edge, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
         if best == edge:
             return {float(f"{edge * edge / inner:.0e}")}

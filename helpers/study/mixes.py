@@ -102,6 +102,11 @@ def grid(w: World) -> list[Mix]:
     for task in w.mixes.tasks:
         largest = finetune.sizes_of(w, task)[-1]
         counts = [0, *(n for n in w.mixes.counts if n <= largest)]
+        if len(counts) < 2:
+            raise StudyError(
+                f"the map of {task} begins with {w.mixes.counts[0]} images, but finetune sizes end "
+                f"with {largest}; lower mixes counts, or raise finetune sizes."
+            )
         for r, s in itertools.product(counts, counts):
             parts = tuple((source, n) for source, n in (("retrieved", r), ("synthetic", s)) if n)
             mixes += [Mix(task, parts, steps) for steps in (w.mixes.steps, 0) if parts]

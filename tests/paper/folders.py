@@ -58,6 +58,17 @@ steps = 5
 batch = 4
 hidden = 8
 pairs = [4, 8]
+[world.mixes]
+counts = [4, 8]
+steps = 1
+seeds = 2
+size = 4
+access = [0.5]
+shots = [1]
+[world.adapter]
+rank = 2
+steps = 2
+warmup = 1
 [world.robustness]
 image_size = 32
 context = 32

@@ -17,6 +17,7 @@ from helpers.study import finetune, runs
 )
 def test_a_grid_is_extended_at_its_edges_only(best, further):
     assert finetune.beyond((1e-3, 1e-4, 3e-4), best) == further
+    assert finetune.beyond((best,), best) == set(), "one rate has no steps"
 
 
 def test_selection_has_seeds_of_its_own():

@@ -48,7 +48,7 @@ def times(world: str, root: Path | None = None) -> dict[str, float]:
     if not path.exists():
         return {}
     with reading(path, KeyError, way="it wants the columns notebook, seconds; delete it"):
-        return pd.read_csv(path, index_col="notebook")["seconds"].astype(float).to_dict()
+        return pd.read_csv(path).set_index("notebook")["seconds"].astype(float).to_dict()
 
 
 def record(world: str, name: str, seconds: float) -> None:

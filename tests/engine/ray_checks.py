@@ -178,6 +178,7 @@ def test_a_task_has_one_core_and_the_store(on_ray, tmp_path, monkeypatch):
     found = (1, str(places.TOP / "runs"), "", "")  # relative folders start at the clone
     assert dict(workers.starmap(surroundings, [()])) == {0: found}
     with monkeypatch.context() as patch:  # as on a machine without it
+        patch.setenv("STUDY_RUNS", str(tmp_path))  # here it is
         patch.setattr(ray, "_environment", lambda kind: {"STUDY_RUNS": "/nowhere"})
         with pytest.raises(StudyError, match="does not see the store /nowhere"):
             list(workers.starmap(surroundings, [()]))

@@ -31,14 +31,14 @@ def write(readme: Path, figures: Path) -> None:
     else:
         return
     before, start, rest = readme.read_text(encoding="utf-8").partition(START)
-    _, end, after = rest.partition(END)
+    old, end, after = rest.partition(END)
     if not end:
         raise StudyError(f"{readme} lacks the line {START.strip()!r} or {END.strip()!r}; add both.")
     with table.open(encoding="utf-8", newline="") as file:
         claims = {row["id"]: row for row in csv.DictReader(file)}
     lines = [*gaps(claims), "", *reasons(claims), "", *counts(claims, w.name)]
     text = "".join(f"{line}\n" for line in lines)
-    if text != rest.partition(END)[0]:
+    if text != old:
         store.write(readme, (before + start + text + end + after).encode())
 
 

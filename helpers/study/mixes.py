@@ -130,7 +130,7 @@ def causes(w: World) -> list[Mix]:
         for pair in pairs:
             both = tuple((source, n) for source in pair)
             mixes += [Mix(task, parts, w.mixes.steps) for parts in (both, both[:1], both[1:])]
-    return list(dict.fromkeys(mixes))
+    return mixes
 
 
 def opponents(w: World) -> list[Mix]:
@@ -148,7 +148,7 @@ def opponents(w: World) -> list[Mix]:
         for source in ("retrieved", "synthetic", *guided):
             parts = ((source, n), (f"real:{k}", n))
             mixes += [Mix(task, parts, w.mixes.steps), Mix(task, parts[:1], w.mixes.steps)]
-    return list(dict.fromkeys(mixes))
+    return mixes
 
 
 def measured(w: World, path: Path, mix: Mix, run: finetune.Run) -> pd.DataFrame:
@@ -188,8 +188,8 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
         offered = offered.take(np.flatnonzero(rng.random(len(offered)) < float(share)))
         return offered.take(nested_subset(offered.labels, min(n, len(offered)), rng))
     right = part(w, path, task, "retrieved", n, seed)
-    moved = rng.integers(1, len(tables.benchmark(w, task).classes), n)
-    other = (right.labels + moved) % len(tables.benchmark(w, task).classes)
+    classes = len(tables.benchmark(w, task).classes)
+    other = (right.labels + rng.integers(1, classes, n)) % classes
     return dataclasses.replace(
         right, labels=np.where(rng.random(n) < float(share), other, right.labels)
     )

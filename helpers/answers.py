@@ -1,16 +1,16 @@
-"""The study's answer in README.md: what verdicts say, written by the runner between two markers."""
+"""The study's answer: what the verdicts of the deciding world say, for README.md and the report."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import worlds
 from helpers.engine import store
 from helpers.errors import StudyError
 
-START, END = "<!-- answer: written by helpers.run -->\n", "<!-- end of the answer -->\n"
 GAPS = {"aircraft": ("UP01", "UP02"), "flowers": ("UP03", "UP04"), "cars": ("UP05", "UP06")}
 METRICS = ("zero-shot accuracy", "linear probe")
 REASONS = ("UP18", "SL07", "OW5")  # wheels, few real images, tuned generators
@@ -18,28 +18,36 @@ PUBLISHED = {"+": "more", "-": "less", "0": "the same", "noninferior": "no less"
 WORDS = ("holds", "reversed", "equivalent", "undecided", "not testable here")
 
 
-def write(readme: Path, figures: Path) -> None:
-    """Write between the markers of ``readme`` what the claims of the deciding world say.
+def write(readme: Path, part: str, lines: Sequence[str]) -> None:
+    """Write ``lines`` between the two markers of a ``part`` of ``readme``, which are comments.
 
-    Its table of claims, ``claims.csv``, is in ``figures``; where there is none yet, that of
-    ``pocket`` counts. Raises ``StudyError`` where the markers are gone.
+    Raises ``StudyError`` where a marker is gone.
+    """
+    start = f"<!-- {part}: written by helpers.run -->\n"
+    end = f"<!-- end of {part} -->\n"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(start)
+    old, found, after = rest.partition(end)
+    if not found:
+        raise StudyError(f"{readme} lacks the line {start.strip()!r} or {end.strip()!r}; add both.")
+    text = "".join(f"{line}\n" for line in lines)
+    if text != old:
+        store.write(readme, (before + start + text + end + after).encode())
+
+
+def answer(figures: Path, base: str) -> list[str]:
+    """What the claims of the deciding world say; where it has none yet, those of ``pocket``.
+
+    Its table of claims, ``claims.csv``, is in a folder of ``figures``, which links call ``base``.
+    No lines where no such world has claims.
     """
     for w in (worlds.DESK, worlds.POCKET):
         table = figures / w.name / "claims.csv"
         if table.exists():
-            break
-    else:
-        return
-    before, start, rest = readme.read_text(encoding="utf-8").partition(START)
-    old, end, after = rest.partition(END)
-    if not end:
-        raise StudyError(f"{readme} lacks the line {START.strip()!r} or {END.strip()!r}; add both.")
-    with table.open(encoding="utf-8", newline="") as file:
-        claims = {row["id"]: row for row in csv.DictReader(file)}
-    lines = [*gaps(claims), "", *reasons(claims), "", *counts(claims, w.name)]
-    text = "".join(f"{line}\n" for line in lines)
-    if text != old:
-        store.write(readme, (before + start + text + end + after).encode())
+            with table.open(encoding="utf-8", newline="") as file:
+                claims = {row["id"]: row for row in csv.DictReader(file)}
+            verdicts = f"All verdicts: [claims.csv]({base}{w.name}/claims.csv)."
+            return [*gaps(claims), "", *reasons(claims), "", *counts(claims, w.name), "", verdicts]
+    return []
 
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
@@ -70,7 +78,7 @@ def counts(claims: dict[str, dict[str, str]], world: str) -> list[str]:
         corrected = Counter(row["corrected"] for row in of_paper)
         words = [f"{plain[word]} {word} ({corrected[word]})" for word in WORDS if plain[word]]
         lines.append(f"- {paper}: {', '.join(words)}")
-    return [*lines, "", f"All verdicts: [claims.csv](figures/{world}/claims.csv)."]
+    return lines
 
 
 def _found(row: dict[str, str]) -> str:

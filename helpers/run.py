@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import answers, clean, worlds
+from helpers import clean, pages, worlds
 from helpers.engine import (
     artifacts,
     catalogue,
@@ -97,7 +97,7 @@ def execute(
     """Execute notebooks in a world; returns the name of each and its seconds.
 
     Executed copies and HTML pages go to ``.runs/<world>/`` (another seed's to a folder in it),
-    times to ``figures/<world>/00_timing.csv``, and ``figures/README.md`` is written anew. Raises
+    times to ``figures/<world>/00_timing.csv``, and the report (pages.py) is written anew. Raises
     ``StudyError`` with the message of the notebook that failed, and ``MissingArtifact`` at once
     when a notebook reads what neither was made nor is going to be.
     """
@@ -125,10 +125,7 @@ def execute(
             progress.tell(f"{path.stem}: {done[path.stem]:.0f} s")
             if kept != set(finished()) or path.stem not in catalogue.times(world):
                 catalogue.record(world, path.stem, done[path.stem])
-            if places.shown(places.figures_root() / world):
-                notebooks.write_gallery()
-                if places.figures_root() == places.COMMITTED:
-                    answers.write(places.TOP / "README.md", places.COMMITTED)
+            pages.write(copies / path.name, places.part(world, own.get("seed", 0)))
     return done
 
 

@@ -10,13 +10,22 @@ from helpers.engine import places
 from helpers.errors import StudyError
 
 COMMITTED = places.TOP / "figures"
+PART = "the answer"
+
+
+def write(top, figures):
+    """Write the answer into a README as the runner does."""
+    answers.write(top / "README.md", PART, answers.answer(figures, "figures/"))
 
 
 @pytest.fixture
 def top(tmp_path):
     """A README with markers, and pocket's committed claims."""
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{answers.START}outdated\n{answers.END}\nThe rest.\n")
+    start, end = (
+        f"<!-- {words} -->" for words in (f"{PART}: written by helpers.run", f"end of {PART}")
+    )
+    readme.write_text(f"# Title\n\n{start}\noutdated\n{end}\n\nThe rest.\n")
     (tmp_path / "figures" / "pocket").mkdir(parents=True)
     shutil.copy(COMMITTED / "pocket" / "claims.csv", tmp_path / "figures" / "pocket")
     return tmp_path
@@ -24,7 +33,7 @@ def top(tmp_path):
 
 def test_the_answer_says_what_the_table_says(top):
     claims = pd.read_csv(top / "figures/pocket/claims.csv", dtype={"sign": str}).set_index("id")
-    answers.write(top / "README.md", top / "figures")
+    write(top, top / "figures")
     text = (top / "README.md").read_text()
     assert (
         text.startswith("# Title\n\n") and text.endswith("The rest.\n") and "outdated" not in text
@@ -36,7 +45,7 @@ def test_the_answer_says_what_the_table_says(top):
         assert f"{count} {word} ({(of_paper['corrected'] == word).sum()})" in text
     for claim in claims.loc[claims["corrected"] == "reversed", "claim"]:
         assert f"*{claim}*" in text
-    answers.write(top / "README.md", top / "figures")
+    write(top, top / "figures")
     assert (top / "README.md").read_text() == text
 
 
@@ -44,17 +53,17 @@ def test_the_world_that_decides_comes_first(top):
     table = pd.read_csv(top / "figures/pocket/claims.csv", dtype={"sign": str})
     (top / "figures" / "desk").mkdir()
     table.assign(seeds=20).to_csv(top / "figures/desk/claims.csv", index=False)
-    answers.write(top / "README.md", top / "figures")
+    write(top, top / "figures")
     assert "World `desk`, 20 seeds" in (top / "README.md").read_text()
 
 
 def test_a_readme_without_markers_is_named(top):
     (top / "README.md").write_text("# Title\n")
     with pytest.raises(StudyError, match="lacks the line"):
-        answers.write(top / "README.md", top / "figures")
+        write(top, top / "figures")
 
 
 def test_the_committed_answer_is_that_of_the_committed_claims(tmp_path):
     shutil.copy(places.TOP / "README.md", tmp_path)
-    answers.write(tmp_path / "README.md", COMMITTED)
+    write(tmp_path, COMMITTED)
     assert (tmp_path / "README.md").read_text() == (places.TOP / "README.md").read_text()

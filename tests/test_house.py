@@ -28,11 +28,12 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "paper": ["models", "measure", "data", "engine", "worlds", "settings", "errors"],
     "clean": ["engine", "worlds", "settings", "errors"],
     "answers": ["engine", "worlds", "settings", "errors"],
-    "run": ["answers", "clean", "engine", "worlds", "settings", "errors"],
+    "pages": ["answers", "engine", "worlds", "settings", "errors"],
+    "run": ["pages", "clean", "engine", "worlds", "settings", "errors"],
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all
-    ("study", "models", "data", "measure"): 6_040,  # the aim is 4,700
+    ("study", "models", "data", "measure"): 6_060,  # the aim is 4,700
     ("engine",): 1_500,
     ("pocket",): 4_300,
     ("paper",): 2_500,  # the aim is 2,000

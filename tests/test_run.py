@@ -9,7 +9,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from helpers import run, worlds
+from helpers import pages, run, worlds
 from helpers.engine import catalogue, figures, notebooks, places, randomness, store
 from helpers.errors import StudyError
 from helpers.pocket.render.pictures import subject
@@ -209,7 +209,7 @@ def test_a_broken_figure_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
     store.write(tmp_path / "smoke" / "03_funnel.png", b"no picture")
     with pytest.raises(StudyError, match=r"03_funnel\.png.*notebook 03 draws it again"):
-        notebooks.write_gallery()
+        pages.write_contents()
 
 
 @pytest.mark.parametrize(
@@ -311,4 +311,4 @@ def test_figures_need_alt_text_and_keep_it(tmp_path, monkeypatch):
     shown = figures.save(fig, "00_x", None, alt, w)._repr_mimebundle_()
     assert alt in shown["text/html"]
     assert Image.open(tmp_path / "smoke" / "00_x.png").text["Description"] == alt
-    assert alt in notebooks.write_gallery().read_text()
+    assert alt in pages.write_contents().read_text()

@@ -37,6 +37,11 @@ def _opening(path: Path) -> list[str]:
     return [line for cell in cells for line in "".join(cell["source"]).splitlines()]
 
 
+def title(path: Path) -> str:
+    """Number and question of a notebook: the heading that it begins with."""
+    return _opening(path)[0].removeprefix("# ")
+
+
 def row(path: Path, name: str) -> str:
     """What the table at a notebook's beginning says in a row, such as Reads."""
     return next((line.split("|")[2] for line in _opening(path) if f"**{name}**" in line), "")
@@ -62,9 +67,9 @@ def record(world: str, name: str, seconds: float) -> None:
 
 def listing(world: str, names: Sequence[str] = ()) -> str:
     """Number, cost and question of notebooks in a world, a line each."""
-    rows = [(path.stem, _cost(path, world), _opening(path)[0]) for path in chosen(names)]
+    rows = [(path.stem, _cost(path, world), title(path)) for path in chosen(names)]
     width = max(len(cost) for _, cost, _ in rows)
-    return "\n".join(f"{n:24s} {cost:>{width}s}  {title[7:]}" for n, cost, title in rows)
+    return "\n".join(f"{n:24s} {cost:>{width}s}  {question[5:]}" for n, cost, question in rows)
 
 
 def _cost(path: Path, world: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-import inspect
 import sys
 import textwrap
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -53,28 +52,32 @@ def folder(w: World) -> Path:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure as HTML with its alt text, which is where nbconvert keeps it."""
+    """A figure with its alt text: in a notebook as HTML, in the report as a link to its file."""
 
     png: bytes
     name: str
     alt: str
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        alt = html.escape(self.alt)
         source = f"data:image/png;base64,{b64encode(self.png).decode()}"
-        image = f'<img src="{source}" alt="{html.escape(self.alt)}" style="max-width:100%">'
-        caption = f"<figcaption>{html.escape(self.name)}</figcaption>"
+        image = f'<img src="{source}" alt="{alt}" style="max-width:100%">'
         return {
-            "text/html": f'<figure style="margin:0">{image}{caption}</figure>',
+            "text/html": f"<figure>{image}<figcaption>{self.name}</figcaption></figure>",
+            "text/markdown": f'<img src="{self.name}.png" alt="{alt}" width="800">',
             "text/plain": f"{self.name}: {self.alt}",
         }
 
 
-def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) -> Shown:
+def save(
+    fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World, title: str = ""
+) -> Shown:
     """Keep a figure as ``NN_name.png``, and the plotted rows as ``NN_name.csv``.
 
     Returns what a notebook displays. ``alt`` says in 60 to 300 characters what form the figure has
-    and what it shows; it is kept in the PNG. A line below the figure names world, seed and device.
-    Raises ``StudyError`` on an alt text out of bounds or a folder that cannot be written to.
+    and what it shows; it is kept in the PNG. ``title`` states what the figure finds and stands
+    above it; a line below names world, seed and device. Raises ``StudyError`` on an alt text out
+    of bounds or a folder that cannot be written to.
     """
     if not 60 <= len(alt) <= 300:
         raise StudyError(
@@ -83,6 +86,7 @@ def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) 
         )
     below = f"{w.name} world · seed {w.seed} · {gpu.describe()}"
     fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
+    _head(fig, title)
     buffer = BytesIO()
     about = {"Description": alt, "Title": name, "Software": None}
     tight = {"bbox_inches": "tight", "pad_inches": 0.1}
@@ -93,6 +97,15 @@ def save(fig: Figure, name: str, data: pd.DataFrame | None, alt: str, w: World) 
         rows = data.to_csv(index=False, float_format="%.6g").encode()
         store.write(folder(w) / f"{name}.csv", rows)
     return Shown(buffer.getvalue(), name, alt)
+
+
+def _head(fig: Figure, title: str) -> None:
+    """Write a title above all that a figure has, from its left edge, in lines of its width."""
+    fig.draw_without_rendering()  # settles the layout
+    drawn = fig.get_tightbbox()  # inches
+    lines = textwrap.fill(title, max(30, round(9.5 * drawn.width)))
+    place = (drawn.x0 / fig.get_figwidth(), (drawn.y1 + 0.12) / fig.get_figheight())
+    fig.text(*place, lines, ha="left", va="bottom", fontsize=13, weight="bold")
 
 
 def grid(
@@ -127,10 +140,3 @@ def grid(
         ax.text(x + 0.02, -0.04, heading, fontsize=10)
     plt.close(fig)  # else a notebook shows it twice, as the cell's value and as an open figure
     return fig
-
-
-def show_source(function: Callable) -> Any:
-    """The source of a helper, to read in the notebook."""
-    from IPython.display import Code
-
-    return Code(inspect.getsource(function), language="python")

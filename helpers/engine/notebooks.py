@@ -1,17 +1,15 @@
-"""Executing notebooks with papermill, in one kernel; what is left of a run: copies and gallery."""
+"""Executing notebooks with papermill, in one kernel; executed copies and HTML pages are kept."""
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import worlds
-from helpers.engine import kernel, places, report, store
-from helpers.errors import StudyError, reading, writing
+from helpers.engine import kernel, store
+from helpers.errors import StudyError, writing
 
 if TYPE_CHECKING:
     from jupyter_client import KernelManager
@@ -68,24 +66,3 @@ def _explained(path: Path, error: PapermillExecutionError) -> Exception:
         reason = " ".join(error.evalue.split()) or error.source.strip()
         return StudyError(f"{path.stem}: a checkpoint failed: {reason}")
     return error
-
-
-def write_gallery() -> Path:
-    """Write ``figures/README.md``: every world's figures with alt texts, but what git ignores."""
-    from PIL import Image
-
-    root = places.figures_root()
-    origin = "Written by `python -m helpers.run`; every figure names its world, seed and device."
-    lines = ["# Figures", "", origin]
-    damage = (AttributeError, SyntaxError, Image.DecompressionBombError)
-    with store.alone(root):
-        for folder in filter(places.shown, (root / world for world in worlds.WORLDS)):
-            lines += ["", f"## {folder.name}"] if folder.is_dir() else []
-            for png in sorted(folder.glob("*.png")):
-                way = f"delete it; notebook {png.name[:2]} draws it again"
-                with reading(png, *damage, way=way):
-                    alt = Image.open(png).text.get("Description", "")
-                source = f"{folder.name}/{png.name}"
-                picture = f'<img src="{source}" alt="{html.escape(alt)}" width="800">'
-                lines += ["", f"### {png.stem}", "", picture, "", report.escaped(alt)]
-        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())

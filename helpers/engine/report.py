@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from IPython.display import Markdown
+from ipywidgets import RadioButtons
 
-# For ``rows``: a difference in percentage points with its interval, "+1.2 points (-0.3 to +2.7)".
 OPEN = "the interval includes zero"
-POINTS = "{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+ANSWER = "**Answer.**"  # how the sentence begins by which a notebook answers its question
+POINTS = "{mean:+.1f} points ({low:+.1f} to {high:+.1f})"  # for ``rows``: with its interval
 
 
 def text(*paragraphs: str) -> Markdown:
@@ -37,6 +38,22 @@ def table(rows: pd.DataFrame) -> Markdown:
     return text("\n".join(f"| {' | '.join(line)} |" for line in cells))
 
 
+def answer(sentence: str) -> Markdown:
+    """The one sentence, of at most 30 words, by which a notebook answers its title's question."""
+    return text(f"{ANSWER} {sentence}")
+
+
+def predict(*options: str) -> RadioButtons:
+    """A control that keeps which of ``options`` a reader expects; nothing is chosen at first."""
+    return RadioButtons(options=options, value=None, layout={"width": "auto"})
+
+
+def settle(prediction: RadioButtons, found: str) -> Markdown:
+    """What a reader predicted by a control of ``predict``, beside what was found."""
+    said = f"You predicted *{prediction.value}*" if prediction.value else "Nobody predicted"
+    return text(f"{said}; this world found *{found}*.")
+
+
 def rows(results: pd.DataFrame, template: str) -> list[str]:
     """One sentence per row: ``template`` filled with the row's values, as in "{task}: {share:.0%}".
 
@@ -58,11 +75,6 @@ def listed(items: Iterable, none: str = "none", between: str = ", ") -> str:
 def words(name: str) -> str:
     """The name of a column or metric as words: "zero_shot" is "zero shot"."""
     return name.replace("_", " ")
-
-
-def includes_zero(intervals: pd.DataFrame) -> pd.Series:
-    """Which intervals, ``low`` to ``high``, include zero: the sign of the difference is open."""
-    return (intervals["low"] <= 0) & (intervals["high"] >= 0)
 
 
 def verdict(low: float, high: float, above: str, below: str, between: str = OPEN) -> str:

@@ -108,6 +108,20 @@ def banded(
     ax.fill_between(rows[x], low, high, color=colour, alpha=0.18, linewidth=0)
 
 
+def dotted(ax: Axes, runs: pd.DataFrame, x: str, y: str, colour: str, label: str = "") -> None:
+    """Every run's ``y`` against ``x`` as a small dot, and a line through the means."""
+    mean = runs.groupby(x)[y].mean()
+    ax.plot(runs[x], runs[y], ".", color=colour, ms=4, alpha=0.5, zorder=2)
+    ax.plot(mean.index, mean, color=colour, lw=2, label=label)
+
+
+def differences(ax: Axes, rows: pd.DataFrame, x: str, colour: str, label: str = "") -> None:
+    """Differences against ``x``: ``mean`` with its interval, ``low`` to ``high``, around zero."""
+    reach = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+    ax.axhline(0, color="0.4", lw=1)
+    ax.errorbar(rows[x], rows["mean"], reach, fmt="o", ms=5, lw=1.5, color=colour, label=label)
+
+
 def pale(ax: Axes, table: pd.DataFrame, of: Mapping[str, str], colour: str) -> None:
     """Means of ``accuracy`` by n of the rows that are as ``of`` says: another world's, behind."""
     part = table[(table[list(of)] == pd.Series(of)).all(axis=1)].groupby("n")["accuracy"].mean()

@@ -28,8 +28,8 @@ from packaging.requirements import Requirement
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from helpers import run, worlds
-from helpers.engine import artifacts, gpu, manifest, notebooks, places, progress, report, store
+from helpers import pages, run, worlds
+from helpers.engine import artifacts, gpu, manifest, places, progress, report, store
 from helpers.errors import StudyError
 from helpers.study import embeddings
 
@@ -429,7 +429,7 @@ def test_quoted_captions_are_neither_html_nor_links(tmp_path, monkeypatch):
     info = PngInfo()
     info.add_text("Description", HTML.replace("\n", " "))
     Image.new("RGB", (2, 2)).save(about, pnginfo=info)
-    page = markdown2html(notebooks.write_gallery().read_text(encoding="utf-8"))
+    page = markdown2html(pages.write_contents().read_text(encoding="utf-8"))
     assert "<script" not in page
     assert "<a " not in page.replace('<a class="anchor-link"', "")
 

@@ -58,10 +58,11 @@ def test_points_carry_signs_and_an_interval():
     assert report.rows(GAPS[:1], report.POINTS) == ["+1.2 points (-0.3 to +2.8)"]
 
 
-def test_which_intervals_include_zero():
-    assert report.includes_zero(GAPS).tolist() == [True, False]
-    touching = pd.DataFrame({"low": [0.0, -1.0], "high": [1.0, 0.0]})
-    assert report.includes_zero(touching).all()
+def test_a_prediction_is_kept_until_it_is_settled():
+    control = report.predict("grows", "shrinks")
+    assert "Nobody predicted; this world found *grows*." in report.settle(control, "grows").data
+    control.value = "shrinks"
+    assert "You predicted *shrinks*; this world" in report.settle(control, "grows").data
 
 
 @pytest.mark.parametrize(

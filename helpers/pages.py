@@ -1,0 +1,153 @@
+"""What a reader without a kernel gets: a page of every executed notebook, and their contents."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from helpers import answers, worlds
+from helpers.engine import catalogue, places, report, store
+from helpers.errors import reading
+
+SHOWN = ["text/markdown", "text/html", "text/plain"]  # what a page takes of an output, best first
+ASIDE = "aside"  # the tag of a cell that is for readers at a kernel only
+END = "## Exercises"  # where a notebook's page ends
+
+
+def write(copy: Path, part: str) -> None:
+    """Write the page of an executed notebook, and what else shows it: contents, and README.md.
+
+    ``part`` is the folder of its figures, as ``places.part`` names it. The study's own README.md is
+    written where its own figures are.
+    """
+    root = places.figures_root()
+    write_page(copy, root / part)
+    if part not in worlds.WORLDS or not places.shown(root / part):
+        return
+    write_contents()
+    if root == places.COMMITTED:
+        readme = places.TOP / "README.md"
+        answers.write(readme, "the answer", answers.answer(root, "figures/"))
+        answers.write(readme, "the notebooks", _notebooks())
+
+
+def write_page(copy: Path, folder: Path) -> Path:
+    """Write the page of an executed notebook, ``NN_name.md``, beside its figures in ``folder``.
+
+    It has the notebook's prose and what its cells show, with pictures as links to their files, and
+    neither code nor exercises nor cells with the tag ``ASIDE``. Links to notebooks become links to
+    pages.
+    """
+    import nbformat
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+
+    notebook = nbformat.read(copy, as_version=4)
+    sources = [cell.source for cell in notebook.cells]
+    end = next((i for i, text in enumerate(sources) if text.startswith(END)), len(sources))
+    kept = [cell for cell in notebook.cells[:end] if ASIDE not in cell.metadata.get("tags", [])]
+    del kept[1]  # the table of what the notebook reads and writes
+    for cell in kept:
+        shown = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+        cell["outputs"] = shown if cell.cell_type == "code" else []
+    notebook.cells = kept
+    config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
+    exporter = MarkdownExporter(config=config, exclude_input=True, exclude_output_prompt=True)
+    text, _ = exporter.from_notebook_node(notebook)
+    title, _, rest = text.strip().partition("\n")
+    source = os.path.relpath(places.NOTEBOOKS / copy.name, folder)
+    about = f"[All pages](../README.md) · [the notebook, with its code]({source})"
+    return store.write(folder / f"{copy.stem}.md", f"{title}\n\n{about}\n{_tidy(rest)}\n".encode())
+
+
+def _tidy(text: str) -> str:
+    """Markdown by nbconvert without what only a browser with a notebook's styles can show."""
+    text = re.sub(r"<style.*?</style>\n*", "", text, flags=re.S)
+    text = re.sub(r"</?div[^>]*>\n*", "", text)
+    text = re.sub(r' (border="1" class="dataframe"|style="[^"]*")', "", text)
+    text = re.sub(r"\((\d\d_\w+)\.ipynb\)", r"(\1.md)", text)
+    text = re.sub(r"(?m)[ \t]+$", "", text)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip()
+
+
+def write_contents() -> Path:
+    """Write ``figures/README.md``: the answer, then every notebook's, then a list of all figures.
+
+    Pages of ``desk`` come before those of ``pocket``; worlds that git ignores are left out.
+    """
+    root = places.figures_root()
+    lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "")]
+    with store.alone(root):
+        for path, found in _pages().items():
+            lines += _entry(path, found)
+        lines += ["", "## All figures"]
+        for folder in filter(places.shown, (root / name for name in worlds.WORLDS)):
+            lines += (
+                ["", f"World `{folder.name}`:", "", *_figures(folder)] if folder.is_dir() else []
+            )
+        return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def _notebooks() -> list[str]:
+    """A table of the notebooks for README.md: question, answer, and minutes in ``pocket``."""
+    minutes = catalogue.times(worlds.POCKET.name, places.COMMITTED)
+    lines = ["| notebook | answer | minutes |", "|---|---|---|"]
+    for path, (first, *_) in _pages().items():
+        link = f"[{catalogue.title(path)}](figures/{first.parent.name}/{first.name})"
+        said = answer_of(first).removeprefix(f"{report.ANSWER} ")
+        lines.append(f"| {link} | {said} | {minutes.get(path.stem, 0) / 60:.1f} |")
+    return lines
+
+
+def _pages() -> dict[Path, list[Path]]:
+    """The pages of every notebook that has any: those of ``desk`` before those of ``pocket``."""
+    root = places.figures_root()
+    names = dict.fromkeys([worlds.DESK.name, worlds.POCKET.name, *worlds.WORLDS])
+    folders = [root / name for name in names if places.shown(root / name)]
+    every = {}
+    for path in catalogue.notebooks().values():
+        found = [folder / f"{path.stem}.md" for folder in folders]
+        every[path] = [page for page in found if page.exists()]
+    return {path: found for path, found in every.items() if found}
+
+
+WHAT = """\
+Written by `python -m helpers.run`: what its notebooks found, without their code. Every figure
+names its world, seed and device; its numbers are in the CSV file beside it.
+
+## The answer
+"""
+
+
+def _entry(path: Path, pages: list[Path]) -> list[str]:
+    """What the contents say of a notebook: its question, answer and main picture, its pages."""
+    first, folder = pages[0], pages[0].parent.name
+    heading = f"## [{catalogue.title(path)}]({folder}/{first.name})"
+    main = re.findall(r"`(\w+)`", catalogue.row(path, "Figures"))[0]
+    picture = re.search(rf'<img src="{main}\.png"[^>]*>', first.read_text(encoding="utf-8"))
+    lines = ["", heading, "", answer_of(first)]
+    if picture:
+        lines += ["", picture[0].replace('src="', f'src="{folder}/')]
+    links = [f"[{page.parent.name}]({page.parent.name}/{page.name})" for page in pages]
+    return [*lines, "", f"Pages: {', '.join(links)}"]
+
+
+def answer_of(page: Path) -> str:
+    """The sentence by which a page answers its question."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return next((line for line in lines if line.startswith(report.ANSWER)), "")
+
+
+def _figures(folder: Path) -> list[str]:
+    """A line for every figure of a folder: a link, and what it shows in words."""
+    from PIL import Image
+
+    damage = (AttributeError, SyntaxError, Image.DecompressionBombError)
+    lines = []
+    for png in sorted(folder.glob("*.png")):
+        way = f"delete it; notebook {png.name[:2]} draws it again"
+        with reading(png, *damage, way=way):
+            alt = Image.open(png).text.get("Description", "")
+        lines.append(f"- [{png.stem}]({folder.name}/{png.name}): {report.escaped(alt)}")
+    return lines

@@ -27,7 +27,7 @@ def part(world: str, seed: int = 0) -> str:
 
 
 def shown(folder: Path) -> bool:
-    """Whether the report has the figures of a folder: not those that the study's git ignores."""
+    """Whether the gallery has the figures of a folder: not those that the study's git ignores."""
     file = TOP / ".gitignore"
     ignored = file.read_text(encoding="utf-8").split() if file.exists() else []
     return folder.parent != COMMITTED or f"figures/{folder.name}/" not in ignored

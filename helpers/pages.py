@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from helpers import answers, worlds
@@ -49,8 +50,8 @@ def write_page(copy: Path, folder: Path) -> Path:
     kept = [cell for cell in notebook.cells[:end] if ASIDE not in cell.metadata.get("tags", [])]
     del kept[1]  # the table of what the notebook reads and writes
     for cell in kept:
-        shown = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
-        cell["outputs"] = shown if cell.cell_type == "code" else []
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _is_told(output)]
     notebook.cells = kept
     config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
     exporter = MarkdownExporter(config=config, exclude_input=True, exclude_output_prompt=True)
@@ -59,6 +60,14 @@ def write_page(copy: Path, folder: Path) -> Path:
     source = os.path.relpath(places.NOTEBOOKS / copy.name, folder)
     about = f"[All pages](../README.md) · [the notebook, with its code]({source})"
     return store.write(folder / f"{copy.stem}.md", f"{title}\n\n{about}\n{_tidy(rest)}\n".encode())
+
+
+def _is_told(output: Mapping) -> bool:
+    """Whether a page has an output: not what a run says of its progress, nor names of objects."""
+    if output["output_type"] == "stream":
+        return output["text"].startswith("left out")
+    plain = output["data"].get("text/plain", "")
+    return "image/png" not in output["data"] and (len(output["data"]) > 1 or plain[:1] != "<")
 
 
 def _tidy(text: str) -> str:

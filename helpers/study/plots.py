@@ -111,7 +111,7 @@ def banded(
 def dotted(ax: Axes, runs: pd.DataFrame, x: str, y: str, colour: str, label: str = "") -> None:
     """Every run's ``y`` against ``x`` as a small dot, and a line through the means."""
     mean = runs.groupby(x)[y].mean()
-    ax.plot(runs[x], runs[y], ".", color=colour, ms=4, alpha=0.5, zorder=2)
+    ax.plot(runs[x], runs[y], ".", color=colour, ms=6, alpha=0.5, zorder=2)
     ax.plot(mean.index, mean, color=colour, lw=2, label=label)
 
 

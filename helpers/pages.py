@@ -13,7 +13,7 @@ from helpers.errors import reading
 
 SHOWN = ["text/markdown", "text/html", "text/plain"]  # what a page takes of an output, best first
 ASIDE = "aside"  # the tag of a cell that is for readers at a kernel only
-END = "## Exercises"  # where a notebook's page ends
+END = "\n## Exercises"  # where a notebook's page ends
 
 
 def write(copy: Path, part: str) -> None:
@@ -45,13 +45,15 @@ def write_page(copy: Path, folder: Path) -> Path:
     from traitlets.config import Config
 
     notebook = nbformat.read(copy, as_version=4)
-    sources = [cell.source for cell in notebook.cells]
-    end = next((i for i, text in enumerate(sources) if text.startswith(END)), len(sources))
-    kept = [cell for cell in notebook.cells[:end] if ASIDE not in cell.metadata.get("tags", [])]
-    del kept[1]  # the table of what the notebook reads and writes
-    for cell in kept:
+    kept = []
+    for cell in [*notebook.cells[:1], *notebook.cells[2:]]:  # without what it reads and writes
+        cell.source, end, _ = f"\n{cell.source}".partition(END)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_told(output)]
+        if ASIDE not in cell.metadata.get("tags", []):
+            kept.append(cell)
+        if end:
+            break
     notebook.cells = kept
     config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
     exporter = MarkdownExporter(config=config, exclude_input=True, exclude_output_prompt=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-PAGES = [TOP / "README.md", TOP / "helpers" / "README.md", TOP / "helpers" / "paper" / "README.md"]
+FOLDERS = (".", "helpers", "helpers/paper", "notebooks", "tests/bench")
+PAGES = [TOP / folder / "README.md" for folder in FOLDERS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
@@ -23,13 +24,23 @@ def test_files_that_are_named_are_there(page):
         assert (TOP / name).exists(), name
 
 
-def test_benchmarks_that_are_named_are_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_benchmarks_that_are_named_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"tests\.bench ([a-z]+)", text):
+        assert (TOP / "tests" / "bench" / f"{name}.py").exists(), name
+
+
+def test_the_readme_is_short():
     text = PAGES[0].read_text(encoding="utf-8")
-    for names in re.findall(r"tests\.bench ([\w|]+)", text):
-        for name in names.split("|"):
-            assert (TOP / "tests" / "bench" / f"{name}.py").exists(), name
+    assert len(text.split()) <= 900
+    in_prose = [line for line in text.splitlines() if not line.startswith(("|", "!"))]
+    assert max(map(len, in_prose)) <= 120
 
 
 def test_every_room_is_named():
     rooms = {p.name for p in (TOP / "helpers").iterdir() if (p / "__init__.py").exists()}
-    assert rooms <= set(re.findall(r"^  (\w+)/ ", PAGES[0].read_text(encoding="utf-8"), re.M))
+    readme, helpers = (page.read_text(encoding="utf-8") for page in PAGES[:2])
+    for room in rooms:
+        assert room in readme.partition("## Layout")[2], room
+        assert f"### `{room}/" in helpers, room

@@ -1,6 +1,7 @@
 """Rules that keep notebooks readable: short cells, prose, questions, predictions and exercises."""
 
 import ast
+import itertools
 import json
 import re
 import statistics
@@ -55,7 +56,9 @@ def test_title_is_a_question_and_table_follows(notebook):
     first, second = (source(c) for c in content["cells"][:2])
     assert first.startswith(f"# {notebook.name[:2]} - ")
     assert first.splitlines()[0].endswith("?")
-    assert all(f"**{word}**" in second for word in ("Reads", "Writes", "Figures", "Time"))
+    rows = ("Learn", "Needs", "Reads", "Writes", "Figures", "Time")
+    assert all(f"**{word}**" in second for word in rows)
+    assert len(first.split("\n", 1)[1].split()) <= 90
 
 
 def test_parameters_then_imports(notebook):
@@ -101,15 +104,50 @@ def test_no_typed_results_in_prose(notebook):
             assert cited or not re.search(r"\d\s?(%|percent|points)", line), line
 
 
-def test_predictions_exercises_and_checkpoints(notebook):
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def test_one_prediction_one_answer_and_checkpoints(notebook):
     text = "\n".join(source(c) for c in cells(notebook, "markdown"))
-    for part in ("**Predict first.**", "## Exercises", "## What we learned", "<details>"):
-        assert part in text
-    tags = [tag for c in cells(notebook, "code") for tag in c["metadata"].get("tags", [])]
-    assert tags.count("exercise") >= 2
-    assert "checkpoint" in tags
+    for part in ("**Predict first.**", "## What we learned", "\n## Exercises\n"):
+        assert text.count(part) == 1, part
+    code = cells(notebook, "code")
+    for call in ("report.predict(", "report.answer(", "report.settle("):
+        assert "".join(map(source, code)).count(call) == 1, call
+    assert all(tags(c) == ["aside"] for c in code if "report.predict(" in source(c))
+    assert any("checkpoint" in tags(c) for c in code)
     for link in re.findall(r"\]\((\w+\.ipynb)\)", text):
         assert (TOP / "notebooks" / link).exists(), link
+
+
+def test_two_exercises_want_a_line_and_fold_its_solution(notebook):
+    exercises = [source(c) for c in cells(notebook, "code") if tags(c) == ["exercise"]]
+    assert len(exercises) == 2
+    for exercise in exercises:
+        assert exercise.count("# your line") == 1
+        assert re.search(r"^ *assert .*,", exercise, re.M | re.S)
+    text = "\n".join(source(c) for c in cells(notebook, "markdown")).partition("## Exercises")[2]
+    solutions = re.findall(r"<summary>Solution</summary>(.*?)</details>", text, re.S)
+    assert len(solutions) == 2
+    assert all("```python" in solution for solution in solutions)
+
+
+def test_every_figure_states_what_it_finds_and_is_read(notebook):
+    every = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [c for c in every if c["cell_type"] == "code"]
+    saved = [call for c in code for call in ast.walk(ast.parse(source(c))) if is_save(call)]
+    assert saved
+    for call in saved:
+        titles = [word.value for word in call.keywords if word.arg == "title"]
+        assert titles and not isinstance(titles[0], ast.Constant), ast.unparse(call)
+    for cell, after in itertools.pairwise(every):
+        if "figures.save(" in source(cell):
+            assert after["cell_type"] == "markdown" or "report." in source(after), source(cell)
+
+
+def is_save(node):
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save"
 
 
 def test_figures_are_named_by_their_notebook():

@@ -35,19 +35,39 @@ def write(readme: Path, part: str, lines: Sequence[str]) -> None:
 
 
 def answer(figures: Path, base: str) -> list[str]:
-    """What the claims of the deciding world say; where it has none yet, those of ``pocket``.
+    """What the claims of the deciding world say, in a table and some sentences.
 
-    Its table of claims, ``claims.csv``, is in a folder of ``figures``, which links call ``base``.
-    No lines where no such world has claims.
+    Links call the folder ``figures`` by ``base``. No lines where no world has claims yet.
+    """
+    world, claims = decided(figures)
+    if not claims:
+        return []
+    counted = _counted(list(claims.values()))
+    about = f"World `{world}`, {claims['UP01']['seeds']} seeds, {len(claims)} claims"
+    last = f"{about}: {counted}; in brackets after correction. [All]({base}{world}/claims.csv)."
+    return [*gaps(claims), "", *reasons(claims), "", last]
+
+
+def by_paper(figures: Path) -> list[str]:
+    """How many claims of every paper came out how in the deciding world, a line for each."""
+    _, claims = decided(figures)
+    papers: dict[str, list] = {}
+    for row in claims.values():
+        papers.setdefault(row["paper"], []).append(row)
+    return [f"- {paper}: {_counted(rows)}" for paper, rows in papers.items()]
+
+
+def decided(figures: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """The world that decides, ``desk`` or as long as that has no claims ``pocket``; its claims.
+
+    They are the rows of ``claims.csv`` in its folder of ``figures``, by their ids.
     """
     for w in (worlds.DESK, worlds.POCKET):
         table = figures / w.name / "claims.csv"
         if table.exists():
             with table.open(encoding="utf-8", newline="") as file:
-                claims = {row["id"]: row for row in csv.DictReader(file)}
-            verdicts = f"All verdicts: [claims.csv]({base}{w.name}/claims.csv)."
-            return [*gaps(claims), "", *reasons(claims), "", *counts(claims, w.name), "", verdicts]
-    return []
+                return w.name, {row["id"]: row for row in csv.DictReader(file)}
+    return "", {}
 
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
@@ -68,17 +88,11 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     return [f"- *{claims[name]['claim']}* {_found(claims[name])}." for name in names]
 
 
-def counts(claims: dict[str, dict[str, str]], world: str) -> list[str]:
-    """How many claims of every paper came out how."""
-    seeds = claims["UP01"]["seeds"]
-    lines = [f"World `{world}`, {seeds} seeds; in brackets what remains after correction:", ""]
-    for paper in dict.fromkeys(row["paper"] for row in claims.values()):
-        of_paper = [row for row in claims.values() if row["paper"] == paper]
-        plain = Counter(row["verdict"] for row in of_paper)
-        corrected = Counter(row["corrected"] for row in of_paper)
-        words = [f"{plain[word]} {word} ({corrected[word]})" for word in WORDS if plain[word]]
-        lines.append(f"- {paper}: {', '.join(words)}")
-    return lines
+def _counted(rows: Sequence[dict[str, str]]) -> str:
+    """How many claims came out how, and in brackets after correction."""
+    plain = Counter(row["verdict"] for row in rows)
+    corrected = Counter(row["corrected"] for row in rows)
+    return ", ".join(f"{plain[word]} {word} ({corrected[word]})" for word in WORDS if plain[word])
 
 
 def _found(row: dict[str, str]) -> str:

@@ -89,6 +89,7 @@ def write_contents() -> Path:
     """
     root = places.figures_root()
     lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "")]
+    lines += ["", *answers.by_paper(root)]
     with store.alone(root):
         for path, found in _pages().items():
             lines += _entry(path, found)

@@ -48,6 +48,54 @@ def legend_of(axes: np.ndarray) -> tuple[list, list[str]]:
     return list(handles.values()), list(handles)
 
 
+def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndarray]) -> Figure:
+    """The study at a glance: a pool's pairs, and ``images`` of a few by source, "ground_truth" too.
+
+    Each source's way leads from the same pool to the same test.
+    """
+    fig, ax = plt.subplots(figsize=(10, 3.7), layout="constrained")
+    ax.set(xlim=(0, 10), ylim=(0.5, 4.2), aspect="equal")
+    ax.set_axis_off()
+
+    def pictures(shown: Sequence, x: float, y: float, colour: str, aside: float, up: float) -> None:
+        for i, image in enumerate(shown):
+            left, low = x + i * aside, y + i * up
+            ax.imshow(image, extent=(left, left + 0.74, low, low + 0.74), zorder=2)
+            ax.add_patch(plt.Rectangle((left, low), 0.74, 0.74, fill=False, ec=colour, lw=3))
+
+    def box(x: float, y: float, text: str, colour: str) -> None:
+        frame = {"boxstyle": "round,pad=0.45", "fc": "white", "ec": colour, "lw": 2}
+        ax.text(x, y, text, ha="center", va="center", fontsize=12.5, bbox=frame, zorder=3)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+        style = {"arrowstyle": "-|>", "mutation_scale": 20, "lw": 2.5, "color": colour}
+        ax.annotate("", end, start, arrowprops=style)
+
+    pictures([image for image, _ in pool], 0.05, 2.6, "0.35", 0, -0.98)
+    for i, (_, caption) in enumerate(pool):
+        lines = textwrap.fill(f'"{caption}"', 15)
+        ax.text(0.87, 2.97 - 0.98 * i, lines, fontsize=9.5, va="center", style="italic")
+    ax.text(0.05, 3.6, "one pool of real pairs", fontsize=13, weight="bold")
+    ways = (
+        ("synthetic", 2.97, "generator\ntrained on it"),
+        ("retrieved", 1.01, "retriever\nsearches it"),
+    )
+    for source, y, text in ways:
+        colour = COLOURS[source]
+        arrow((2.2, 1.99), (2.75, y), colour)
+        box(3.4, y, text, colour)
+        arrow((4.1, y), (4.5, y), colour)
+        pictures(images[source], 4.55, y - 0.37, colour, 0.8, 0)
+        ax.text(4.55, y + 0.5, f"{source} images", color=colour, fontsize=13, weight="bold")
+        arrow((7, y), (7.35, 1.99 + 0.2 * np.sign(y - 1.99)), colour)
+    box(7.95, 1.99, "finetune\nthe same\nCLIP", "0.35")
+    arrow((8.5, 1.99), (9.1, 1.99), COLOURS["ground_truth"])
+    pictures(images["ground_truth"], 9.2, 2.6, COLOURS["ground_truth"], 0, -0.98)
+    words = {"color": COLOURS["ground_truth"], "fontsize": 13, "weight": "bold", "ha": "right"}
+    ax.text(9.98, 3.6, "tested on real\nimages of the task", **words)
+    return fig
+
+
 def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
     """A logarithmic x axis for numbers of images, with a tick at each of ``sizes``."""
     labels = [f"{n:,.0f}" if n < 10**6 else f"{n / 10**6:,.0f} M" for n in sizes]

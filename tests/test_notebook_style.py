@@ -139,7 +139,7 @@ def test_every_figure_states_what_it_finds_and_is_read(notebook):
     saved = [call for c in code for call in ast.walk(ast.parse(source(c))) if is_save(call)]
     assert saved
     for call in saved:
-        titles = [word.value for word in call.keywords if word.arg == "title"]
+        titles = call.args[5:] + [word.value for word in call.keywords if word.arg == "title"]
         assert titles and not isinstance(titles[0], ast.Constant), ast.unparse(call)
     for cell, after in itertools.pairwise(every):
         if "figures.save(" in source(cell):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,7 +83,11 @@ def _build(path: Path, w: World) -> None:
     mixed = []
     for task in w.analysis.tasks:
         size, copied = make_arms(path, w, rates, task)
-        edit_arms(path, w, task, size)
+        edits = {}
+        for strength, seed in itertools.product(w.analysis.strengths, range(w.finetune.seeds)):
+            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
+            edits[file] = (w, task, size, seed, strength)
+        store.fill(path, edits, edit, f"sets of retrieved {task} edited")
         counts.append({"task": task, "size": size, "train_copies": copied})
         for arm, source in arms(w).items():
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
@@ -129,53 +134,31 @@ def others(w: World) -> list[str]:
 def make_arms(path: Path, w: World, rates: pd.DataFrame, task: str) -> tuple[int, int]:
     """Write what arms offer; returns a size of notebook 04 that all can fill, and train copies.
 
-    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). Drawn arms
-    offer twice their size, so that every seed has other images.
+    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). The others
+    are drawn and filtered: other generators, other prompts ([P] figures 6, 10). They offer twice
+    their size, so that every seed has other images.
     """
     bench = tables.benchmark(w, task)
     real = tables.source_set(w, task, "retrieved")
     train = copies.descriptor(bench.train.images)
     copied = copies.nearest(copies.descriptor(real.images), train) > copies.threshold(bench)
-    offered = {"decontaminated": real.take(np.flatnonzero(~copied))}
-    offered |= draw_arms(path / "drawn", w, bench, real)
-    sizes = rates[rates["task"] == task].groupby("source")["n"].agg(set)
-    most = min(w.analysis.size, *map(len, offered.values()))
-    size = max(n for n in set.intersection(*sizes) if n <= max(most, w.finetune.sizes[0]))
-    for arm, split in offered.items():
-        facts = pd.DataFrame({"label": split.labels, "class": split.facts["class"].to_numpy()})
-        store.write(path / task / f"{arm}.npy", split.images)
-        store.write(path / task / f"{arm}.parquet", facts)
-    return size, int(copied.sum())
-
-
-def draw_arms(path: Path, w: World, bench: Benchmark, retrieved: Split) -> dict[str, Split]:
-    """Arms that are drawn and filtered: other generators, other prompts ([P] figures 6, 10)."""
-    study = w.synthesis.generator
+    clean = real.take(np.flatnonzero(~copied))
+    store.write(path / f"offered/{task}-decontaminated.npy", clean.images)
+    store.write(path / f"offered/{task}-decontaminated.parquet", clean.facts.assign(keep=True))
     columns = ["caption", "label", "class"]
-    captions = store.load("captions", w).table(f"{bench.task}.parquet")[columns]
+    captions = store.load("captions", w).table(f"{task}.parquet")[columns]
     prompts = {f"captions-{g}": (g, captions) for g in others(w)}
-    prompts["alt-text"] = (study, retrieved.facts[columns])
-    prompts["templates"] = (study, bench.filled(bench.templates))
+    prompts["alt-text"] = (w.synthesis.generator, real.facts[columns])
+    prompts["templates"] = (w.synthesis.generator, bench.filled(bench.templates))
     n = int(np.ceil(2 * w.analysis.size / w.clip.top_share))
-    drawn = {}
     for arm, (generator, table) in prompts.items():
-        name = f"{bench.task}-{arm}"
         rows = repeated(table, n, randomness.rng(w, "analysis", arm))
         world = worlds.replace(w, synthesis={"generator": generator})
-        tars = synthesis.draw_table(path, world, rows, name)
-        synthesis.filter_drawn(path, world, bench, tars, name)
-        drawn[arm] = tables.training_set(store.Artifact("analysed", path), name)
-    return drawn
-
-
-def edit_arms(path: Path, w: World, task: str, size: int) -> None:
-    """Redraw the retrieved images of every seed at each strength of SDEdit."""
-    jobs = {}
-    for strength in w.analysis.strengths:
-        for seed in range(w.finetune.seeds):
-            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
-            jobs[file] = (w, task, size, seed, strength)
-    store.fill(path, jobs, edit, f"sets of retrieved {task} edited")
+        synthesis.draw_filtered(path / "offered", world, bench, rows, f"{task}-{arm}")
+    sizes = rates[rates["task"] == task].groupby("source")["n"].agg(set)
+    offered = [len(arm_of(path, task, arm)) for arm in ("decontaminated", *prompts)]
+    most = max(min(w.analysis.size, *offered), w.finetune.sizes[0])
+    return max(n for n in set.intersection(*sizes) if n <= most), int(copied.sum())
 
 
 def retrieved(w: World, task: str, n: int, seed: int) -> Split:
@@ -192,12 +175,10 @@ def edit(w: World, task: str, size: int, seed: int, strength: float) -> np.ndarr
     return worlds.backend(w).draw(w, texts, seeds, np.asarray(split.images), strength)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def arm_of(path: Path, task: str, arm: str) -> Split:
-    """What an arm offers, its images on disk."""
-    facts = store.read_table(path / task / f"{arm}.parquet")
-    images = tables.on_disk([path / task / f"{arm}.npy"])
-    return Split(images, facts["label"].to_numpy(np.int64), facts)
+    """What an arm of equal size offers; ``path`` is the folder of ``analysed``."""
+    return tables.training_set(store.Artifact("analysed", path / "offered"), f"{task}-{arm}")
 
 
 def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
@@ -220,4 +201,4 @@ def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
         offered = arm_of(path, run.task, run.source)
         rng = randomness.rng(w, "analysis", "subset", run.task, run.seed)
         train = offered.take(nested_subset(offered.labels, run.n, rng))
-    return finetune.trained(w, run, train, "test", settings)
+    return finetune.accuracies(w, run, "test", train, settings)

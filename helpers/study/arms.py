@@ -149,11 +149,12 @@ def _build(path: Path, w: World) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def evaluation_sets(w: World) -> dict[str, Split]:
-    """The held-out sets by name: validation, ``test``, and those far from the train split."""
-    bench = tables.benchmark(w, w.tasks[0])
+def evaluation_sets(w: World, task: str = "") -> dict[str, Split]:
+    """A task's held-out sets by name: validation, ``test``, and those far from the train split."""
+    task = task or w.tasks[0]
+    bench = tables.benchmark(w, task)
     val = thinned(bench.val, LOOKED_AT)
-    return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, w.tasks[0])}
+    return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, task)}
 
 
 def captions_for(w: World, arm: Arm) -> pd.DataFrame:

@@ -6,8 +6,6 @@ class: ``class => caption``, ``class, relation => caption`` or ``class, backgrou
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -116,14 +114,9 @@ def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
 
 def mentions_class(table: pd.DataFrame) -> np.ndarray:
     """Which captions have all words and numbers of their class name, in any order: (n,) bool."""
-    words, names = (
-        [
-            {*re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFC", text.lower()))}
-            for text in texts
-        ]
-        for texts in (table["caption"], table["class"])
-    )
-    return np.array([name <= text for name, text in zip(names, words, strict=True)], bool)
+    texts = (table[c].str.lower().str.normalize("NFC") for c in ("class", "caption"))
+    words = (text.str.findall(r"[^\W\d_]+|\d+").map(set) for text in texts)
+    return np.array([name <= text for name, text in zip(*words, strict=True)], bool)
 
 
 def missing_classes(table: pd.DataFrame, bench: Benchmark) -> list[str]:

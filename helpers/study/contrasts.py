@@ -116,18 +116,17 @@ class Runs:
     def slope(self, task: str, metric: str, source: str) -> Cell:
         """Points per doubling of a source's images, over the top decade of its sizes."""
         sizes = self.decade(task, source)
-        x = np.log2(sizes) - np.log2(sizes).mean()
-        hits = self.stacked(task, metric, source)[-len(sizes) :]
-        weighted = np.tensordot(100 * x / (x**2).sum(), hits, 1)
-        return Cell(f"{task}, {source}", inference.crossed(weighted, self.labels(task)))
+        alone = [((source, n), None) for n in sizes]
+        return Cell(f"{task}, {source}", self.trend(task, metric, sizes, alone))
 
-    def trend(
-        self, task: str, metric: str, numbers: Sequence[int], pairs: Sequence[tuple[Arm, Arm]]
-    ) -> Estimate:
-        """Points per doubling of ``numbers`` that the first arm of pairs gains on the second."""
+    def trend(self, task: str, metric: str, numbers: Sequence, pairs: Sequence) -> Estimate:
+        """Points per doubling of ``numbers`` that the first arm of pairs gains on the other one.
+
+        Where that is None, points of the first arm.
+        """
         x = np.log2(numbers) - np.log2(numbers).mean()
-        gains = [self.hits(task, metric, one) - self.hits(task, metric, two) for one, two in pairs]
-        weighted = np.tensordot(100 * x / (x**2).sum(), np.stack(gains), 1)
+        hits = [[0 if a is None else self.hits(task, metric, a) for a in pair] for pair in pairs]
+        weighted = np.tensordot(100 * x / (x**2).sum(), [one - two for one, two in hits], 1)
         return inference.crossed(weighted, self.labels(task))
 
     def cell(self, task: str, metric: str, arm: Arm, other: Arm, margin: float) -> Cell:

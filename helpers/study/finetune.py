@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,13 @@ AT_ONCE = 5  # seeds after which the rows of finished runs are kept
 EXTENSIONS = 3  # how often at most a grid of rates is extended whose best lies at an edge
 CELL = ["task", "source", "keep", "n"]
 RATES = places.PACKAGE / "study" / "rates.csv"  # python -m helpers.run desk 04
+WHICH: dict[str, Any] = {  # settings that say which runs there are, each at one value for all
+    "finetune": {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)},
+    "analysis": {"tasks": ("",), "mixes": (), "judged": 1},
+    "robustness": {"seeds": 1, "mixed": (), "prompts": (), "prompted": (1,)},
+    "mixes": {"tasks": ("",), "counts": (1,), "shots": (1,), "seeds": 1}
+    | {"access": (), "noise": (), "guides": ("plain",)},
+}
 
 
 @dataclass(frozen=True)
@@ -53,18 +61,17 @@ def make(w: World) -> store.Artifact:
 
 
 def recipe(w: World, name: str = "finetuned") -> str:
-    """The hash of all settings that say how a run is made, whichever runs there are."""
-    which = {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)}
-    analysis = {"tasks": ("",), "mixes": (), "judged": 1}
-    settled = worlds.replace(w, finetune=which, analysis=analysis)
-    return artifacts.recipe(name, settled)
+    """The hash of all settings that say how runs of an artifact are made, whichever there are."""
+    return artifacts.recipe(name, worlds.replace(w, **WHICH))
 
 
 def _build(path: Path, w: World) -> None:
     chosen = choose(path, w)
     store.write(path / "rates.parquet", chosen)
-    clips = {f"clip/{task}.parquet": (w, task) for task in w.tasks}
-    parts = [collect(path, w, "04", recipe(w), clips, clip_accuracies, "unadapted CLIP")]
+    clips = {}
+    for task in w.tasks:
+        clips[f"clip/{task}.parquet"] = (w, Run(task, "clip", "none", 0, 0, 0.0), "test")
+    parts = [collect(path, w, "04", recipe(w), clips, accuracies, "unadapted CLIP")]
     for start in range(0, w.finetune.seeds, AT_ONCE):
         seeds = range(start, min(start + AT_ONCE, w.finetune.seeds))
         runs = [replace(run, seed=seed) for run in first_runs(chosen) for seed in seeds]
@@ -242,7 +249,7 @@ def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
 
 
 def measured(path: Path, w: World, runs: Iterable[Run], held_out: str, label: str) -> pd.DataFrame:
-    """What ``accuracies`` says of runs, the longest first."""
+    """What ``accuracies`` says of runs on a split, the longest first."""
     jobs = {}
     for r in sorted(runs, key=lambda run: run.n, reverse=True):
         keep = r.keep.removeprefix("keep:")
@@ -251,27 +258,27 @@ def measured(path: Path, w: World, runs: Iterable[Run], held_out: str, label: st
     return collect(path, w, "04", recipe(w), jobs, accuracies, label)
 
 
-def accuracies(w: World, run: Run, held_out: str) -> pd.DataFrame:
-    """Finetune once: a row with the run and its accuracies (0..1) on a split.
+def accuracies(
+    w: World, run: Run, held_out: str, train: Split | None = None, s: FinetuneSettings | None = None
+) -> pd.DataFrame:
+    """Finetune once, on ``train`` or else ``training_images``: the run and its accuracies (0..1).
 
-    On test images the predicted classes are kept, too, of each metric as ``{metric}_answers``.
+    One row; ``steps`` says how many updates, and is 0 of the unadapted CLIP, a run on no images. On
+    test images the predicted classes of ``METRICS`` are kept, too, as ``{metric}_answers``.
     """
-    return trained(w, run, training_images(w, run), held_out, w.finetune)
-
-
-def trained(w: World, run: Run, train: Split, held_out: str, s: FinetuneSettings) -> pd.DataFrame:
-    """The same of a run on the images ``train``."""
     bench = tables.benchmark(w, run.task)
-    seed = randomness.entropy(w.seed, "run", run.task, run.seed)
-    state = store.unfinished("finetuned", w, *astuple(run), s.epochs)
-    model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, s, state)
-    found = classifier.measure(model, bench, s, held_out, run.seed)
-    return scored(bench, {**asdict(run), "steps": steps}, found, held_out)
-
-
-def scored(bench: tables.Benchmark, about: dict, found: dict, held_out: str) -> pd.DataFrame:
-    """``about`` as a row, with the accuracy of the predictions ``found`` of each metric."""
-    row = {**about, **{m: (y == getattr(bench, held_out).labels).mean() for m, y in found.items()}}
+    s = s or w.finetune
+    steps = 0
+    if run.source == "clip":
+        found = classifier.baseline(clip.load(w), bench, s)
+    else:
+        train = training_images(w, run) if train is None else train
+        seed = randomness.entropy(w.seed, "run", run.task, run.seed)
+        state = store.unfinished("finetuned", w, *astuple(run), s.epochs)
+        model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, s, state)
+        found = classifier.measure(model, bench, s, held_out, run.seed)
+    labels = getattr(bench, held_out).labels
+    row = {**asdict(run), "steps": steps, **{m: (y == labels).mean() for m, y in found.items()}}
     if held_out == "test":
         row |= {f"{metric}_answers": packed(found[metric]) for metric in METRICS}
     return pd.DataFrame([row])
@@ -282,10 +289,3 @@ def training_images(w: World, run: Run) -> Split:
     offered = tables.source_set(w, run.task, run.source, run.keep)
     rng = randomness.rng(w, "subset", run.task, run.source, run.seed)
     return offered.take(nested_subset(offered.labels, run.n, rng))
-
-
-def clip_accuracies(w: World, task: str) -> pd.DataFrame:
-    """The same of the unadapted CLIP, as a run on no images."""
-    bench = tables.benchmark(w, task)
-    about = asdict(Run(task, "clip", "none", n=0, seed=0, lr=0.0)) | {"steps": 0}
-    return scored(bench, about, classifier.baseline(clip.load(w), bench, w.finetune), "test")

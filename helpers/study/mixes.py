@@ -68,12 +68,6 @@ def make(w: World) -> store.Artifact:
     return store.make("mixed", w, lambda path: _build(path, w))
 
 
-def recipe(w: World) -> str:
-    """The hash of all settings that say how a run is made, whichever runs there are."""
-    which = {"tasks": ("",), "counts": (1,), "seeds": 1, "shots": (1,), "access": (), "noise": ()}
-    return finetune.recipe(worlds.replace(w, mixes={**which, "guides": ("plain",)}), "mixed")
-
-
 def _build(path: Path, w: World) -> None:
     rates = store.load("finetuned", w).table("rates.parquet")
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
@@ -89,7 +83,7 @@ def _build(path: Path, w: World) -> None:
         for seed in range(w.mixes.seeds):
             run = dataclasses.replace(first, seed=seed)
             jobs[f"runs/{mix.task}/{mix.name}-{seed:07d}.parquet"] = (w, path, mix, run)
-    runs = collect(path, w, "08", recipe(w), jobs, measured, "runs on mixes")
+    runs = collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, "runs on mixes")
     store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
 
 
@@ -160,7 +154,7 @@ def measured(w: World, path: Path, mix: Mix, run: finetune.Run) -> pd.DataFrame:
     settings = w.finetune
     if mix.steps:
         settings = dataclasses.replace(settings, epochs=0, epochs_of=(), min_steps=mix.steps)
-    found = finetune.trained(w, run, train, "test", settings)
+    found = finetune.accuracies(w, run, "test", train, settings)
     return found.assign(images=len(train))
 
 

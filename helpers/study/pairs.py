@@ -15,11 +15,11 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import nested_subset
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
-from helpers.measure import folds, metrics
+from helpers.measure import folds
 from helpers.models import families
 from helpers.study import arms, synthesis
 from helpers.study.arms import SPARE
@@ -91,10 +91,7 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     sides = [offered[name].take(rows) for name in offered if source in (name, "both")]
     train = functools.reduce(Split.plus, sides)
     model = families.train(w, "language-supervised", train, train, bench, seed, len(sides))
-    val = thinned(bench.val, folds.LOOKED_AT)
-    t = metrics.temperature(model.image_logits(val.images), val.labels)
-    parts = []
-    for name, split in {"test": bench.test, **worlds.backend(w).shifted(w, task)}.items():
-        part = folds.measured(model.image_logits(split.images), split.labels, t)
-        parts.append(part.assign(arm=source, n=n, seed=seed, eval_set=name))
-    return folds.packed(pd.concat(parts))
+    sets = arms.evaluation_sets(w, task)
+    logits = {name: model.image_logits(split.images) for name, split in sets.items()}
+    table = folds.of_sets(logits, {name: split.labels for name, split in sets.items()})
+    return folds.packed(table.assign(arm=source, n=n, seed=seed))

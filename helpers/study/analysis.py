@@ -45,7 +45,7 @@ def fidelity(w: World) -> pd.DataFrame:
             "only: python -m helpers.run pocket 05"
         )
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
-    fill = functools.partial(store.fill, jobs=jobs, fn=details_right, label="sources judged")
+    fill = functools.partial(store.fill, jobs=jobs, fn=details_right, what="sources judged")
     return store.make("fidelity", w, fill).table()
 
 
@@ -66,16 +66,13 @@ def details_right(w: World, source: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "source", "class", "attribute", "images", "correct"])
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("analysed")
+def make(path: Path, w: World) -> None:
     """All ablations: ``results.parquet`` and ``mixing.parquet``, in the form of notebook 04's.
 
     ``source`` is the arm, and ``n`` its size. Retrieved images, and the study's own drawn ones, are
     notebook 04's runs. ``counts.parquet``: per task the common ``size``, and ``train_copies``.
     """
-    return store.make("analysed", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     finetuned = store.load("finetuned", w)
     rates = finetuned.table("rates.parquet")
     counts = []

@@ -123,12 +123,9 @@ def recipe(w: World, name: str, largest: int) -> str:
     return artifacts.recipe(name, settled)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("arms")
+def make(path: Path, w: World) -> None:
     """Draw the arms, ``drawn/{arm}-*.tar``, and embed every set, ``embedded/{set}-*.npy``."""
-    return store.make("arms", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     worlds.backend(w).shifted(w, w.tasks[0])  # rendered before workers start
     shard = w.synthesis.shard
     jobs = {}

@@ -31,15 +31,12 @@ SHOTS = 3  # example lines per prompt [P]
 EXAMPLES = pd.read_csv(Path(__file__).with_name("examples.csv")).groupby("kind")["line"].agg(tuple)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("captions")
+def make(path: Path, w: World) -> None:
     """Write ``{task}.parquet``: ``caption, class, label, kind, extra, mentions_class``.
 
     ``extra``: the prompt's relation or background. Raises ``StudyError`` when a task gets none.
     """
-    return store.make("captions", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
         bench = tables.benchmark(w, task)

@@ -50,22 +50,14 @@ class Run:
     lr: float
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("finetuned")
+def make(path: Path, w: World) -> None:
     """Choose retrieval variants and learning rates on validation, then finetune at all sizes.
 
     ``results.parquet`` has a row per run and metric: ``task, source, n, seed, metric, accuracy``
     (0..1, on test), ``lr``, and for ``METRICS`` the predicted classes ``answers``, packed. Raises
     ``StudyError`` when a source has too few images.
     """
-    return store.make("finetuned", w, lambda path: _build(path, w))
-
-
-def recipe(w: World, name: str = "finetuned") -> str:
-    """The hash of all settings that say how runs of an artifact are made, whichever there are."""
-    return artifacts.recipe(name, worlds.replace(w, **WHICH))
-
-
-def _build(path: Path, w: World) -> None:
     chosen = choose(path, w)
     store.write(path / "rates.parquet", chosen)
     clips = {}
@@ -77,6 +69,11 @@ def _build(path: Path, w: World) -> None:
         runs = [replace(run, seed=seed) for run in first_runs(chosen) for seed in seeds]
         parts.append(measured(path, w, runs, "test", f"runs with seeds {seeds[0]} to {seeds[-1]}"))
     store.write(path / "results.parquet", by_metric(w, pd.concat(parts), chosen))
+
+
+def recipe(w: World, name: str = "finetuned") -> str:
+    """The hash of all settings that say how runs of an artifact are made, whichever there are."""
+    return artifacts.recipe(name, worlds.replace(w, **WHICH))
 
 
 def first_runs(chosen: pd.DataFrame) -> list[Run]:

@@ -59,16 +59,13 @@ class Mix:
         return sum(n for _, n in self.parts)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("mixed")
+def make(path: Path, w: World) -> None:
     """All runs of notebook 08: ``results.parquet``, in the form of notebook 04's.
 
     ``source`` is ``Mix.name`` and ``n`` ``Mix.n``. All metrics have the rate of zero-shot accuracy.
     """
-    store.load("analysed", w)
-    return store.make("mixed", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
+    store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
     rates = store.load("finetuned", w).table("rates.parquet")
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
     tune(path, w, mixes)

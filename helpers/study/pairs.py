@@ -34,16 +34,13 @@ def paired_task(w: World) -> str:
     return w.robustness.task if w.robustness.task in w.tasks else w.tasks[0]
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("paired")
+def make(path: Path, w: World) -> None:
     """Draw the captions of retrieved images and train on growing sets of pairs.
 
     ``results.parquet`` has ``arm`` (the source), ``n`` captions, ``seed``, ``eval_set`` and the
     columns of ``folds.measured``, all zero-shot.
     """
-    return store.make("paired", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     chosen = real_pairs(w)
     synthesis.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
     # Made or rendered before workers start.

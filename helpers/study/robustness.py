@@ -92,12 +92,9 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
     return split.take(nested_subset(split.labels, n, randomness.rng(w, "robust", source, seed)))
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("robust")
+def make(path: Path, w: World) -> None:
     """Train and measure all models: ``results.parquet``, with the columns of ``measured``."""
-    return store.make("robust", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     probe_sets(w)  # made before workers start, as are the tower and the drawings
     if not w.robustness.checkpoints:
         worlds.backend(w).clip_folder(w)

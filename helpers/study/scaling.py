@@ -29,17 +29,14 @@ BY_CLASS = ("synthetic", "retrieved")  # arms whose runs are kept class by class
 DRAWS = 200  # bootstraps of the images that a judge looks at
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("scaled")
+def make(path: Path, w: World) -> None:
     """Train and measure every arm at every size. Needs the artifact ``arms``.
 
     ``runs.parquet`` has what ``run`` finds of all arms, ``metrics/*.parquet`` the rows of
     ``judged`` of every set.
     """
     folder = store.load("arms", w).path
-    return store.make("scaled", w, lambda path: _build(path, w, folder))
-
-
-def _build(path: Path, w: World, folder: Path) -> None:
     recipe = arms.recipe(w, "scaled", w.scaling.sizes[-1])
     sizes = [(name, n) for name in arms.arms(w) for n in shares(w, folder, name)]
     parts = []

@@ -21,17 +21,14 @@ from helpers.worlds import World
 SAMPLES = 8  # images per job when a few are drawn to look at
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("synthetic")
+def make(path: Path, w: World) -> None:
     """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``.
 
     One image per caption [P], but as many of every class: where it is short of captions, they are
     drawn again with other seeds.
     """
     captions = store.load("captions", w)
-    return store.make("synthetic", w, lambda path: _build(path, w, captions))
-
-
-def _build(path: Path, w: World, captions: store.Artifact) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
         bench = tables.benchmark(w, task)

@@ -14,7 +14,7 @@ import pandas as pd
 from helpers import worlds
 from helpers.data import copies, tables
 from helpers.data.subsets import nested_subset, repeated
-from helpers.data.tables import Benchmark, Split
+from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import NotKnown
 from helpers.study import finetune, synthesis
@@ -22,15 +22,10 @@ from helpers.study.runs import collect
 from helpers.worlds import World
 
 
-def benchmark(w: World) -> Benchmark:
-    """The benchmark of the task that is analysed: the first one, whose details can be counted."""
-    return tables.benchmark(w, w.tasks[0])
-
-
 def source_sets(w: World) -> dict[str, Split]:
     """The two sources as notebook 04 trained on them, and the test split as ``ground_truth``."""
     sources = {source: tables.source_set(w, w.tasks[0], source) for source in finetune.SOURCES}
-    return {"ground_truth": benchmark(w).test, **sources}
+    return {"ground_truth": tables.benchmark(w, w.tasks[0]).test, **sources}
 
 
 def fidelity(w: World) -> pd.DataFrame:
@@ -39,7 +34,7 @@ def fidelity(w: World) -> pd.DataFrame:
     A detail is right when the judge sees what the blueprint of the *label* says, so that misses in
     ``ground_truth`` are the judge's. Raises ``NotKnown`` where nobody knows the details of a class.
     """
-    if not len(benchmark(w).details.columns):
+    if not len(tables.benchmark(w, w.tasks[0]).details.columns):
         raise NotKnown(
             f"world {w.name!r} has no judge of details. They are known in the rendered worlds "
             "only: python -m helpers.run pocket 05"
@@ -51,7 +46,7 @@ def fidelity(w: World) -> pd.DataFrame:
 
 def details_right(w: World, source: str) -> pd.DataFrame:
     """``fidelity`` of one source, from the first ``w.analysis.judged`` images of each class."""
-    bench = benchmark(w)
+    bench = tables.benchmark(w, w.tasks[0])
     split = source_sets(w)[source]
     first = pd.Series(split.labels).groupby(split.labels).head(w.analysis.judged)
     split = split.take(first.index)

@@ -55,17 +55,14 @@ def unfiltered(w: World, task: str) -> Split:
     return Split(synthetic.array(f"{task}.npy"), table["label"].to_numpy(np.int64), table)
 
 
-def prompted(w: World) -> store.Artifact:
+@store.builds("prompted")
+def prompted(path: Path, w: World) -> None:
     """Draw the prompt ablation of notebook 07, ``{kind}-*.tar``: each seed takes half of it."""
-
-    def build(path: Path) -> None:
-        for kind in w.robustness.prompts:
-            rng = randomness.rng(w, "prompted", kind)
-            table = prompts(w, w.robustness.task, kind)
-            table = repeated(table, 2 * max(w.robustness.prompted), rng)
-            synthesis.draw_table(path, w, table, kind)
-
-    return store.make("prompted", w, build)
+    for kind in w.robustness.prompts:
+        rng = randomness.rng(w, "prompted", kind)
+        table = prompts(w, w.robustness.task, kind)
+        table = repeated(table, 2 * max(w.robustness.prompted), rng)
+        synthesis.draw_table(path, w, table, kind)
 
 
 @functools.lru_cache(maxsize=4)
@@ -190,8 +187,8 @@ def images_of(w: World, path: Path, name: str) -> Split:
     """
     task = w.tasks[0]
     if name in ("train", "retrieved"):
-        bench = tables.benchmark(w, task)
-        every = bench.train if name == "train" else tables.source_set(w, task, "retrieved")
+        train = tables.benchmark(w, task).train
+        every = train if name == "train" else tables.source_set(w, task, "retrieved")
         most = min(len(every), SPARE * w.scaling.sizes[-1] * 2**w.scaling.beyond)
         return every.take(nested_subset(every.labels, most, randomness.rng(w, "offered", name)))
     if name == "synthetic":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from helpers.data import tables
 from helpers.engine import randomness
 from helpers.measure import inference
 from helpers.measure.inference import Cell, Estimate
-from helpers.study.finetune import METRICS, SOURCES
+from helpers.study.finetune import METRICS
 from helpers.study.runs import unpacked
 from helpers.worlds import World
 
@@ -152,57 +151,10 @@ class Runs:
             lambda curve, level: crossing(x, curve, level) - np.log2(arm[1]), task, arrays
         )
 
-    def steepness(self, task: str, metric: str) -> Estimate:
-        """OW1: slope of log2 synthetic on log2 retrieved images at equal accuracy, minus 1.
-
-        Over the retrieved sizes that the synthetic curve meets; nan where those are fewer than 3.
-        """
-        x, drawn = (np.log2(self.sizes(task, source)) for source in SOURCES)
-
-        def steeper(real: np.ndarray, curve: np.ndarray) -> float:
-            at = np.array([crossing(drawn, curve, level) for level in real])
-            met = np.isfinite(at)
-            return np.polyfit(x[met], at[met], 1)[0] - 1 if met.sum() > 2 else np.nan
-
-        arrays = [self.stacked(task, metric, source) for source in SOURCES]
-        return self.resampled(steeper, task, arrays)
-
-    def cheapness(self, task: str) -> Estimate:
-        """OW2: log2 of the rate of exchange at equal zero-shot accuracy, minus that of the probe.
-
-        Mean over the retrieved sizes at which both curves meet.
-        """
-        drawn = np.log2(self.sizes(task, "synthetic"))
-
-        def cheaper(*means: np.ndarray) -> float:
-            curves = zip(means[::2], means[1::2], strict=True)
-            at = [[crossing(drawn, curve, level) for level in real] for real, curve in curves]
-            change = np.array(at[0]) - np.array(at[1])
-            return change[np.isfinite(change)].mean() if np.isfinite(change).any() else np.nan
-
-        arrays = [self.stacked(task, metric, source) for metric in METRICS for source in SOURCES]
-        return self.resampled(cheaper, task, arrays)
-
     def resampled(self, statistic: Callable, task: str, arrays: Sequence[np.ndarray]) -> Estimate:
         """``statistic`` of the mean hits of arrays (..., seeds, images), resampled at once."""
         rng = randomness.rng(self.w, "resampled", task)
         return inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
-
-    def matched(self, task: str) -> Cell:
-        """UP12: retrieved images where their probe is as good as that of most synthetic ones.
-
-        Their zero-shot accuracy there, minus the synthetic one's, in points.
-        """
-        x = np.log2(self.sizes(task, "retrieved"))
-        most = ("synthetic", self.sizes(task, "synthetic")[-1])
-        arrays = [self.stacked(task, m, "retrieved") for m in METRICS]
-        arrays += [self.hits(task, m, most) for m in METRICS]
-
-        def ahead(zero: Any, probe: Any, zero_drawn: Any, probe_drawn: Any) -> float:
-            return 100 * (np.interp(crossing(x, probe, probe_drawn), x, zero) - zero_drawn)
-
-        found = self.resampled(ahead, task, arrays)
-        return Cell(task, found, not np.isfinite(found.value))
 
 
 def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:

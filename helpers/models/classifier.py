@@ -83,7 +83,7 @@ def finetune(
     lr: float,
     seed: int,
     s: FinetuneSettings,
-    resume: Path | None = None,
+    resume: Path,
 ) -> tuple[Classifier, int]:
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
@@ -104,7 +104,7 @@ def finetune(
     at_once = plan.batch
     saved = time.monotonic()
 
-    if resume and resume.exists():
+    if resume.exists():
         state = torch.load(resume, map_location="cpu", weights_only=True)
         trainable.load_state_dict(state["model"])
         generator.set_state(state["generator"])
@@ -121,7 +121,7 @@ def finetune(
 
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         nonlocal saved
-        if resume and time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
             state = {"step": step + 1, "order": torch.from_numpy(order.waiting)}
             state |= {"model": trainable.state_dict(), "optimiser": optimiser.state_dict()}
             save_state(resume, state | {"generator": generator.get_state()})
@@ -131,8 +131,7 @@ def finetune(
     with ThreadPoolExecutor(1) as reader:
         batches = _read_ahead(train, order, reader)
         fit(parameters, backward, plan, state["step"], state["optimiser"], after, **RECIPE)
-    if resume:
-        resume.unlink(missing_ok=True)
+    resume.unlink(missing_ok=True)
     return model, plan.steps
 
 
@@ -183,11 +182,11 @@ def measure(
     x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
     images = clips.embed_images(model.clip, getattr(bench, held_out).images)
     classes = len(bench.classes)
-    alone = replace(s, probe_on="train")
-    ways = s if held_out == "test" else alone
     held = (y, val.labels)
+    alone = replace(s, probe_on="train")
+    probed = s if held_out == "test" else alone
     heads = {"zero_shot": model.head()}
-    heads["linear_probe"] = chosen_probe((x, train.labels), held, classes, ways)
+    heads["linear_probe"] = chosen_probe((x, train.labels), held, classes, probed)
     for k in s.few_labels:
         rng = np.random.default_rng((seed, k))
         rows = nested_subset(train.labels, min(k * classes, len(train)), rng)

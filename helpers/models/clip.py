@@ -195,7 +195,6 @@ def embed_texts(clip: Clip, texts: Iterable[str], batch: int = 512) -> np.ndarra
 
 
 def _embed(encode: Callable, items: Any, batch: int) -> np.ndarray:
-
     with torch.inference_mode(), gpu.autocast():
         parts = [encode(items[i : i + batch]).float() for i in range(0, len(items), batch)]
         if not parts:

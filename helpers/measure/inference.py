@@ -228,10 +228,7 @@ def holm(p: Column) -> np.ndarray:
 
 
 def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
-    """The seeds in all that decide a claim of this value and variance; ``nan``: nothing is known.
-
-    ``inf`` where test images alone leave it open, or 10,000 seeds do.
-    """
+    """The seeds in all that decide a claim; inf: no number of them does, nan: nothing is known."""
     value, _, _, se, _, seeds, images = estimate
     if not np.isfinite(se):
         return np.nan

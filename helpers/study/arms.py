@@ -199,10 +199,7 @@ def images_of(w: World, path: Path, name: str) -> Split:
 
 
 def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Unit CLIP embeddings of images of a set, (1, n, d) float32.
-
-    Of training images, also of their mirror images: (2, n, d).
-    """
+    """Unit embeddings of images, (1, n, d) float32; of training sets mirrored, too, (2, n, d)."""
     images = np.array(images_of(w, path, name).images[start:stop])
     views = (images, images[:, :, ::-1]) if name in sets(w) else (images,)
     return np.stack([clip.embed_images(clip.load(w), view) for view in views])

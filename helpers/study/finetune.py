@@ -100,8 +100,8 @@ def by_metric(w: World, runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFram
 def choose(path: Path, w: World) -> pd.DataFrame:
     """The learning rate of every task, source, size and metric: ``CELL, metric, lr, val``.
 
-    Where no seeds are there to choose, rates and variants are those of ``RATES``, which the world
-    that keeps its runs writes. Writes ``variants.parquet``.
+    Without seeds to choose with they are those of ``RATES``, which the world that keeps its runs
+    writes. Writes ``variants.parquet``.
     """
     if not w.finetune.selection_seeds:
         return committed(path, w)
@@ -179,8 +179,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
 def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
     """For each cell and metric the rate that is best on validation, over the selection's seeds.
 
-    A grid whose best rate lies at its edge is extended there. Writes ``lrs.parquet``: all cells,
-    rates and metrics with their mean ``val``.
+    A grid whose best rate lies at its edge is extended. All means, ``val``, go to ``lrs.parquet``.
     """
     tried = {cell: set(w.finetune.lrs) for cell in cells}
     for _ in range(EXTENSIONS + 1):
@@ -227,8 +226,7 @@ def sizes_of(w: World, task: str) -> list[int]:
 def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
     """A task's cells, ``CELL``: both sources at all sizes that they can fill.
 
-    Drawn images go on doubling beyond the largest size that retrieved images can fill. Raises
-    ``StudyError`` where there are too few of a source.
+    Drawn images go on doubling. Raises ``StudyError`` where there are too few of a source.
     """
     keeps = {"retrieved": keep, "synthetic": "keep"}
     offered = {source: len(tables.source_set(w, task, source, keeps[source])) for source in SOURCES}

@@ -38,10 +38,7 @@ GUIDES = ("plain", "class", "data set", "context", "retrieved")  # what the gene
 
 @dataclass(frozen=True)
 class Mix:
-    """A training set of a task: (source, number of images) of each part, and its updates.
-
-    With ``steps`` 0 they grow with the images, as in notebook 04.
-    """
+    """A training set: (source, images) of each part; at 0 ``steps`` updates grow with the images."""
 
     task: str
     parts: tuple[tuple[str, int], ...]
@@ -125,10 +122,9 @@ def causes(w: World) -> list[Mix]:
 
 
 def opponents(w: World) -> list[Mix]:
-    """Guided generators and what they compete with, all with the same real images of the task.
+    """Guided generators and what they compete with, on the first task, alone and with real images.
 
-    On the first task. Each alone, too. Real images are repeated until they are half of a set, as in
-    DataDream.
+    The real ones are the same for all, repeated until they are half of a set, as in DataDream.
     """
     n = w.mixes.size
     task = w.mixes.tasks[0]

@@ -77,10 +77,7 @@ def images(w: World, path: Path) -> dict[str, Split]:
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one CLIP on ``n`` captions; measure it on the test split and shifted sets.
-
-    One row (``folds.packed``) of a table as of ``make``.
-    """
+    """Train one CLIP on ``n`` captions and measure it: rows as of ``make``, packed into one."""
     task = paired_task(w)
     bench = tables.benchmark(w, task)
     offered = images(w, path)

@@ -1,7 +1,4 @@
-"""What the world that decides found, for the notebooks of others: they draw it beside their own.
-
-Nothing that is built depends on this module.
-"""
+"""What the world that decides found, to be drawn beside one's own; no builder imports this."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ def table_file(name: str) -> Path:
 
 
 def desk(w: World, name: str) -> pd.DataFrame:
-    """That table, to stand beside one's own.
-
-    No rows where there is none, and in worlds with other models or a pool of their own.
-    """
+    """That table, to stand beside one's own; no rows for worlds of other models or another pool."""
     other = worlds.DESK
     alike = (w.backend, w.pool.upstream) == (other.backend, other.pool.upstream)
     if alike and w.name != other.name and table_file(name).exists():

@@ -31,10 +31,9 @@ DRAWS = 200  # bootstraps of the images that a judge looks at
 
 @store.builds("scaled")
 def make(path: Path, w: World) -> None:
-    """Train and measure every arm at every size. Needs the artifact ``arms``.
+    """Train and measure every arm at every size; have every set judged.
 
-    ``runs.parquet`` has what ``run`` finds of all arms, ``metrics/*.parquet`` the rows of
-    ``judged`` of every set.
+    ``runs.parquet`` has what ``run`` finds, ``metrics/*.parquet`` what ``judged`` does.
     """
     folder = store.load("arms", w).path
     recipe = arms.recipe(w, "scaled", w.scaling.sizes[-1])

@@ -1,7 +1,4 @@
-"""What notebook 07 reads off its results: one number per probe, differences, and intervals.
-
-No builder imports this.
-"""
+"""What notebook 07 reads off its results: a number per probe, intervals; no builder imports it."""
 
 from __future__ import annotations
 
@@ -45,10 +42,7 @@ def shares(
 
 
 def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Mean of ``value`` per key, its 95 % interval over seeds and test images: ``mean, low, high``.
-
-    The interval of a single model is not known, and infinite.
-    """
+    """Mean of ``value`` per key and 95 % interval (infinite of one model): ``mean, low, high``."""
     rows = []
     for key, part in table.groupby(list(keys)):
         rows.append((*key, *inference.jackknifed(part["value"], part[WITHOUT])[:3]))

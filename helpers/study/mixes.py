@@ -38,7 +38,7 @@ GUIDES = ("plain", "class", "data set", "context", "retrieved")  # what the gene
 
 @dataclass(frozen=True)
 class Mix:
-    """A training set: (source, images) of each part; at 0 ``steps`` updates grow with the images."""
+    """A training set: (source, images) of each part; with 0 ``steps`` updates grow with images."""
 
     task: str
     parts: tuple[tuple[str, int], ...]

@@ -35,10 +35,8 @@ def fidelity(w: World) -> pd.DataFrame:
     ``ground_truth`` are the judge's. Raises ``NotKnown`` where nobody knows the details of a class.
     """
     if not len(tables.benchmark(w, w.tasks[0]).details.columns):
-        raise NotKnown(
-            f"world {w.name!r} has no judge of details. They are known in the rendered worlds "
-            "only: python -m helpers.run pocket 05"
-        )
+        only = "They are known in the rendered worlds only: python -m helpers.run pocket 05"
+        raise NotKnown(f"world {w.name!r} has no judge of details. {only}")
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
     fill = functools.partial(store.fill, jobs=jobs, fn=details_right, what="sources judged")
     return store.make("fidelity", w, fill).table()

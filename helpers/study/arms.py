@@ -171,11 +171,8 @@ def shared_rows(w: World) -> np.ndarray:
     n = SPARE * w.scaling.sizes[-1]
     labels = unfiltered(w, w.tasks[0]).labels
     if n > len(labels):
-        raise StudyError(
-            f"{n} images per arm were asked for, twice the largest scaling size, but notebook 02 "
-            f"drew only {len(labels)} of {w.tasks[0]}. Lower scaling sizes, or raise captions "
-            "per_class."
-        )
+        drew = f"{n} images per arm were asked for, notebook 02 drew only {len(labels)}"
+        raise StudyError(f"{drew}. Lower scaling sizes, or raise captions per_class.")
     return nested_subset(labels, n, randomness.rng(w, "scaling", "wanted", DEFAULT))
 
 

@@ -119,7 +119,7 @@ class Runs:
         return Cell(f"{task}, {source}", self.trend(task, metric, sizes, alone))
 
     def trend(self, task: str, metric: str, numbers: Sequence, pairs: Sequence) -> Estimate:
-        """Points per doubling of ``numbers`` that pairs' first arms gain on the others (or None)."""
+        """Points per doubling of ``numbers`` that pairs' first arms gain on the others, if any."""
         x = np.log2(numbers) - np.log2(numbers).mean()
         hits = [[0 if a is None else self.hits(task, metric, a) for a in pair] for pair in pairs]
         weighted = np.tensordot(100 * x / (x**2).sum(), [one - two for one, two in hits], 1)

@@ -122,9 +122,9 @@ def committed(path: Path, w: World) -> pd.DataFrame:
     rows = []
     for task in w.tasks:
         if task not in keeps:
+            known = f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}"
             raise StudyError(
-                f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}; "
-                "set finetune selection_seeds to 1 or more, and they are chosen here."
+                f"{known}; with finetune selection_seeds above 0 they are chosen here."
             )
         offered = len(tables.source_set(w, task, "retrieved", keeps[task]))
         variants.append({"task": task, "keep": keeps[task], "available": offered, "chosen": True})
@@ -156,11 +156,8 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
         kept = table.filter(regex=f"^keep:.*{FILTER}$").sum().to_dict()
         sizes = [n for n in sizes_of(w, task) if n <= max(kept.values())]
         if not sizes:
-            raise StudyError(
-                f"every variant of retrieval found fewer than {w.finetune.sizes[0]} images of "
-                f"{task}: {kept}. Lower finetune sizes, or widen retrieval and run notebook 03 "
-                "again."
-            )
+            few = f"no variant of retrieval found {w.finetune.sizes[0]} images of {task}: {kept}"
+            raise StudyError(f"{few}. Lower finetune sizes, or widen retrieval in notebook 03.")
         n = sizes[len(sizes) // 2]
         for keep in [keep for keep, offered in kept.items() if offered >= sizes[-1]]:
             available[task, keep] = kept[keep]
@@ -232,10 +229,9 @@ def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
     offered = {source: len(tables.source_set(w, task, source, keeps[source])) for source in SOURCES}
     sizes = [n for n in sizes_of(w, task) if n <= offered["retrieved"]]
     if not sizes or offered["synthetic"] < sizes[0]:
+        left = f"{offered} images of {task} are left; the smallest size is {w.finetune.sizes[0]}"
         raise StudyError(
-            f"notebooks 02 and 03 left {offered} images of {task}; the smallest size is "
-            f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
-            "notebooks 01 and 02 again."
+            f"{left}. Lower finetune sizes, or raise captions per_class (notebook 01)."
         )
     further = [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
     drawn = [n for n in (*sizes, *further) if n <= offered["synthetic"]]

@@ -91,10 +91,8 @@ def grid(w: World) -> list[Mix]:
         largest = finetune.sizes_of(w, task)[-1]
         counts = [0, *(n for n in w.mixes.counts if n <= largest)]
         if len(counts) < 2:
-            raise StudyError(
-                f"the map of {task} begins with {w.mixes.counts[0]} images, but finetune sizes end "
-                f"with {largest}; lower mixes counts, or raise finetune sizes."
-            )
+            ends = f"begins with {w.mixes.counts[0]} images, finetune sizes end with {largest}"
+            raise StudyError(f"the map of {task} {ends}: lower mixes counts, or raise those sizes.")
         for r, s in itertools.product(counts, counts):
             parts = tuple((source, n) for source, n in (("retrieved", r), ("synthetic", s)) if n)
             mixes += [Mix(task, parts, steps) for steps in (w.mixes.steps, 0) if parts]
@@ -260,10 +258,8 @@ def wordings(bench: Benchmark, real: Split, context: bool) -> tuple[list[str], l
     if not context:
         return [bench.templates[0]], [bench.templates[0].format(name) for name in names]
     if "caption" not in real.facts:
-        raise StudyError(
-            f"{bench.task} has no captions of its train images, which the guide 'context' needs; "
-            "take it out of mixes guides."
-        )
+        lack = f"{bench.task} has no captions of its train images, which 'context' needs"
+        raise StudyError(f"{lack}; take it out of mixes guides.")
     texts = list(real.facts["caption"])
     ways = [
         text.replace(name, "{}") for text, name in zip(texts, names, strict=True) if name in text

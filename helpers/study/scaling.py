@@ -69,9 +69,8 @@ def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
         if all(arms.SPARE * m <= offered[part] for part, m in parts.items()):
             kept[n] = parts
     if not kept:
-        raise StudyError(
-            f"{name} offers fewer than {arms.SPARE} times {common[0]} images; lower scaling sizes."
-        )
+        few = f"{name} offers fewer than {arms.SPARE} times {common[0]} images"
+        raise StudyError(f"{few}; lower scaling sizes.")
     return kept
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,6 @@ def make(path: Path, w: World) -> None:
     rates = finetuned.table("rates.parquet")
     counts = []
     chosen = []
-    mixed = []
     for task in w.analysis.tasks:
         size, copied = make_arms(path, w, rates, task)
         edits = {}
@@ -86,14 +84,15 @@ def make(path: Path, w: World) -> None:
             for what in ("epochs", "steps"):
                 mix = f"mixed-{real}+{drawn}-equal-{what}"
                 rows = finetune.rated(rates, task, "retrieved", real + drawn)
-                mixed.append(rows.assign(source=mix))
+                chosen.append(rows.assign(source=mix))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
-    results = measured(path, w, chosen, "ablation runs")
+    results = measured(path, w, pd.concat(chosen, ignore_index=True))
+    mixed = results["source"].str.startswith("mixed-")
+    store.write(path / "mixing.parquet", results[mixed])
     own = finetuned.table("results.parquet").merge(pd.DataFrame(counts), on="task")
     own = own[(own["n"] == own["size"])].replace({"synthetic": f"captions-{w.synthesis.generator}"})
-    results = pd.concat([own[list(results)], results], ignore_index=True)
+    results = pd.concat([own[list(results)], results[~mixed]], ignore_index=True)
     store.write(path / "results.parquet", results)
-    store.write(path / "mixing.parquet", measured(path, w, mixed, "mixed runs"))
 
 
 def arms(w: World) -> dict[str, str]:
@@ -104,15 +103,14 @@ def arms(w: World) -> dict[str, str]:
     return real | dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic")
 
 
-def measured(path: Path, w: World, rows: Sequence[pd.DataFrame], label: str) -> pd.DataFrame:
-    """The results of all seeds on arms, whose ``rows`` say ``finetune.CELL``, metric and lr."""
-    chosen = pd.concat(rows, ignore_index=True)
+def measured(path: Path, w: World, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The results of all seeds on arms, of which rows say ``finetune.CELL``, metric and lr."""
     jobs = {}
     for first in sorted(finetune.first_runs(chosen), key=lambda run: run.n, reverse=True):
         for seed in range(w.finetune.seeds):
             file = f"runs/{first.task}-{first.source}-{first.n:06d}-{seed:07d}-{first.lr:g}.parquet"
             jobs[file] = (w, path, dataclasses.replace(first, seed=seed))
-    runs = collect(path, w, "05", finetune.recipe(w, "analysed"), jobs, run_arm, label)
+    runs = collect(path, w, "05", finetune.recipe(w, "analysed"), jobs, run_arm, "ablation runs")
     return finetune.by_metric(w, runs, chosen)
 
 

@@ -74,13 +74,12 @@ def fit(runs: pd.DataFrame, spans: Mapping[str, Span]) -> pd.DataFrame:
             inside = curves(part[part["n"].between(*span)], measure)[0].clip(lower=LEARNED)
             sizes = inside.index.get_level_values("n")
             b = np.log(inside).mean() + e.value * np.log(sizes.to_numpy()).mean()
-            row = {"arm": arm, "eval_set": eval_set, "measure": measure, "range": name}
-            row |= {"k": e.value, "k_low": e.low, "k_high": e.high, "b": b}
-            row |= {"n_min": span[0], "n_max": span[1], "evidence": np.nan}
-            if sizes.nunique() > fits.FEWEST:
-                row["evidence"] = fits.saturating(sizes, inside)[2]
-            rows.append(row)
-    return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
+            several = sizes.nunique() > fits.FEWEST
+            evidence = fits.saturating(sizes, inside)[2] if several else np.nan
+            rows.append((arm, eval_set, measure, name, *e[:3], b, *span, evidence))
+    columns = ["arm", "eval_set", "measure", "range", "k", "k_low", "k_high", "b", "n_min", "n_max"]
+    table = pd.DataFrame(rows, columns=[*columns, "evidence"])
+    return table.replace([np.inf, -np.inf], np.nan)
 
 
 def contrast(

@@ -14,10 +14,9 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,9 +64,9 @@ def make(path: Path, w: World) -> None:
     store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
     rates = store.load("finetuned", w).table("rates.parquet")
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
-    tune(path, w, mixes)
     rows = []
     jobs = {}
+    guided = {}
     for mix in sorted(mixes, key=lambda mix: mix.n, reverse=True):
         drawn = all(source.startswith(("synthetic", "guided")) for source, _ in mix.parts)
         rated = finetune.rated(rates, mix.task, "synthetic" if drawn else "retrieved", mix.n)
@@ -77,6 +76,9 @@ def make(path: Path, w: World) -> None:
         for seed in range(w.mixes.seeds):
             run = dataclasses.replace(first, seed=seed)
             jobs[f"runs/{mix.task}/{mix.name}-{seed:07d}.parquet"] = (w, path, mix, run)
+            for how in (s.partition(":")[2] for s, _ in mix.parts if s.startswith("guided:")):
+                guided[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
+    store.fill(path, guided, draw_guided, "sets of guided generators")
     runs = collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, "runs on mixes")
     store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
 
@@ -185,17 +187,6 @@ def real_images(w: World, task: str, k: int, seed: int) -> Split:
     bench = tables.benchmark(w, task)
     rng = randomness.rng(w, "mixes", task, "real", seed)
     return bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
-
-
-def tune(path: Path, w: World, mixes: Iterable[Mix]) -> None:
-    """Draw what guided generators are wanted for, a file of images per seed."""
-    jobs: dict[str, tuple[Any, ...]] = {}
-    for mix, seed in itertools.product(mixes, range(w.mixes.seeds)):
-        for source, _ in mix.parts:
-            kind, _, how = source.partition(":")
-            if kind == "guided":
-                jobs[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
-    store.fill(path, jobs, draw_guided, "sets of guided generators")
 
 
 def draw_guided(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:

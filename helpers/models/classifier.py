@@ -22,7 +22,7 @@ from helpers.models import clip as clips
 from helpers.models.clip import Clip
 from helpers.models.linear import Solution, chosen_probe, predicted
 from helpers.models.train import Batches, Schedule, cropped, fit, save_state
-from helpers.settings import FinetuneSettings
+from helpers.settings import FinetuneSettings as Settings
 
 RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}  # [P], [C]
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
@@ -67,7 +67,7 @@ def text_classifier(clip: Clip, bench: Benchmark, scaled: bool = True) -> Classi
     return Classifier(clip, head, torch.zeros(len(head), device=gpu.device()))
 
 
-def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule:
+def schedule(n: int, lr: float, s: Settings, task: str = "") -> Schedule:
     """The task's epochs over ``n`` images, at least ``min_steps``: warm-up, then a cosine [P]."""
     batch = min(s.batch, n)
     epochs = dict(s.epochs_of).get(task, s.epochs)
@@ -77,13 +77,7 @@ def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule
 
 
 def finetune(
-    clip: Clip,
-    train: Split,
-    bench: Benchmark,
-    lr: float,
-    seed: int,
-    s: FinetuneSettings,
-    resume: Path,
+    clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: Settings, resume: Path
 ) -> tuple[Classifier, int]:
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
@@ -171,7 +165,7 @@ def accumulate(
 
 
 def measure(
-    model: Classifier, bench: Benchmark, s: FinetuneSettings, held_out: str = "test", seed: int = 0
+    model: Classifier, bench: Benchmark, s: Settings, held_out: str = "test", seed: int = 0
 ) -> dict[str, np.ndarray]:
     """The classes (n,) that are predicted for a split's images, per metric.
 
@@ -194,6 +188,6 @@ def measure(
     return {name: predicted(images, *head) for name, head in heads.items()}
 
 
-def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings, seed: int = 0) -> dict[str, Any]:
+def baseline(clip: Clip, bench: Benchmark, s: Settings, seed: int = 0) -> dict[str, Any]:
     """The same of a CLIP before finetuning, with its text head, on test images."""
     return measure(text_classifier(clip, bench, scaled=False), bench, s, seed=seed)

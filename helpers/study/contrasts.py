@@ -85,9 +85,8 @@ class Runs:
         if arm[1] == other[1]:
             further = [n for n in self.sizes(task, arm[0], other[0]) if n != arm[1]]
             pairs += [((arm[0], n), (other[0], n)) for n in further]
-        changes = [
-            100 * (self.hits(task, metric, a) - self.hits(task, metric, b)) for a, b in pairs
-        ]
+        hits = functools.partial(self.hits, task, metric)
+        changes = [100 * (hits(one) - hits(two)) for one, two in pairs]
         means = [change.mean(1) for change in changes[1:]]
         return inference.crossed(changes[0], self.labels(task), means)
 

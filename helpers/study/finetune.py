@@ -58,7 +58,14 @@ def make(path: Path, w: World) -> None:
     (0..1, on test), ``lr``, and for ``METRICS`` the predicted classes ``answers``, packed. Raises
     ``StudyError`` when a source has too few images.
     """
-    chosen = choose(path, w)
+    if w.finetune.selection_seeds:
+        keeps = choose_variants(path, w)
+        cells = [cell for task, keep in keeps.items() for cell in sweep(w, task, keep)]
+        chosen = choose_rates(path, w, cells)
+        if w.keeps_runs:
+            store.write(RATES, chosen.to_csv(index=False, float_format="%.6g").encode())
+    else:
+        chosen = committed(path, w)
     store.write(path / "rates.parquet", chosen)
     clips = {}
     for task in w.tasks:
@@ -97,25 +104,11 @@ def by_metric(w: World, runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFram
     return pd.concat(parts).sort_values(order, ignore_index=True)
 
 
-def choose(path: Path, w: World) -> pd.DataFrame:
-    """The learning rate of every task, source, size and metric: ``CELL, metric, lr, val``.
-
-    Without seeds to choose with they are those of ``RATES``, which the world that keeps its runs
-    writes. Writes ``variants.parquet``.
-    """
-    if not w.finetune.selection_seeds:
-        return committed(path, w)
-    cells = [
-        cell for task, keep in choose_variants(path, w).items() for cell in sweep(w, task, keep)
-    ]
-    chosen = choose_rates(path, w, cells)
-    if w.keeps_runs:
-        store.write(RATES, chosen.to_csv(index=False, float_format="%.6g").encode())
-    return chosen
-
-
 def committed(path: Path, w: World) -> pd.DataFrame:
-    """``choose`` from ``RATES``: of each size the rates of the nearest one that is there."""
+    """``choose_rates`` as ``RATES`` has them, of each size those of the nearest one that is there.
+
+    The world that keeps its runs writes that table. Variants are its own: ``variants.parquet``.
+    """
     table = pd.read_csv(RATES)
     keeps = table[table["source"] == "retrieved"].groupby("task")["keep"].first()
     variants = []

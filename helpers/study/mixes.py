@@ -177,9 +177,8 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
     right = part(w, path, task, "retrieved", n, seed)
     classes = len(tables.benchmark(w, task).classes)
     other = (right.labels + rng.integers(1, classes, n)) % classes
-    return dataclasses.replace(
-        right, labels=np.where(rng.random(n) < float(share), other, right.labels)
-    )
+    labels = np.where(rng.random(n) < float(share), other, right.labels)
+    return dataclasses.replace(right, labels=labels)
 
 
 def real_images(w: World, task: str, k: int, seed: int) -> Split:
@@ -252,7 +251,6 @@ def wordings(bench: Benchmark, real: Split, context: bool) -> tuple[list[str], l
         lack = f"{bench.task} has no captions of its train images, which 'context' needs"
         raise StudyError(f"{lack}; take it out of mixes guides.")
     texts = list(real.facts["caption"])
-    ways = [
-        text.replace(name, "{}") for text, name in zip(texts, names, strict=True) if name in text
-    ]
+    pairs = zip(texts, names, strict=True)
+    ways = [text.replace(name, "{}") for text, name in pairs if name in text]
     return ways or [bench.templates[0]], texts

@@ -32,10 +32,8 @@ def disagreements(own: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str]) -
     A cell is a group of ``keys``; its spread over seeds is that of ``other``. Processors round
     otherwise, so that tables of two machines are never equal digit for digit.
     """
-    both = [
-        table.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for table in (own, other)
-    ]
-    cells = both[0].join(both[1], lsuffix="_own", how="inner").query("size > 2")
+    both = (t.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for t in (own, other))
+    cells = next(both).join(next(both), lsuffix="_own", how="inner").query("size > 2")
     spread = cells["std"] * (1 / cells["size"] + 1 / cells["size_own"]) ** 0.5
     off = (cells["mean"] - cells["mean_own"]).abs() > 4 * spread
     return int(off.sum()), len(off)

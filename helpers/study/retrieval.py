@@ -49,9 +49,8 @@ def make(path: Path, w: World) -> None:
         table = candidates(w, artifact, pool, bench)
         table = table.join(describe(path, w, bench, table))
         table["copy"] = table.pop("similarity") > limits["copy"]
-        progress.say(
-            f"{task}: {table['copy'].sum():,} of {len(table):,} candidates are near-copies"
-        )
+        copied = f"{table['copy'].sum():,} of {len(table):,}"
+        progress.say(f"{task}: {copied} candidates are near-copies")
         table["in_domain"] = table["domain_score"] >= limits["domain"]
         counts = []
         for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):

@@ -116,9 +116,7 @@ def committed(path: Path, w: World) -> pd.DataFrame:
     for task in w.tasks:
         if task not in keeps:
             known = f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}"
-            raise StudyError(
-                f"{known}; with finetune selection_seeds above 0 they are chosen here."
-            )
+            raise StudyError(f"{known}; with finetune selection_seeds 1 they are chosen here.")
         offered = len(tables.source_set(w, task, "retrieved", keeps[task]))
         variants.append({"task": task, "keep": keeps[task], "available": offered, "chosen": True})
         for _, source, keep, n in sweep(w, task, keeps[task]):
@@ -158,9 +156,8 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     found = measured(path, w, runs, "val", "runs on retrieval variants")
     found["val"] = found[list(METRICS)].mean(axis=1)
     table = found.groupby(CELL, as_index=False)["val"].mean()
-    table["available"] = [
-        available[variant] for variant in zip(table["task"], table["keep"], strict=True)
-    ]
+    variants = zip(table["task"], table["keep"], strict=True)
+    table["available"] = [available[variant] for variant in variants]
     table["chosen"] = table.index.isin(table.groupby("task")["val"].idxmax())
     store.write(path / "variants.parquet", table)
     return table[table["chosen"]].set_index("task")["keep"].to_dict()
@@ -223,9 +220,7 @@ def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
     sizes = [n for n in sizes_of(w, task) if n <= offered["retrieved"]]
     if not sizes or offered["synthetic"] < sizes[0]:
         left = f"{offered} images of {task} are left; the smallest size is {w.finetune.sizes[0]}"
-        raise StudyError(
-            f"{left}. Lower finetune sizes, or raise captions per_class (notebook 01)."
-        )
+        raise StudyError(f"{left}. Lower finetune sizes, or raise captions per_class.")
     further = [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
     drawn = [n for n in (*sizes, *further) if n <= offered["synthetic"]]
     cells = [(task, "retrieved", keep, n) for n in sizes]

@@ -62,10 +62,8 @@ def real_pairs(w: World) -> Split:
     real = tables.source_set(w, task, "retrieved")
     n = max((SPARE * n for n in w.scaling.pairs if SPARE * n <= len(real)), default=0)
     if not n:
-        asked = f"{SPARE} times {w.scaling.pairs[0]} pairs of {task} were asked for"
-        raise StudyError(
-            f"{asked}, {len(real)} retrieved; lower scaling pairs, or widen retrieval."
-        )
+        few = f"{len(real)} pairs of {task} were retrieved, not {SPARE} times {w.scaling.pairs[0]}"
+        raise StudyError(f"{few}; lower scaling pairs, or widen retrieval.")
     return real.take(nested_subset(real.labels, n, randomness.rng(w, "pairs", "drawn")))
 
 

@@ -153,8 +153,9 @@ class Runs:
         return inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
 
 
+@functools.partial(np.vectorize, otypes=[float], excluded=(0, 1))
 def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:
-    """Where a curve, linear between its points, first rises to ``level``; nan where it does not."""
+    """Where a curve, linear between its points, first rises to a level, or each; nan if never."""
     above = np.flatnonzero(curve >= level)
     if not len(above) or above[0] == 0:
         return np.nan

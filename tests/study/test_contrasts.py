@@ -56,15 +56,10 @@ def up12(runs):
 
 def of_this_study(curves):
     """What notebook 08 works out of rates of exchange: claims OW1 and OW2."""
-    names = {"np": np, "finetune": finetune, "contrasts": contrasts, "Cell": inference.Cell}
-    zero, probe = finetune.METRICS
-    known = cells.run("08", "def steeper", w=made_for(curves), curves=curves, **names)
-    return cells.run("08", '"OW1": ', **known, zero=zero, probe=probe)["estimates"]
-
-
-def made_for(curves):
-    """The world of runs, whose mixes are of the task that these are of."""
-    return worlds.replace(curves.w, mixes={"tasks": ("aircraft",)})
+    names = {"np": np, "pd": pd, "finetune": finetune, "contrasts": contrasts}
+    w = worlds.replace(curves.w, mixes={"tasks": ("aircraft",)})
+    names |= {"Cell": inference.Cell, "w": w, "curves": curves}
+    return cells.run("08", "def steeper", **names)["estimates"]
 
 
 def test_a_gap_is_paired_and_its_interval_holds_the_truth(made):

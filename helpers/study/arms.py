@@ -171,7 +171,7 @@ def shared_rows(w: World) -> np.ndarray:
     n = SPARE * w.scaling.sizes[-1]
     labels = unfiltered(w, w.tasks[0]).labels
     if n > len(labels):
-        drew = f"{n} images per arm were asked for, notebook 02 drew only {len(labels)}"
+        drew = f"{n} images an arm are wanted, notebook 02 drew only {len(labels)} of {w.tasks[0]}"
         raise StudyError(f"{drew}. Lower scaling sizes, or raise captions per_class.")
     return nested_subset(labels, n, randomness.rng(w, "scaling", "wanted", DEFAULT))
 

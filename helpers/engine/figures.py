@@ -14,7 +14,6 @@ from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -80,10 +79,8 @@ def save(
     of bounds or a folder that cannot be written to.
     """
     if not 60 <= len(alt) <= 300:
-        raise StudyError(
-            f"the alt text of {name} has {len(alt)} characters; write 60 to 300: "
-            "its form, then what it shows."
-        )
+        has = f"the alt text of {name} has {len(alt)} characters"
+        raise StudyError(f"{has}; write 60 to 300: its form, then what it shows.")
     below = f"{w.name} world · seed {w.seed} · {gpu.describe()}"
     fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
     _head(fig, title)
@@ -109,12 +106,9 @@ def _head(fig: Figure, title: str) -> None:
 
 
 def grid(
-    rows: Sequence[tuple[str, np.ndarray]],
-    columns: Sequence[str] = (),
-    tile: float = 0.95,
-    label: float = 1.9,
+    rows: Sequence[tuple], columns: Sequence[str] = (), tile: float = 0.95, label: float = 1.9
 ) -> Figure:
-    """Images in labelled rows, uint8 (n, side, side, 3) each, enlarged without smoothing.
+    """Images in rows (label, uint8 (n, side, side, 3)), enlarged without smoothing.
 
     ``columns`` are headings, each over the column at its position; one may be empty. ``tile`` and
     ``label`` are widths in inches. Raises ``StudyError`` where there are no rows.

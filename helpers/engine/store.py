@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -89,6 +90,15 @@ def make(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> A
     return load(name, w, **variant)
 
 
+def builds(name: str) -> Callable[[Callable[[Path, World], Any]], Callable[[World], Artifact]]:
+    """Turns a function that writes an artifact's files into a folder into ``make`` for a world."""
+
+    def decorated(build: Callable[[Path, World], Any]) -> Callable[[World], Artifact]:
+        return functools.wraps(build)(lambda w: make(name, w, lambda path: build(path, w)))
+
+    return decorated
+
+
 def get(name: str, w: World, build: Callable[[Path], Any], **variant: str) -> Artifact:
     """The artifact, without a word where it is finished; else as ``make`` builds it."""
     known = finished(name, w, **variant)
@@ -139,12 +149,7 @@ def load(name: str, w: World, **variant: str) -> Artifact:
 
 
 def fill(
-    path: Path,
-    jobs: Mapping[str, tuple],
-    fn: Callable,
-    label: str,
-    parallel: bool = True,
-    uses_gpu: bool = True,
+    path: Path, jobs: Mapping, fn: Callable, what: str, parallel: bool = True, uses_gpu: bool = True
 ) -> list[Path]:
     """Write ``fn(*args)`` to each file of ``jobs`` (file name -> arguments) that is not there yet.
 
@@ -155,7 +160,7 @@ def fill(
     missing = {file: args for file, args in jobs.items() if not (path / file).exists()}
     results = workers.starmap(fn, list(missing.values()), parallel, uses_gpu)
     files = list(missing)
-    for i, value in progress.over(results, label, total=len(files)):
+    for i, value in progress.over(results, what, total=len(files)):
         write(path / files[i], value)
     return [path / file for file in jobs]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from helpers.engine.late import torch
 from helpers.errors import StudyError
@@ -17,12 +18,7 @@ def fgsm(
 
 
 def pgd(
-    logits_of: Callable,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    eps: float,
-    steps: int,
-    generator: torch.Generator,
+    logits_of: Callable, x: torch.Tensor, y: torch.Tensor, eps: float, steps: int, generator: Any
 ) -> torch.Tensor:
     """The worst points that projected gradient descent meets in the L-inf ball of radius ``eps``.
 

@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from helpers.engine.late import scipy
 from helpers.errors import StudyError
 from helpers.measure import inference
 from helpers.measure.inference import Column
@@ -33,8 +35,6 @@ def saturating(n: Column, loss: Column) -> tuple[float, float, float]:
     The evidence is AICc of the power law minus that of this form, above 0 for a floor; as sizes of
     one seed are nested, a few units are a tie. Raises ``StudyError`` as ``power_law`` does.
     """
-    from scipy.optimize import curve_fit
-
     x, y = _logarithms(n, loss)
     slope, start = np.polyfit(x, y, 1)
 
@@ -42,9 +42,9 @@ def saturating(n: Column, loss: Column) -> tuple[float, float, float]:
         return np.log(floor + np.exp(log_a - k * x))
 
     lowest = float(np.exp(y.min()))
-    bounds = ((-20, 0, 0), (20, 5, lowest))
-    guess = np.clip((start, max(-slope, 0.01), 0.5 * lowest), *bounds)
-    (log_a, k, floor), _ = curve_fit(curve, x, y, guess, bounds=bounds, max_nfev=20_000)
+    limits: dict[str, Any] = {"bounds": ((-20, 0, 0), (20, 5, lowest)), "max_nfev": 20_000}
+    guess = np.clip((start, max(-slope, 0.01), 0.5 * lowest), *limits["bounds"])
+    (log_a, k, floor), _ = scipy.optimize.curve_fit(curve, x, y, guess, **limits)
 
     def aicc(fitted: np.ndarray, p: int) -> float:  # the variance counts among the p parameters
         variance = max(float(((y - fitted) ** 2).mean()), 1e-24)
@@ -74,10 +74,8 @@ def rank_correlation(
     ``units`` is the number of what is resampled: the t interval has 2 degrees of freedom less. NaN
     where x or y is constant.
     """
-    from scipy.stats import spearmanr
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of draws in which a column is constant: they are left out
-        rho = spearmanr(x, y).statistic
-        se = np.nanstd([spearmanr(*pair).statistic for pair in again], ddof=1)
+        rho = scipy.stats.spearmanr(x, y).statistic
+        se = np.nanstd([scipy.stats.spearmanr(*pair).statistic for pair in again], ddof=1)
     return inference.around(rho, se, max(units - 2, 1), units)

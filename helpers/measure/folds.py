@@ -6,10 +6,13 @@ choice of the images adds to an interval follows from that (``inference.jackknif
 
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+
+from helpers.engine.late import scipy
+from helpers.measure import metrics
 
 FOLDS = 10
 ALL = "all"  # in the column ``class``: images of all classes
@@ -36,8 +39,6 @@ def measured(
     nats), the ``columns`` of ``calibrated``, the loss of logits divided by ``temperature``, and
     those of ``top1`` accuracy (0..1).
     """
-    from scipy.special import log_softmax
-
     names = [ALL, *classes]
     rows = np.arange(len(labels))
     cell = labels * FOLDS + fold_of(labels)
@@ -48,14 +49,29 @@ def measured(
         return of_fold.sum(1, keepdims=True) - np.insert(of_fold, 0, 0, axis=1)
 
     images = sums(np.ones(len(labels)))
-    loss = sums(-log_softmax(logits, axis=1)[rows, labels])
-    calibrated = sums(-log_softmax(logits / temperature, axis=1)[rows, labels])
+    loss = sums(-scipy.special.log_softmax(logits, axis=1)[rows, labels])
+    calibrated = sums(-scipy.special.log_softmax(logits / temperature, axis=1)[rows, labels])
     top1 = sums(logits.argmax(1) == labels)
     with np.errstate(invalid="ignore"):  # of classes without images, or all of whose are one fold
         means = np.hstack([loss[:, :1] / images[:, :1], calibrated / images, top1 / images])
     table = pd.DataFrame(means, columns=["loss", *columns("calibrated"), *columns("top1")])
     table = table.assign(**{"class": names, "images": images[:, 0].astype(int)})
     return table[table["images"] > 0]
+
+
+def of_sets(
+    logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], classes: Sequence[str] = ()
+) -> pd.DataFrame:
+    """What was ``measured`` on every set of images, its name in ``eval_set``; classes on "test".
+
+    The temperature is that of the set ``VALIDATION``, which is not measured itself.
+    """
+    t = metrics.temperature(logits[VALIDATION], labels[VALIDATION])
+    parts = []
+    for name in [name for name in logits if name != VALIDATION]:
+        part = measured(logits[name], labels[name], t, classes if name == "test" else ())
+        parts.append(part.assign(eval_set=name))
+    return pd.concat(parts, ignore_index=True)
 
 
 def packed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -68,6 +84,7 @@ def packed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def unpacked(tables: Iterable[bytes]) -> pd.DataFrame:
-    """What was measured in all the runs that ``packed`` made small."""
-    parts = [pd.read_csv(io.BytesIO(zlib.decompress(table))) for table in tables]
+    """The tables that became zipped CSV, one below the other."""
+    texts = (io.BytesIO(zlib.decompress(table)) for table in tables)
+    parts = [pd.read_csv(text, dtype={"setting": str}) for text in texts]
     return pd.concat(parts, ignore_index=True)

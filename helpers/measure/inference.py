@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from helpers.engine.late import scipy
 from helpers.errors import StudyError, unknown
 
 HOLDS, REVERSED, EQUIVALENT, UNDECIDED = "holds", "reversed", "equivalent", "undecided"
@@ -37,23 +38,14 @@ class Estimate(NamedTuple):
 
     def p_above(self, x: float) -> float:
         """One-sided p of the hypothesis "at most ``x``"; 0.5 where nothing is known."""
-        from scipy.stats import t
-
-        return float(t.sf((self.value - x) / self.se, self.df)) if self.df else 0.5
-
-    @property
-    def p(self) -> float:
-        """Two-sided p of the hypothesis "zero"."""
-        return 2 * min(self.p_above(0), 1 - self.p_above(0))
+        return float(scipy.stats.t.sf((self.value - x) / self.se, self.df)) if self.df else 0.5
 
 
 def around(value: float, se: float, df: float, seeds: int, images: float = 0.0) -> Estimate:
     """An estimate with its t interval; without any (``df`` 0) if ``se`` is zero or not finite."""
-    from scipy.stats import t
-
     if not (0 < se < np.inf and np.isfinite(value)):
         return Estimate(float(value), -np.inf, np.inf, np.inf, 0.0, seeds)
-    half = float(se * t.ppf(1 - ALPHA / 2, df))
+    half = float(se * scipy.stats.t.ppf(1 - ALPHA / 2, df))
     return Estimate(float(value), value - half, value + half, float(se), float(df), seeds, images)
 
 
@@ -78,7 +70,7 @@ def crossed(values: np.ndarray, strata: Column, others: Sequence[Column] = ()) -
     return _joined(whole, (variance / seeds, image, both), df, free)
 
 
-def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()) -> Estimate:
+def jackknifed(whole: Column, without: np.ndarray) -> Estimate:
     """Mean of any statistic: ``whole`` (seeds,) on all images, ``without`` (seeds, folds) a fold.
 
     Folds are stratified by class. An undefined entry makes the interval infinite.
@@ -90,7 +82,7 @@ def jackknifed(whole: Column, without: np.ndarray, others: Sequence[Column] = ()
     pseudo = whole[:, None] + (folds - 1) * (without.mean(1, keepdims=True) - without)
     if not np.isfinite(pseudo).all():
         return around(whole.mean(), np.inf, 0, len(whole))
-    return crossed(pseudo, np.zeros(folds), others)
+    return crossed(pseudo, np.zeros(folds))
 
 
 def _over_seeds(table: np.ndarray) -> tuple[float, float]:
@@ -99,13 +91,11 @@ def _over_seeds(table: np.ndarray) -> tuple[float, float]:
     Pooled over all rows unless Bartlett's test finds them unlike. As training sets are nested, rows
     correlate; Huynh and Feldt's epsilon says how many they are worth.
     """
-    from scipy.stats import bartlett
-
     rows, free = len(table), table.shape[1] - 1
     covariance = np.atleast_2d(np.cov(table))
     own = covariance.diagonal()
     varied = own > (1e-12 * np.abs(table).max()) ** 2
-    if rows < 2 or free < 2 or not varied.all() or bartlett(*table).pvalue < UNLIKE:
+    if rows < 2 or free < 2 or not varied.all() or scipy.stats.bartlett(*table).pvalue < UNLIKE:
         return own[0], free
     # Without bias: the trace of the squared covariance matrix, and the square of its trace.
     squares = free**2 * ((covariance**2).sum() - own.sum() ** 2 / free) / (free - 1) / (free + 2)
@@ -130,7 +120,7 @@ def _joined(whole: np.ndarray, parts: Column, free_seeds: float, free_images: in
 
 
 def pigeonhole(
-    statistic: Callable, arrays: Sequence, strata: Column, rng: Generator, draws: int = 500
+    statistic: Callable, arrays: Sequence, strata: Column, rng: Generator, draws: int
 ) -> Estimate:
     """``statistic(*means)`` of arrays (..., seeds, images), with both drawn again (within classes).
 
@@ -238,10 +228,7 @@ def holm(p: Column) -> np.ndarray:
 
 
 def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
-    """The seeds in all that decide a claim of this value and variance; ``nan``: nothing is known.
-
-    ``inf`` where test images alone leave it open, or 10,000 seeds do.
-    """
+    """The seeds in all that decide a claim; inf: no number of them does, nan: nothing is known."""
     value, _, _, se, _, seeds, images = estimate
     if not np.isfinite(se):
         return np.nan
@@ -266,9 +253,7 @@ def interval(values: Column) -> tuple[float, float, float]:
 
 def share_interval(right: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of the share ``right / n``: (low, high); 0 to 1 where ``n`` is 0."""
-    from scipy.stats import binomtest
-
     if n == 0:
         return 0.0, 1.0
-    low, high = binomtest(int(right), int(n)).proportion_ci(method="wilson")
+    low, high = scipy.stats.binomtest(int(right), int(n)).proportion_ci(method="wilson")
     return float(low), float(high)

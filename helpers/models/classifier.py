@@ -22,7 +22,7 @@ from helpers.models import clip as clips
 from helpers.models.clip import Clip
 from helpers.models.linear import Solution, chosen_probe, predicted
 from helpers.models.train import Batches, Schedule, cropped, fit, save_state
-from helpers.settings import FinetuneSettings
+from helpers.settings import FinetuneSettings as Settings
 
 RECIPE: dict[str, Any] = {"betas": (0.9, 0.95), "weight_decay": 0.1, "fused": True}  # [P], [C]
 CHECKPOINT_MINUTES = 10.0  # a run keeps its state so often
@@ -67,7 +67,7 @@ def text_classifier(clip: Clip, bench: Benchmark, scaled: bool = True) -> Classi
     return Classifier(clip, head, torch.zeros(len(head), device=gpu.device()))
 
 
-def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule:
+def schedule(n: int, lr: float, s: Settings, task: str = "") -> Schedule:
     """The task's epochs over ``n`` images, at least ``min_steps``: warm-up, then a cosine [P]."""
     batch = min(s.batch, n)
     epochs = dict(s.epochs_of).get(task, s.epochs)
@@ -77,13 +77,7 @@ def schedule(n: int, lr: float, s: FinetuneSettings, task: str = "") -> Schedule
 
 
 def finetune(
-    clip: Clip,
-    train: Split,
-    bench: Benchmark,
-    lr: float,
-    seed: int,
-    s: FinetuneSettings,
-    resume: Path | None = None,
+    clip: Clip, train: Split, bench: Benchmark, lr: float, seed: int, s: Settings, resume: Path
 ) -> tuple[Classifier, int]:
     """Train a copy of the image tower, and its text head, with cross-entropy on ``train``.
 
@@ -104,7 +98,7 @@ def finetune(
     at_once = plan.batch
     saved = time.monotonic()
 
-    if resume and resume.exists():
+    if resume.exists():
         state = torch.load(resume, map_location="cpu", weights_only=True)
         trainable.load_state_dict(state["model"])
         generator.set_state(state["generator"])
@@ -121,7 +115,7 @@ def finetune(
 
     def after(step: int, optimiser: torch.optim.Optimizer) -> None:
         nonlocal saved
-        if resume and time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
+        if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES:
             state = {"step": step + 1, "order": torch.from_numpy(order.waiting)}
             state |= {"model": trainable.state_dict(), "optimiser": optimiser.state_dict()}
             save_state(resume, state | {"generator": generator.get_state()})
@@ -131,8 +125,7 @@ def finetune(
     with ThreadPoolExecutor(1) as reader:
         batches = _read_ahead(train, order, reader)
         fit(parameters, backward, plan, state["step"], state["optimiser"], after, **RECIPE)
-    if resume:
-        resume.unlink(missing_ok=True)
+    resume.unlink(missing_ok=True)
     return model, plan.steps
 
 
@@ -172,7 +165,7 @@ def accumulate(
 
 
 def measure(
-    model: Classifier, bench: Benchmark, s: FinetuneSettings, held_out: str = "test", seed: int = 0
+    model: Classifier, bench: Benchmark, s: Settings, held_out: str = "test", seed: int = 0
 ) -> dict[str, np.ndarray]:
     """The classes (n,) that are predicted for a split's images, per metric.
 
@@ -183,11 +176,11 @@ def measure(
     x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
     images = clips.embed_images(model.clip, getattr(bench, held_out).images)
     classes = len(bench.classes)
-    alone = replace(s, probe_on="train")
-    ways = s if held_out == "test" else alone
     held = (y, val.labels)
+    alone = replace(s, probe_on="train")
+    probed = s if held_out == "test" else alone
     heads = {"zero_shot": model.head()}
-    heads["linear_probe"] = chosen_probe((x, train.labels), held, classes, ways)
+    heads["linear_probe"] = chosen_probe((x, train.labels), held, classes, probed)
     for k in s.few_labels:
         rng = np.random.default_rng((seed, k))
         rows = nested_subset(train.labels, min(k * classes, len(train)), rng)
@@ -195,6 +188,6 @@ def measure(
     return {name: predicted(images, *head) for name, head in heads.items()}
 
 
-def baseline(clip: Clip, bench: Benchmark, s: FinetuneSettings, seed: int = 0) -> dict[str, Any]:
+def baseline(clip: Clip, bench: Benchmark, s: Settings, seed: int = 0) -> dict[str, Any]:
     """The same of a CLIP before finetuning, with its text head, on test images."""
     return measure(text_classifier(clip, bench, scaled=False), bench, s, seed=seed)

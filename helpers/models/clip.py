@@ -67,10 +67,7 @@ def by_name(name: str) -> Clip:
 
 
 def checked(name: str) -> Path:
-    """The weights of such a CLIP, of which only names and shapes are read, and the tokenizer.
-
-    Raises what ``by_name`` would.
-    """
+    """The weights of such a CLIP; raises what ``by_name`` would, reading only names and shapes."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")  # that nothing is copied to a tensor without memory
         by_name.__wrapped__(name)
@@ -195,7 +192,6 @@ def embed_texts(clip: Clip, texts: Iterable[str], batch: int = 512) -> np.ndarra
 
 
 def _embed(encode: Callable, items: Any, batch: int) -> np.ndarray:
-
     with torch.inference_mode(), gpu.autocast():
         parts = [encode(items[i : i + batch]).float() for i in range(0, len(items), batch)]
         if not parts:

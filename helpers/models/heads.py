@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,27 +11,23 @@ import pandas as pd
 from helpers.engine import gpu
 from helpers.engine.late import torch
 from helpers.errors import StudyError
-from helpers.measure import folds, metrics
+from helpers.measure import folds
 from helpers.models.train import Schedule, fit
 from helpers.settings import ScalingSettings
 
 LR = 3e-3
 WARMUP = 0.1  # share of the steps
 ADAMW: dict[str, Any] = {"weight_decay": 0.5, "fused": True}
+# Two-layer networks side by side, of tensors (members, d, hidden), (members, 1, hidden),
+# (members, hidden, classes) and (members, 1, classes).
+Heads: TypeAlias = "tuple[torch.Tensor, ...]"
 
 
-@dataclass(frozen=True, eq=False)
-class Heads:
-    """Two-layer networks side by side."""
-
-    # (members, d, hidden), (members, 1, hidden), (members, hidden, classes), (members, 1, classes)
-    parameters: tuple[torch.Tensor, ...]
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(members, n, d) features of unit length -> (members, n, classes)."""
-        first, shift, second, bias = self.parameters
-        hidden = torch.relu(torch.baddbmm(shift, x * x.shape[-1] ** 0.5, first))
-        return torch.baddbmm(bias, hidden, second)
+def logits_of(heads: Heads, x: torch.Tensor) -> torch.Tensor:
+    """(members, n, d) features of unit length -> (members, n, classes)."""
+    first, shift, second, bias = heads
+    hidden = torch.relu(torch.baddbmm(shift, x * x.shape[-1] ** 0.5, first))
+    return torch.baddbmm(bias, hidden, second)
 
 
 def start(d: int, classes: int, seeds: Sequence[int], hidden: int) -> Heads:
@@ -44,7 +39,7 @@ def start(d: int, classes: int, seeds: Sequence[int], hidden: int) -> Heads:
         seconds.append(torch.randn(hidden, classes, generator=generator) * 0.1 / hidden**0.5)
     shift, bias = (torch.zeros(len(seeds), 1, width) for width in (hidden, classes))
     parts = (torch.stack(firsts), shift, torch.stack(seconds), bias)
-    return Heads(tuple(part.to(gpu.device()).requires_grad_() for part in parts))
+    return tuple(part.to(gpu.device()).requires_grad_() for part in parts)
 
 
 def train(
@@ -78,35 +73,29 @@ def train(
 
     def backward(step: int) -> None:
         chosen = positions[:, step].to(gpu.device())
-        logits = heads.logits(x[chosen])
+        logits = logits_of(heads, x[chosen])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y[chosen].flatten())
         # the sum of the members' means: their gradients do not mix
         (loss * len(subsets)).backward()
 
     schedule = Schedule(s.steps, s.batch, LR, round(WARMUP * s.steps))
-    fit(heads.parameters, backward, schedule, clip_norm=None, **ADAMW)
-    return Heads(tuple(part.detach() for part in heads.parameters))
+    fit(heads, backward, schedule, clip_norm=None, **ADAMW)
+    return tuple(part.detach() for part in heads)
 
 
 def evaluate(
     heads: Heads, sets: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """A table of ``folds.measured`` per head, of every set, with its name in ``eval_set``.
+    """What ``folds.of_sets`` finds of each head.
 
-    ``sets``: name -> features (n, d) and labels (n,). A head's temperature is that of the set "val"
-    (``folds.VALIDATION``), not measured itself. ``classes`` are measured apart on "test" only.
+    ``sets``: name -> features (n, d) and labels (n,). ``classes`` are measured apart on "test".
     """
     inputs = {name: torch.from_numpy(x)[None].to(gpu.device()) for name, (x, _) in sets.items()}
+    labels = {name: y for name, (_, y) in sets.items()}
     tables = []
-    for i in range(len(heads.parameters[0])):
-        member = Heads(tuple(part[i : i + 1] for part in heads.parameters))
+    for i in range(len(heads[0])):
+        member = tuple(part[i : i + 1] for part in heads)
         with torch.inference_mode():
-            logits = {name: member.logits(x)[0].cpu().numpy() for name, x in inputs.items()}
-        t = metrics.temperature(logits.pop(folds.VALIDATION), sets[folds.VALIDATION][1])
-        parts = []
-        for name, of_set in logits.items():
-            apart = classes if name == "test" else ()
-            part = folds.measured(of_set, sets[name][1], t, apart)
-            parts.append(part.assign(eval_set=name))
-        tables.append(pd.concat(parts, ignore_index=True))
+            logits = {name: logits_of(member, x)[0].cpu().numpy() for name, x in inputs.items()}
+        tables.append(folds.of_sets(logits, labels, classes))
     return tables

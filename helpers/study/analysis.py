@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from helpers import worlds
 from helpers.data import copies, tables
 from helpers.data.subsets import nested_subset, repeated
-from helpers.data.tables import Benchmark, Split
+from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import NotKnown
 from helpers.study import finetune, synthesis
@@ -21,15 +21,10 @@ from helpers.study.runs import collect
 from helpers.worlds import World
 
 
-def benchmark(w: World) -> Benchmark:
-    """The benchmark of the task that is analysed: the first one, whose details can be counted."""
-    return tables.benchmark(w, w.tasks[0])
-
-
 def source_sets(w: World) -> dict[str, Split]:
     """The two sources as notebook 04 trained on them, and the test split as ``ground_truth``."""
     sources = {source: tables.source_set(w, w.tasks[0], source) for source in finetune.SOURCES}
-    return {"ground_truth": benchmark(w).test, **sources}
+    return {"ground_truth": tables.benchmark(w, w.tasks[0]).test, **sources}
 
 
 def fidelity(w: World) -> pd.DataFrame:
@@ -38,19 +33,17 @@ def fidelity(w: World) -> pd.DataFrame:
     A detail is right when the judge sees what the blueprint of the *label* says, so that misses in
     ``ground_truth`` are the judge's. Raises ``NotKnown`` where nobody knows the details of a class.
     """
-    if not len(benchmark(w).details.columns):
-        raise NotKnown(
-            f"world {w.name!r} has no judge of details. They are known in the rendered worlds "
-            "only: python -m helpers.run pocket 05"
-        )
+    if not len(tables.benchmark(w, w.tasks[0]).details.columns):
+        only = "They are known in the rendered worlds only: python -m helpers.run pocket 05"
+        raise NotKnown(f"world {w.name!r} has no judge of details. {only}")
     jobs = {f"{source}.parquet": (w, source) for source in source_sets(w)}
-    fill = functools.partial(store.fill, jobs=jobs, fn=details_right, label="sources judged")
+    fill = functools.partial(store.fill, jobs=jobs, fn=details_right, what="sources judged")
     return store.make("fidelity", w, fill).table()
 
 
 def details_right(w: World, source: str) -> pd.DataFrame:
     """``fidelity`` of one source, from the first ``w.analysis.judged`` images of each class."""
-    bench = benchmark(w)
+    bench = tables.benchmark(w, w.tasks[0])
     split = source_sets(w)[source]
     first = pd.Series(split.labels).groupby(split.labels).head(w.analysis.judged)
     split = split.take(first.index)
@@ -65,24 +58,24 @@ def details_right(w: World, source: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "source", "class", "attribute", "images", "correct"])
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("analysed")
+def make(path: Path, w: World) -> None:
     """All ablations: ``results.parquet`` and ``mixing.parquet``, in the form of notebook 04's.
 
     ``source`` is the arm, and ``n`` its size. Retrieved images, and the study's own drawn ones, are
     notebook 04's runs. ``counts.parquet``: per task the common ``size``, and ``train_copies``.
     """
-    return store.make("analysed", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     finetuned = store.load("finetuned", w)
     rates = finetuned.table("rates.parquet")
     counts = []
     chosen = []
-    mixed = []
     for task in w.analysis.tasks:
         size, copied = make_arms(path, w, rates, task)
-        edit_arms(path, w, task, size)
+        edits = {}
+        for strength, seed in itertools.product(w.analysis.strengths, range(w.finetune.seeds)):
+            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
+            edits[file] = (w, task, size, seed, strength)
+        store.fill(path, edits, edit, f"sets of retrieved {task} edited")
         counts.append({"task": task, "size": size, "train_copies": copied})
         for arm, source in arms(w).items():
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
@@ -91,14 +84,15 @@ def _build(path: Path, w: World) -> None:
             for what in ("epochs", "steps"):
                 mix = f"mixed-{real}+{drawn}-equal-{what}"
                 rows = finetune.rated(rates, task, "retrieved", real + drawn)
-                mixed.append(rows.assign(source=mix))
+                chosen.append(rows.assign(source=mix))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
-    results = measured(path, w, chosen, "ablation runs")
+    results = measured(path, w, pd.concat(chosen, ignore_index=True))
+    mixed = results["source"].str.startswith("mixed-")
+    store.write(path / "mixing.parquet", results[mixed])
     own = finetuned.table("results.parquet").merge(pd.DataFrame(counts), on="task")
     own = own[(own["n"] == own["size"])].replace({"synthetic": f"captions-{w.synthesis.generator}"})
-    results = pd.concat([own[list(results)], results], ignore_index=True)
+    results = pd.concat([own[list(results)], results[~mixed]], ignore_index=True)
     store.write(path / "results.parquet", results)
-    store.write(path / "mixing.parquet", measured(path, w, mixed, "mixed runs"))
 
 
 def arms(w: World) -> dict[str, str]:
@@ -109,15 +103,14 @@ def arms(w: World) -> dict[str, str]:
     return real | dict.fromkeys([*captioned, "alt-text", "templates"], "synthetic")
 
 
-def measured(path: Path, w: World, rows: Sequence[pd.DataFrame], label: str) -> pd.DataFrame:
-    """The results of all seeds on arms, whose ``rows`` say ``finetune.CELL``, metric and lr."""
-    chosen = pd.concat(rows, ignore_index=True)
+def measured(path: Path, w: World, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The results of all seeds on arms, of which rows say ``finetune.CELL``, metric and lr."""
     jobs = {}
     for first in sorted(finetune.first_runs(chosen), key=lambda run: run.n, reverse=True):
         for seed in range(w.finetune.seeds):
             file = f"runs/{first.task}-{first.source}-{first.n:06d}-{seed:07d}-{first.lr:g}.parquet"
             jobs[file] = (w, path, dataclasses.replace(first, seed=seed))
-    runs = collect(path, w, "05", finetune.recipe(w, "analysed"), jobs, run_arm, label)
+    runs = collect(path, w, "05", finetune.recipe(w, "analysed"), jobs, run_arm, "ablation runs")
     return finetune.by_metric(w, runs, chosen)
 
 
@@ -129,53 +122,31 @@ def others(w: World) -> list[str]:
 def make_arms(path: Path, w: World, rates: pd.DataFrame, task: str) -> tuple[int, int]:
     """Write what arms offer; returns a size of notebook 04 that all can fill, and train copies.
 
-    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). Drawn arms
-    offer twice their size, so that every seed has other images.
+    ``decontaminated`` lacks near-copies of benchmark *train* images ([P] appendix B.2). The others
+    are drawn and filtered: other generators, other prompts ([P] figures 6, 10). They offer twice
+    their size, so that every seed has other images.
     """
     bench = tables.benchmark(w, task)
     real = tables.source_set(w, task, "retrieved")
     train = copies.descriptor(bench.train.images)
     copied = copies.nearest(copies.descriptor(real.images), train) > copies.threshold(bench)
-    offered = {"decontaminated": real.take(np.flatnonzero(~copied))}
-    offered |= draw_arms(path / "drawn", w, bench, real)
-    sizes = rates[rates["task"] == task].groupby("source")["n"].agg(set)
-    most = min(w.analysis.size, *map(len, offered.values()))
-    size = max(n for n in set.intersection(*sizes) if n <= max(most, w.finetune.sizes[0]))
-    for arm, split in offered.items():
-        facts = pd.DataFrame({"label": split.labels, "class": split.facts["class"].to_numpy()})
-        store.write(path / task / f"{arm}.npy", split.images)
-        store.write(path / task / f"{arm}.parquet", facts)
-    return size, int(copied.sum())
-
-
-def draw_arms(path: Path, w: World, bench: Benchmark, retrieved: Split) -> dict[str, Split]:
-    """Arms that are drawn and filtered: other generators, other prompts ([P] figures 6, 10)."""
-    study = w.synthesis.generator
+    clean = real.take(np.flatnonzero(~copied))
+    store.write(path / f"offered/{task}-decontaminated.npy", clean.images)
+    store.write(path / f"offered/{task}-decontaminated.parquet", clean.facts.assign(keep=True))
     columns = ["caption", "label", "class"]
-    captions = store.load("captions", w).table(f"{bench.task}.parquet")[columns]
+    captions = store.load("captions", w).table(f"{task}.parquet")[columns]
     prompts = {f"captions-{g}": (g, captions) for g in others(w)}
-    prompts["alt-text"] = (study, retrieved.facts[columns])
-    prompts["templates"] = (study, bench.filled(bench.templates))
+    prompts["alt-text"] = (w.synthesis.generator, real.facts[columns])
+    prompts["templates"] = (w.synthesis.generator, bench.filled(bench.templates))
     n = int(np.ceil(2 * w.analysis.size / w.clip.top_share))
-    drawn = {}
     for arm, (generator, table) in prompts.items():
-        name = f"{bench.task}-{arm}"
         rows = repeated(table, n, randomness.rng(w, "analysis", arm))
         world = worlds.replace(w, synthesis={"generator": generator})
-        tars = synthesis.draw_table(path, world, rows, name)
-        synthesis.filter_drawn(path, world, bench, tars, name)
-        drawn[arm] = tables.training_set(store.Artifact("analysed", path), name)
-    return drawn
-
-
-def edit_arms(path: Path, w: World, task: str, size: int) -> None:
-    """Redraw the retrieved images of every seed at each strength of SDEdit."""
-    jobs = {}
-    for strength in w.analysis.strengths:
-        for seed in range(w.finetune.seeds):
-            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
-            jobs[file] = (w, task, size, seed, strength)
-    store.fill(path, jobs, edit, f"sets of retrieved {task} edited")
+        synthesis.draw_filtered(path / "offered", world, bench, rows, f"{task}-{arm}")
+    sizes = rates[rates["task"] == task].groupby("source")["n"].agg(set)
+    offered = [len(arm_of(path, task, arm)) for arm in ("decontaminated", *prompts)]
+    most = max(min(w.analysis.size, *offered), w.finetune.sizes[0])
+    return max(n for n in set.intersection(*sizes) if n <= most), int(copied.sum())
 
 
 def retrieved(w: World, task: str, n: int, seed: int) -> Split:
@@ -192,12 +163,10 @@ def edit(w: World, task: str, size: int, seed: int, strength: float) -> np.ndarr
     return worlds.backend(w).draw(w, texts, seeds, np.asarray(split.images), strength)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def arm_of(path: Path, task: str, arm: str) -> Split:
-    """What an arm offers, its images on disk."""
-    facts = store.read_table(path / task / f"{arm}.parquet")
-    images = tables.on_disk([path / task / f"{arm}.npy"])
-    return Split(images, facts["label"].to_numpy(np.int64), facts)
+    """What an arm of equal size offers; ``path`` is the folder of ``analysed``."""
+    return tables.training_set(store.Artifact("analysed", path / "offered"), f"{task}-{arm}")
 
 
 def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
@@ -220,4 +189,4 @@ def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
         offered = arm_of(path, run.task, run.source)
         rng = randomness.rng(w, "analysis", "subset", run.task, run.seed)
         train = offered.take(nested_subset(offered.labels, run.n, rng))
-    return finetune.trained(w, run, train, "test", settings)
+    return finetune.accuracies(w, run, "test", train, settings)

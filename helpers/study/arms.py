@@ -55,17 +55,14 @@ def unfiltered(w: World, task: str) -> Split:
     return Split(synthetic.array(f"{task}.npy"), table["label"].to_numpy(np.int64), table)
 
 
-def prompted(w: World) -> store.Artifact:
+@store.builds("prompted")
+def prompted(path: Path, w: World) -> None:
     """Draw the prompt ablation of notebook 07, ``{kind}-*.tar``: each seed takes half of it."""
-
-    def build(path: Path) -> None:
-        for kind in w.robustness.prompts:
-            rng = randomness.rng(w, "prompted", kind)
-            table = prompts(w, w.robustness.task, kind)
-            table = repeated(table, 2 * max(w.robustness.prompted), rng)
-            synthesis.draw_table(path, w, table, kind)
-
-    return store.make("prompted", w, build)
+    for kind in w.robustness.prompts:
+        rng = randomness.rng(w, "prompted", kind)
+        table = prompts(w, w.robustness.task, kind)
+        table = repeated(table, 2 * max(w.robustness.prompted), rng)
+        synthesis.draw_table(path, w, table, kind)
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,12 +120,9 @@ def recipe(w: World, name: str, largest: int) -> str:
     return artifacts.recipe(name, settled)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("arms")
+def make(path: Path, w: World) -> None:
     """Draw the arms, ``drawn/{arm}-*.tar``, and embed every set, ``embedded/{set}-*.npy``."""
-    return store.make("arms", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     worlds.backend(w).shifted(w, w.tasks[0])  # rendered before workers start
     shard = w.synthesis.shard
     jobs = {}
@@ -149,11 +143,12 @@ def _build(path: Path, w: World) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def evaluation_sets(w: World) -> dict[str, Split]:
-    """The held-out sets by name: validation, ``test``, and those far from the train split."""
-    bench = tables.benchmark(w, w.tasks[0])
+def evaluation_sets(w: World, task: str = "") -> dict[str, Split]:
+    """A task's held-out sets by name: validation, ``test``, and those far from the train split."""
+    task = task or w.tasks[0]
+    bench = tables.benchmark(w, task)
     val = thinned(bench.val, LOOKED_AT)
-    return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, w.tasks[0])}
+    return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, task)}
 
 
 def captions_for(w: World, arm: Arm) -> pd.DataFrame:
@@ -176,11 +171,8 @@ def shared_rows(w: World) -> np.ndarray:
     n = SPARE * w.scaling.sizes[-1]
     labels = unfiltered(w, w.tasks[0]).labels
     if n > len(labels):
-        raise StudyError(
-            f"{n} images per arm were asked for, twice the largest scaling size, but notebook 02 "
-            f"drew only {len(labels)} of {w.tasks[0]}. Lower scaling sizes, or raise captions "
-            "per_class."
-        )
+        drew = f"{n} images an arm are wanted, notebook 02 drew only {len(labels)} of {w.tasks[0]}"
+        raise StudyError(f"{drew}. Lower scaling sizes, or raise captions per_class.")
     return nested_subset(labels, n, randomness.rng(w, "scaling", "wanted", DEFAULT))
 
 
@@ -192,8 +184,8 @@ def images_of(w: World, path: Path, name: str) -> Split:
     """
     task = w.tasks[0]
     if name in ("train", "retrieved"):
-        bench = tables.benchmark(w, task)
-        every = bench.train if name == "train" else tables.source_set(w, task, "retrieved")
+        train = tables.benchmark(w, task).train
+        every = train if name == "train" else tables.source_set(w, task, "retrieved")
         most = min(len(every), SPARE * w.scaling.sizes[-1] * 2**w.scaling.beyond)
         return every.take(nested_subset(every.labels, most, randomness.rng(w, "offered", name)))
     if name == "synthetic":
@@ -204,10 +196,7 @@ def images_of(w: World, path: Path, name: str) -> Split:
 
 
 def embed_shard(w: World, path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Unit CLIP embeddings of images of a set, (1, n, d) float32.
-
-    Of training images, also of their mirror images: (2, n, d).
-    """
+    """Unit embeddings of images, (1, n, d) float32; of training sets mirrored, too, (2, n, d)."""
     images = np.array(images_of(w, path, name).images[start:stop])
     views = (images, images[:, :, ::-1]) if name in sets(w) else (images,)
     return np.stack([clip.embed_images(clip.load(w), view) for view in views])

@@ -6,8 +6,6 @@ class: ``class => caption``, ``class, relation => caption`` or ``class, backgrou
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -33,15 +31,12 @@ SHOTS = 3  # example lines per prompt [P]
 EXAMPLES = pd.read_csv(Path(__file__).with_name("examples.csv")).groupby("kind")["line"].agg(tuple)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("captions")
+def make(path: Path, w: World) -> None:
     """Write ``{task}.parquet``: ``caption, class, label, kind, extra, mentions_class``.
 
     ``extra``: the prompt's relation or background. Raises ``StudyError`` when a task gets none.
     """
-    return store.make("captions", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
         bench = tables.benchmark(w, task)
@@ -116,14 +111,9 @@ def clean(table: pd.DataFrame, per_class: int) -> pd.DataFrame:
 
 def mentions_class(table: pd.DataFrame) -> np.ndarray:
     """Which captions have all words and numbers of their class name, in any order: (n,) bool."""
-    words, names = (
-        [
-            {*re.findall(r"[^\W\d_]+|\d+", unicodedata.normalize("NFC", text.lower()))}
-            for text in texts
-        ]
-        for texts in (table["caption"], table["class"])
-    )
-    return np.array([name <= text for name, text in zip(names, words, strict=True)], bool)
+    texts = (table[c].str.lower().str.normalize("NFC") for c in ("class", "caption"))
+    words = (text.str.findall(r"[^\W\d_]+|\d+").map(set) for text in texts)
+    return np.array([name <= text for name, text in zip(*words, strict=True)], bool)
 
 
 def missing_classes(table: pd.DataFrame, bench: Benchmark) -> list[str]:

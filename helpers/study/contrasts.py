@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from helpers.data import tables
 from helpers.engine import randomness
 from helpers.measure import inference
 from helpers.measure.inference import Cell, Estimate
-from helpers.study.finetune import METRICS, SOURCES
+from helpers.study.finetune import METRICS
 from helpers.study.runs import unpacked
 from helpers.worlds import World
 
@@ -86,9 +85,8 @@ class Runs:
         if arm[1] == other[1]:
             further = [n for n in self.sizes(task, arm[0], other[0]) if n != arm[1]]
             pairs += [((arm[0], n), (other[0], n)) for n in further]
-        changes = [
-            100 * (self.hits(task, metric, a) - self.hits(task, metric, b)) for a, b in pairs
-        ]
+        hits = functools.partial(self.hits, task, metric)
+        changes = [100 * (hits(one) - hits(two)) for one, two in pairs]
         means = [change.mean(1) for change in changes[1:]]
         return inference.crossed(changes[0], self.labels(task), means)
 
@@ -116,18 +114,14 @@ class Runs:
     def slope(self, task: str, metric: str, source: str) -> Cell:
         """Points per doubling of a source's images, over the top decade of its sizes."""
         sizes = self.decade(task, source)
-        x = np.log2(sizes) - np.log2(sizes).mean()
-        hits = self.stacked(task, metric, source)[-len(sizes) :]
-        weighted = np.tensordot(100 * x / (x**2).sum(), hits, 1)
-        return Cell(f"{task}, {source}", inference.crossed(weighted, self.labels(task)))
+        alone = [((source, n), None) for n in sizes]
+        return Cell(f"{task}, {source}", self.trend(task, metric, sizes, alone))
 
-    def trend(
-        self, task: str, metric: str, numbers: Sequence[int], pairs: Sequence[tuple[Arm, Arm]]
-    ) -> Estimate:
-        """Points per doubling of ``numbers`` that the first arm of pairs gains on the second."""
+    def trend(self, task: str, metric: str, numbers: Sequence, pairs: Sequence) -> Estimate:
+        """Points per doubling of ``numbers`` that pairs' first arms gain on the others, if any."""
         x = np.log2(numbers) - np.log2(numbers).mean()
-        gains = [self.hits(task, metric, one) - self.hits(task, metric, two) for one, two in pairs]
-        weighted = np.tensordot(100 * x / (x**2).sum(), np.stack(gains), 1)
+        hits = [[0 if a is None else self.hits(task, metric, a) for a in pair] for pair in pairs]
+        weighted = np.tensordot(100 * x / (x**2).sum(), [one - two for one, two in hits], 1)
         return inference.crossed(weighted, self.labels(task))
 
     def cell(self, task: str, metric: str, arm: Arm, other: Arm, margin: float) -> Cell:
@@ -153,61 +147,15 @@ class Runs:
             lambda curve, level: crossing(x, curve, level) - np.log2(arm[1]), task, arrays
         )
 
-    def steepness(self, task: str, metric: str) -> Estimate:
-        """OW1: slope of log2 synthetic on log2 retrieved images at equal accuracy, minus 1.
-
-        Over the retrieved sizes that the synthetic curve meets; nan where those are fewer than 3.
-        """
-        x, drawn = (np.log2(self.sizes(task, source)) for source in SOURCES)
-
-        def steeper(real: np.ndarray, curve: np.ndarray) -> float:
-            at = np.array([crossing(drawn, curve, level) for level in real])
-            met = np.isfinite(at)
-            return np.polyfit(x[met], at[met], 1)[0] - 1 if met.sum() > 2 else np.nan
-
-        arrays = [self.stacked(task, metric, source) for source in SOURCES]
-        return self.resampled(steeper, task, arrays)
-
-    def cheapness(self, task: str) -> Estimate:
-        """OW2: log2 of the rate of exchange at equal zero-shot accuracy, minus that of the probe.
-
-        Mean over the retrieved sizes at which both curves meet.
-        """
-        drawn = np.log2(self.sizes(task, "synthetic"))
-
-        def cheaper(*means: np.ndarray) -> float:
-            curves = zip(means[::2], means[1::2], strict=True)
-            at = [[crossing(drawn, curve, level) for level in real] for real, curve in curves]
-            change = np.array(at[0]) - np.array(at[1])
-            return change[np.isfinite(change)].mean() if np.isfinite(change).any() else np.nan
-
-        arrays = [self.stacked(task, metric, source) for metric in METRICS for source in SOURCES]
-        return self.resampled(cheaper, task, arrays)
-
     def resampled(self, statistic: Callable, task: str, arrays: Sequence[np.ndarray]) -> Estimate:
         """``statistic`` of the mean hits of arrays (..., seeds, images), resampled at once."""
         rng = randomness.rng(self.w, "resampled", task)
         return inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
 
-    def matched(self, task: str) -> Cell:
-        """UP12: retrieved images where their probe is as good as that of most synthetic ones.
 
-        Their zero-shot accuracy there, minus the synthetic one's, in points.
-        """
-        x = np.log2(self.sizes(task, "retrieved"))
-        most = ("synthetic", self.sizes(task, "synthetic")[-1])
-        arrays = [self.stacked(task, m, "retrieved") for m in METRICS]
-        arrays += [self.hits(task, m, most) for m in METRICS]
-
-        def ahead(zero: Any, probe: Any, zero_drawn: Any, probe_drawn: Any) -> float:
-            return 100 * (np.interp(crossing(x, probe, probe_drawn), x, zero) - zero_drawn)
-
-        found = self.resampled(ahead, task, arrays)
-        return Cell(task, found, not np.isfinite(found.value))
-
-
+@functools.partial(np.vectorize, otypes=[float], excluded=(0, 1))
 def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:
-    """Where a curve, linear between its points, first rises to ``level``; nan where it does not."""
+    """Where a curve, linear between its points, first rises to a level, or each; nan if never."""
     above = np.flatnonzero(curve >= level)
     if not len(above) or above[0] == 0:
         return np.nan

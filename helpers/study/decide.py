@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,18 +16,7 @@ import pandas as pd
 from helpers.engine import figures, store
 from helpers.errors import StudyError, reading, unknown
 from helpers.measure import inference
-from helpers.measure.inference import (
-    ALPHA,
-    COMBINE,
-    EQUIVALENT,
-    FLOOR,
-    HOLDS,
-    REVERSED,
-    SIGNS,
-    UNDECIDED,
-    Cell,
-    Estimate,
-)
+from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED, Cell, Estimate
 from helpers.worlds import World
 
 DECLARATIONS = Path(__file__).parent / "claims.csv"
@@ -52,7 +41,7 @@ def declared(path: Path = DECLARATIONS) -> pd.DataFrame:
     for twice in table["id"][table["id"].duplicated()]:
         raise StudyError(f"{path.name} declares claim {twice} twice; every claim needs its own id.")
     for row in table.to_dict("records"):
-        for column, valid in (("sign", SIGNS), ("combine", COMBINE)):
+        for column, valid in (("sign", inference.SIGNS), ("combine", inference.COMBINE)):
             if row[column] not in valid:
                 raise unknown(f"{column} of claim {row['id']}", row[column], valid)
         if row["testable"] != "yes" and not row["testable"].startswith("no: "):
@@ -86,7 +75,7 @@ def decide(estimates: Estimates, before: pd.DataFrame | None = None) -> pd.DataF
         families = table[table["testable"] == "yes"].groupby("holm")[p]
         table[f"{p}_holm"] = families.transform(inference.holm)
     decisive = table["p_holm"].where(table["verdict"] != EQUIVALENT, table["p_inside_holm"])
-    stays = (table["verdict"] == FLOOR) | (decisive < ALPHA)
+    stays = (table["verdict"] == FLOOR) | (decisive < inference.ALPHA)
     table["corrected"] = table["verdict"].where(stays, UNDECIDED)
     return table[COLUMNS].astype({"seeds": "Int64"})
 
@@ -104,32 +93,15 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
     return table
 
 
-class Advice(NamedTuple):
-    """What to do with ``yours`` retrieved images of a task, after the map's nearest field."""
-
-    task: str
-    yours: int
-    retrieved: int  # images of that field
-    synthetic: int  # images to add
-    gain: float  # points of accuracy over adding none, and the rest of its ``Estimate``
-    low: float
-    high: float
-    se: float
-    df: float
-    seeds: int
-    images: float
-    sure: float  # that adding them helps at all, 0..1
-    so: str
-
-
 def recommend(
-    gains: pd.DataFrame, task: str, retrieved: int, generator: str, margin: float = 2.0
-) -> Advice:
-    """How many synthetic images to add to ``retrieved`` ones: the number whose gain is largest.
+    gains: pd.DataFrame, task: str, retrieved: int, generator: str, margin: float
+) -> dict[str, Any]:
+    """How many ``synthetic`` images to add to ``yours``, the retrieved ones, and what they gain.
 
     ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
-    ``Estimate``; near is what is near on a logarithmic scale. Raises ``StudyError`` on a task, or a
-    generator, that the map does not have.
+    ``Estimate``. Of the nearest by log ``retrieved``, the largest decides: ``gain`` is in points
+    over adding none, ``sure`` (0..1) that there is one, ``so`` says it in words. Raises
+    ``StudyError`` on a task, or a generator, that the map does not have.
     """
     for column, value in (("task", task), ("generator", generator)):
         if value not in set(gains[column]):
@@ -140,10 +112,11 @@ def recommend(
     best = near.loc[near["value"].idxmax()]
     gain = Estimate(*best[list(Estimate._fields)])
     words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
-    so = words[inference.verdict(gain, "+", margin)]
     rest = gain._asdict()
-    field = int(best["retrieved"]), int(best["synthetic"]), rest.pop("value")
-    return Advice(task, retrieved, *field, **rest, sure=1 - gain.p_above(0), so=so)
+    advice = {"task": task, "yours": retrieved}
+    advice |= {name: int(best[name]) for name in ("retrieved", "synthetic")}
+    advice |= {"gain": rest.pop("value"), **rest, "sure": 1 - gain.p_above(0)}
+    return advice | {"so": words[inference.verdict(gain, "+", margin)]}
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:

@@ -23,15 +23,12 @@ SHARD = 2_000  # pairs per file
 INDEX = ("HNSW32", "efSearch=512")  # faiss factory string, search effort; recall is in notebook 03
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("embeddings")
+def make(path: Path, w: World) -> None:
     """Embed pool and validation images, and index the pool, in clip-retrieval's layout.
 
     Writes ``img_emb/, text_emb/, metadata/, image.index, text.index`` and ``val_{task}.npy``.
     """
-    return store.make("embeddings", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     worlds.backend(w).prepare(w)
     pool = worlds.backend(w).open_pool(w)
     n = len(pool)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine import randomness
+from helpers.engine.late import scipy
 from helpers.measure import fits, folds, inference
 from helpers.measure.inference import Cell, Estimate
 from helpers.worlds import World
@@ -73,22 +74,18 @@ def fit(runs: pd.DataFrame, spans: Mapping[str, Span]) -> pd.DataFrame:
             inside = curves(part[part["n"].between(*span)], measure)[0].clip(lower=LEARNED)
             sizes = inside.index.get_level_values("n")
             b = np.log(inside).mean() + e.value * np.log(sizes.to_numpy()).mean()
-            row = {"arm": arm, "eval_set": eval_set, "measure": measure, "range": name}
-            row |= {"k": e.value, "k_low": e.low, "k_high": e.high, "b": b}
-            row |= {"n_min": span[0], "n_max": span[1], "evidence": np.nan}
-            if sizes.nunique() > fits.FEWEST:
-                row["evidence"] = fits.saturating(sizes, inside)[2]
-            rows.append(row)
-    return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
+            several = sizes.nunique() > fits.FEWEST
+            evidence = fits.saturating(sizes, inside)[2] if several else np.nan
+            rows.append((arm, eval_set, measure, name, *e[:3], b, *span, evidence))
+    columns = ["arm", "eval_set", "measure", "range", "k", "k_low", "k_high", "b", "n_min", "n_max"]
+    table = pd.DataFrame(rows, columns=[*columns, "evidence"])
+    return table.replace([np.inf, -np.inf], np.nan)
 
 
 def contrast(
-    runs: pd.DataFrame,
-    weights: Mapping[tuple[str, str], float],
-    spans: Mapping[str, Span],
-    measures: Sequence[str] = tuple(MEASURES),
+    runs: pd.DataFrame, weights: Mapping, spans: Mapping, measures: Sequence = tuple(MEASURES)
 ) -> dict[tuple[str, str], Estimate]:
-    """A weighted sum of exponents, by arm and evaluation set: its estimate by measure and range."""
+    """A sum of exponents, by measure and range, with ``weights`` by arm and evaluation set."""
     found = {}
     runs_of = dict(list(runs.groupby(["arm", "eval_set"])))
     for measure, name in itertools.product(measures, spans):
@@ -103,13 +100,11 @@ def agreed(found: Mapping[tuple[str, str], Estimate], floor: bool) -> list[Cell]
     So a verdict needs both. If not all estimates, by measure and range, have one sign, it spans
     them all: it holds zero, and can only say that all are small.
     """
-    from scipy import stats
-
     one_sign = len({estimate.value > 0 for estimate in found.values()}) == 1
     joined = [e for key, e in found.items() if key[0] == "calibrated" or not one_sign]
     _, lows, highs, _, df, seeds, images = zip(*joined, strict=True)
     low, high = min(lows), max(highs)
-    se = (high - low) / 2 / stats.t.ppf(0.975, min(df)) if min(df) > 0 else np.inf
+    se = (high - low) / 2 / scipy.stats.t.ppf(0.975, min(df)) if min(df) > 0 else np.inf
     spanned = inference.around((low + high) / 2, se, min(df), seeds[0], max(images))
     return [Cell("both ranges" if one_sign else "measures or ranges disagree", spanned, floor)]
 

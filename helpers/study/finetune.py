@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,13 @@ AT_ONCE = 5  # seeds after which the rows of finished runs are kept
 EXTENSIONS = 3  # how often at most a grid of rates is extended whose best lies at an edge
 CELL = ["task", "source", "keep", "n"]
 RATES = places.PACKAGE / "study" / "rates.csv"  # python -m helpers.run desk 04
+WHICH: dict[str, Any] = {  # settings that say which runs there are, each at one value for all
+    "finetune": {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)},
+    "analysis": {"tasks": ("",), "mixes": (), "judged": 1},
+    "robustness": {"seeds": 1, "mixed": (), "prompts": (), "prompted": (1,)},
+    "mixes": {"tasks": ("",), "counts": (1,), "shots": (1,), "seeds": 1}
+    | {"access": (), "noise": (), "guides": ("plain",)},
+}
 
 
 @dataclass(frozen=True)
@@ -42,34 +50,37 @@ class Run:
     lr: float
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("finetuned")
+def make(path: Path, w: World) -> None:
     """Choose retrieval variants and learning rates on validation, then finetune at all sizes.
 
     ``results.parquet`` has a row per run and metric: ``task, source, n, seed, metric, accuracy``
     (0..1, on test), ``lr``, and for ``METRICS`` the predicted classes ``answers``, packed. Raises
     ``StudyError`` when a source has too few images.
     """
-    return store.make("finetuned", w, lambda path: _build(path, w))
-
-
-def recipe(w: World, name: str = "finetuned") -> str:
-    """The hash of all settings that say how a run is made, whichever runs there are."""
-    which = {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)}
-    analysis = {"tasks": ("",), "mixes": (), "judged": 1}
-    settled = worlds.replace(w, finetune=which, analysis=analysis)
-    return artifacts.recipe(name, settled)
-
-
-def _build(path: Path, w: World) -> None:
-    chosen = choose(path, w)
+    if w.finetune.selection_seeds:
+        keeps = choose_variants(path, w)
+        cells = [cell for task, keep in keeps.items() for cell in sweep(w, task, keep)]
+        chosen = choose_rates(path, w, cells)
+        if w.keeps_runs:
+            store.write(RATES, chosen.to_csv(index=False, float_format="%.6g").encode())
+    else:
+        chosen = committed(path, w)
     store.write(path / "rates.parquet", chosen)
-    clips = {f"clip/{task}.parquet": (w, task) for task in w.tasks}
-    parts = [collect(path, w, "04", recipe(w), clips, clip_accuracies, "unadapted CLIP")]
+    clips = {}
+    for task in w.tasks:
+        clips[f"clip/{task}.parquet"] = (w, Run(task, "clip", "none", 0, 0, 0.0), "test")
+    parts = [collect(path, w, "04", recipe(w), clips, accuracies, "unadapted CLIP")]
     for start in range(0, w.finetune.seeds, AT_ONCE):
         seeds = range(start, min(start + AT_ONCE, w.finetune.seeds))
         runs = [replace(run, seed=seed) for run in first_runs(chosen) for seed in seeds]
         parts.append(measured(path, w, runs, "test", f"runs with seeds {seeds[0]} to {seeds[-1]}"))
     store.write(path / "results.parquet", by_metric(w, pd.concat(parts), chosen))
+
+
+def recipe(w: World, name: str = "finetuned") -> str:
+    """The hash of all settings that say how runs of an artifact are made, whichever there are."""
+    return artifacts.recipe(name, worlds.replace(w, **WHICH))
 
 
 def first_runs(chosen: pd.DataFrame) -> list[Run]:
@@ -93,35 +104,19 @@ def by_metric(w: World, runs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFram
     return pd.concat(parts).sort_values(order, ignore_index=True)
 
 
-def choose(path: Path, w: World) -> pd.DataFrame:
-    """The learning rate of every task, source, size and metric: ``CELL, metric, lr, val``.
-
-    Where no seeds are there to choose, rates and variants are those of ``RATES``, which the world
-    that keeps its runs writes. Writes ``variants.parquet``.
-    """
-    if not w.finetune.selection_seeds:
-        return committed(path, w)
-    cells = [
-        cell for task, keep in choose_variants(path, w).items() for cell in sweep(w, task, keep)
-    ]
-    chosen = choose_rates(path, w, cells)
-    if w.keeps_runs:
-        store.write(RATES, chosen.to_csv(index=False, float_format="%.6g").encode())
-    return chosen
-
-
 def committed(path: Path, w: World) -> pd.DataFrame:
-    """``choose`` from ``RATES``: of each size the rates of the nearest one that is there."""
+    """``choose_rates`` as ``RATES`` has them, of each size those of the nearest one that is there.
+
+    The world that keeps its runs writes that table. Variants are its own: ``variants.parquet``.
+    """
     table = pd.read_csv(RATES)
     keeps = table[table["source"] == "retrieved"].groupby("task")["keep"].first()
     variants = []
     rows = []
     for task in w.tasks:
         if task not in keeps:
-            raise StudyError(
-                f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}; "
-                "set finetune selection_seeds to 1 or more, and they are chosen here."
-            )
+            known = f"{RATES} has no learning rates for {task!r}, only for {', '.join(keeps.index)}"
+            raise StudyError(f"{known}; with finetune selection_seeds 1 they are chosen here.")
         offered = len(tables.source_set(w, task, "retrieved", keeps[task]))
         variants.append({"task": task, "keep": keeps[task], "available": offered, "chosen": True})
         for _, source, keep, n in sweep(w, task, keeps[task]):
@@ -152,11 +147,8 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
         kept = table.filter(regex=f"^keep:.*{FILTER}$").sum().to_dict()
         sizes = [n for n in sizes_of(w, task) if n <= max(kept.values())]
         if not sizes:
-            raise StudyError(
-                f"every variant of retrieval found fewer than {w.finetune.sizes[0]} images of "
-                f"{task}: {kept}. Lower finetune sizes, or widen retrieval and run notebook 03 "
-                "again."
-            )
+            few = f"no variant of retrieval found {w.finetune.sizes[0]} images of {task}: {kept}"
+            raise StudyError(f"{few}. Lower finetune sizes, or widen retrieval in notebook 03.")
         n = sizes[len(sizes) // 2]
         for keep in [keep for keep, offered in kept.items() if offered >= sizes[-1]]:
             available[task, keep] = kept[keep]
@@ -164,9 +156,8 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
     found = measured(path, w, runs, "val", "runs on retrieval variants")
     found["val"] = found[list(METRICS)].mean(axis=1)
     table = found.groupby(CELL, as_index=False)["val"].mean()
-    table["available"] = [
-        available[variant] for variant in zip(table["task"], table["keep"], strict=True)
-    ]
+    variants = zip(table["task"], table["keep"], strict=True)
+    table["available"] = [available[variant] for variant in variants]
     table["chosen"] = table.index.isin(table.groupby("task")["val"].idxmax())
     store.write(path / "variants.parquet", table)
     return table[table["chosen"]].set_index("task")["keep"].to_dict()
@@ -175,8 +166,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
 def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
     """For each cell and metric the rate that is best on validation, over the selection's seeds.
 
-    A grid whose best rate lies at its edge is extended there. Writes ``lrs.parquet``: all cells,
-    rates and metrics with their mean ``val``.
+    A grid whose best rate lies at its edge is extended. All means, ``val``, go to ``lrs.parquet``.
     """
     tried = {cell: set(w.finetune.lrs) for cell in cells}
     for _ in range(EXTENSIONS + 1):
@@ -223,18 +213,14 @@ def sizes_of(w: World, task: str) -> list[int]:
 def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
     """A task's cells, ``CELL``: both sources at all sizes that they can fill.
 
-    Drawn images go on doubling beyond the largest size that retrieved images can fill. Raises
-    ``StudyError`` where there are too few of a source.
+    Drawn images go on doubling. Raises ``StudyError`` where there are too few of a source.
     """
     keeps = {"retrieved": keep, "synthetic": "keep"}
     offered = {source: len(tables.source_set(w, task, source, keeps[source])) for source in SOURCES}
     sizes = [n for n in sizes_of(w, task) if n <= offered["retrieved"]]
     if not sizes or offered["synthetic"] < sizes[0]:
-        raise StudyError(
-            f"notebooks 02 and 03 left {offered} images of {task}; the smallest size is "
-            f"{w.finetune.sizes[0]}. Lower finetune sizes, or raise captions per_class and run "
-            "notebooks 01 and 02 again."
-        )
+        left = f"{offered} images of {task} are left; the smallest size is {w.finetune.sizes[0]}"
+        raise StudyError(f"{left}. Lower finetune sizes, or raise captions per_class.")
     further = [sizes[-1] * 2**i for i in range(1, w.finetune.synthetic_beyond + 1)]
     drawn = [n for n in (*sizes, *further) if n <= offered["synthetic"]]
     cells = [(task, "retrieved", keep, n) for n in sizes]
@@ -242,7 +228,7 @@ def sweep(w: World, task: str, keep: str) -> list[tuple[str, str, str, int]]:
 
 
 def measured(path: Path, w: World, runs: Iterable[Run], held_out: str, label: str) -> pd.DataFrame:
-    """What ``accuracies`` says of runs, the longest first."""
+    """What ``accuracies`` says of runs on a split, the longest first."""
     jobs = {}
     for r in sorted(runs, key=lambda run: run.n, reverse=True):
         keep = r.keep.removeprefix("keep:")
@@ -251,27 +237,27 @@ def measured(path: Path, w: World, runs: Iterable[Run], held_out: str, label: st
     return collect(path, w, "04", recipe(w), jobs, accuracies, label)
 
 
-def accuracies(w: World, run: Run, held_out: str) -> pd.DataFrame:
-    """Finetune once: a row with the run and its accuracies (0..1) on a split.
+def accuracies(
+    w: World, run: Run, held_out: str, train: Split | None = None, s: FinetuneSettings | None = None
+) -> pd.DataFrame:
+    """Finetune once, on ``train`` or else ``training_images``: the run and its accuracies (0..1).
 
-    On test images the predicted classes are kept, too, of each metric as ``{metric}_answers``.
+    One row; ``steps`` says how many updates, and is 0 of the unadapted CLIP, a run on no images. On
+    test images the predicted classes of ``METRICS`` are kept, too, as ``{metric}_answers``.
     """
-    return trained(w, run, training_images(w, run), held_out, w.finetune)
-
-
-def trained(w: World, run: Run, train: Split, held_out: str, s: FinetuneSettings) -> pd.DataFrame:
-    """The same of a run on the images ``train``."""
     bench = tables.benchmark(w, run.task)
-    seed = randomness.entropy(w.seed, "run", run.task, run.seed)
-    state = store.unfinished("finetuned", w, *astuple(run), s.epochs)
-    model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, s, state)
-    found = classifier.measure(model, bench, s, held_out, run.seed)
-    return scored(bench, {**asdict(run), "steps": steps}, found, held_out)
-
-
-def scored(bench: tables.Benchmark, about: dict, found: dict, held_out: str) -> pd.DataFrame:
-    """``about`` as a row, with the accuracy of the predictions ``found`` of each metric."""
-    row = {**about, **{m: (y == getattr(bench, held_out).labels).mean() for m, y in found.items()}}
+    s = s or w.finetune
+    steps = 0
+    if run.source == "clip":
+        found = classifier.baseline(clip.load(w), bench, s)
+    else:
+        train = training_images(w, run) if train is None else train
+        seed = randomness.entropy(w.seed, "run", run.task, run.seed)
+        state = store.unfinished("finetuned", w, *astuple(run), s.epochs)
+        model, steps = classifier.finetune(clip.load(w), train, bench, run.lr, seed, s, state)
+        found = classifier.measure(model, bench, s, held_out, run.seed)
+    labels = getattr(bench, held_out).labels
+    row = {**asdict(run), "steps": steps, **{m: (y == labels).mean() for m, y in found.items()}}
     if held_out == "test":
         row |= {f"{metric}_answers": packed(found[metric]) for metric in METRICS}
     return pd.DataFrame([row])
@@ -282,10 +268,3 @@ def training_images(w: World, run: Run) -> Split:
     offered = tables.source_set(w, run.task, run.source, run.keep)
     rng = randomness.rng(w, "subset", run.task, run.source, run.seed)
     return offered.take(nested_subset(offered.labels, run.n, rng))
-
-
-def clip_accuracies(w: World, task: str) -> pd.DataFrame:
-    """The same of the unadapted CLIP, as a run on no images."""
-    bench = tables.benchmark(w, task)
-    about = asdict(Run(task, "clip", "none", n=0, seed=0, lr=0.0)) | {"steps": 0}
-    return scored(bench, about, classifier.baseline(clip.load(w), bench, w.finetune), "test")

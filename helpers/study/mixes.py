@@ -14,10 +14,9 @@ import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,10 +37,7 @@ GUIDES = ("plain", "class", "data set", "context", "retrieved")  # what the gene
 
 @dataclass(frozen=True)
 class Mix:
-    """A training set of a task: (source, number of images) of each part, and its updates.
-
-    With ``steps`` 0 they grow with the images, as in notebook 04.
-    """
+    """A training set: (source, images) of each part; with 0 ``steps`` updates grow with images."""
 
     task: str
     parts: tuple[tuple[str, int], ...]
@@ -59,27 +55,18 @@ class Mix:
         return sum(n for _, n in self.parts)
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("mixed")
+def make(path: Path, w: World) -> None:
     """All runs of notebook 08: ``results.parquet``, in the form of notebook 04's.
 
     ``source`` is ``Mix.name`` and ``n`` ``Mix.n``. All metrics have the rate of zero-shot accuracy.
     """
-    store.load("analysed", w)
-    return store.make("mixed", w, lambda path: _build(path, w))
-
-
-def recipe(w: World) -> str:
-    """The hash of all settings that say how a run is made, whichever runs there are."""
-    which = {"tasks": ("",), "counts": (1,), "seeds": 1, "shots": (1,), "access": (), "noise": ()}
-    return finetune.recipe(worlds.replace(w, mixes={**which, "guides": ("plain",)}), "mixed")
-
-
-def _build(path: Path, w: World) -> None:
+    store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
     rates = store.load("finetuned", w).table("rates.parquet")
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
-    tune(path, w, mixes)
     rows = []
     jobs = {}
+    guided = {}
     for mix in sorted(mixes, key=lambda mix: mix.n, reverse=True):
         drawn = all(source.startswith(("synthetic", "guided")) for source, _ in mix.parts)
         rated = finetune.rated(rates, mix.task, "synthetic" if drawn else "retrieved", mix.n)
@@ -89,7 +76,10 @@ def _build(path: Path, w: World) -> None:
         for seed in range(w.mixes.seeds):
             run = dataclasses.replace(first, seed=seed)
             jobs[f"runs/{mix.task}/{mix.name}-{seed:07d}.parquet"] = (w, path, mix, run)
-    runs = collect(path, w, "08", recipe(w), jobs, measured, "runs on mixes")
+            for how in (s.partition(":")[2] for s, _ in mix.parts if s.startswith("guided:")):
+                guided[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
+    store.fill(path, guided, draw_guided, "sets of guided generators")
+    runs = collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, "runs on mixes")
     store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
 
 
@@ -103,10 +93,8 @@ def grid(w: World) -> list[Mix]:
         largest = finetune.sizes_of(w, task)[-1]
         counts = [0, *(n for n in w.mixes.counts if n <= largest)]
         if len(counts) < 2:
-            raise StudyError(
-                f"the map of {task} begins with {w.mixes.counts[0]} images, but finetune sizes end "
-                f"with {largest}; lower mixes counts, or raise finetune sizes."
-            )
+            ends = f"begins with {w.mixes.counts[0]} images, finetune sizes end with {largest}"
+            raise StudyError(f"the map of {task} {ends}: lower mixes counts, or raise those sizes.")
         for r, s in itertools.product(counts, counts):
             parts = tuple((source, n) for source, n in (("retrieved", r), ("synthetic", s)) if n)
             mixes += [Mix(task, parts, steps) for steps in (w.mixes.steps, 0) if parts]
@@ -134,10 +122,9 @@ def causes(w: World) -> list[Mix]:
 
 
 def opponents(w: World) -> list[Mix]:
-    """Guided generators and what they compete with, all with the same real images of the task.
+    """Guided generators and what they compete with, on the first task, alone and with real images.
 
-    On the first task. Each alone, too. Real images are repeated until they are half of a set, as in
-    DataDream.
+    The real ones are the same for all, repeated until they are half of a set, as in DataDream.
     """
     n = w.mixes.size
     task = w.mixes.tasks[0]
@@ -160,7 +147,7 @@ def measured(w: World, path: Path, mix: Mix, run: finetune.Run) -> pd.DataFrame:
     settings = w.finetune
     if mix.steps:
         settings = dataclasses.replace(settings, epochs=0, epochs_of=(), min_steps=mix.steps)
-    found = finetune.trained(w, run, train, "test", settings)
+    found = finetune.accuracies(w, run, "test", train, settings)
     return found.assign(images=len(train))
 
 
@@ -190,9 +177,8 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
     right = part(w, path, task, "retrieved", n, seed)
     classes = len(tables.benchmark(w, task).classes)
     other = (right.labels + rng.integers(1, classes, n)) % classes
-    return dataclasses.replace(
-        right, labels=np.where(rng.random(n) < float(share), other, right.labels)
-    )
+    labels = np.where(rng.random(n) < float(share), other, right.labels)
+    return dataclasses.replace(right, labels=labels)
 
 
 def real_images(w: World, task: str, k: int, seed: int) -> Split:
@@ -200,17 +186,6 @@ def real_images(w: World, task: str, k: int, seed: int) -> Split:
     bench = tables.benchmark(w, task)
     rng = randomness.rng(w, "mixes", task, "real", seed)
     return bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
-
-
-def tune(path: Path, w: World, mixes: Iterable[Mix]) -> None:
-    """Draw what guided generators are wanted for, a file of images per seed."""
-    jobs: dict[str, tuple[Any, ...]] = {}
-    for mix, seed in itertools.product(mixes, range(w.mixes.seeds)):
-        for source, _ in mix.parts:
-            kind, _, how = source.partition(":")
-            if kind == "guided":
-                jobs[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
-    store.fill(path, jobs, draw_guided, "sets of guided generators")
 
 
 def draw_guided(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
@@ -273,12 +248,9 @@ def wordings(bench: Benchmark, real: Split, context: bool) -> tuple[list[str], l
     if not context:
         return [bench.templates[0]], [bench.templates[0].format(name) for name in names]
     if "caption" not in real.facts:
-        raise StudyError(
-            f"{bench.task} has no captions of its train images, which the guide 'context' needs; "
-            "take it out of mixes guides."
-        )
+        lack = f"{bench.task} has no captions of its train images, which 'context' needs"
+        raise StudyError(f"{lack}; take it out of mixes guides.")
     texts = list(real.facts["caption"])
-    ways = [
-        text.replace(name, "{}") for text, name in zip(texts, names, strict=True) if name in text
-    ]
+    pairs = zip(texts, names, strict=True)
+    ways = [text.replace(name, "{}") for text, name in pairs if name in text]
     return ways or [bench.templates[0]], texts

@@ -15,11 +15,11 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import nested_subset
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError
-from helpers.measure import folds, metrics
+from helpers.measure import folds
 from helpers.models import families
 from helpers.study import arms, synthesis
 from helpers.study.arms import SPARE
@@ -34,16 +34,13 @@ def paired_task(w: World) -> str:
     return w.robustness.task if w.robustness.task in w.tasks else w.tasks[0]
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("paired")
+def make(path: Path, w: World) -> None:
     """Draw the captions of retrieved images and train on growing sets of pairs.
 
     ``results.parquet`` has ``arm`` (the source), ``n`` captions, ``seed``, ``eval_set`` and the
     columns of ``folds.measured``, all zero-shot.
     """
-    return store.make("paired", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     chosen = real_pairs(w)
     synthesis.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
     # Made or rendered before workers start.
@@ -65,10 +62,8 @@ def real_pairs(w: World) -> Split:
     real = tables.source_set(w, task, "retrieved")
     n = max((SPARE * n for n in w.scaling.pairs if SPARE * n <= len(real)), default=0)
     if not n:
-        raise StudyError(
-            f"{SPARE} times {w.scaling.pairs[0]} pairs of {task} were asked for, but {len(real)} "
-            "were retrieved; lower scaling pairs, or widen retrieval."
-        )
+        few = f"{len(real)} pairs of {task} were retrieved, not {SPARE} times {w.scaling.pairs[0]}"
+        raise StudyError(f"{few}; lower scaling pairs, or widen retrieval.")
     return real.take(nested_subset(real.labels, n, randomness.rng(w, "pairs", "drawn")))
 
 
@@ -80,10 +75,7 @@ def images(w: World, path: Path) -> dict[str, Split]:
 
 
 def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
-    """Train one CLIP on ``n`` captions; measure it on the test split and shifted sets.
-
-    One row (``folds.packed``) of a table as of ``make``.
-    """
+    """Train one CLIP on ``n`` captions and measure it: rows as of ``make``, packed into one."""
     task = paired_task(w)
     bench = tables.benchmark(w, task)
     offered = images(w, path)
@@ -91,10 +83,7 @@ def run(w: World, path: Path, source: str, n: int, seed: int) -> pd.DataFrame:
     sides = [offered[name].take(rows) for name in offered if source in (name, "both")]
     train = functools.reduce(Split.plus, sides)
     model = families.train(w, "language-supervised", train, train, bench, seed, len(sides))
-    val = thinned(bench.val, folds.LOOKED_AT)
-    t = metrics.temperature(model.image_logits(val.images), val.labels)
-    parts = []
-    for name, split in {"test": bench.test, **worlds.backend(w).shifted(w, task)}.items():
-        part = folds.measured(model.image_logits(split.images), split.labels, t)
-        parts.append(part.assign(arm=source, n=n, seed=seed, eval_set=name))
-    return folds.packed(pd.concat(parts))
+    sets = arms.evaluation_sets(w, task)
+    logits = {name: model.image_logits(split.images) for name, split in sets.items()}
+    table = folds.of_sets(logits, {name: split.labels for name, split in sets.items()})
+    return folds.packed(table.assign(arm=source, n=n, seed=seed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from helpers.engine.figures import COLOURS
-from helpers.measure import inference
 from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
@@ -57,7 +56,7 @@ def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndar
     ax.set(xlim=(0, 10), ylim=(0.5, 4.2), aspect="equal")
     ax.set_axis_off()
 
-    def pictures(shown: Sequence, x: float, y: float, colour: str, aside: float, up: float) -> None:
+    def pictures(shown: Iterable, x: float, y: float, colour: str, aside: float, up: float) -> None:
         for i, image in enumerate(shown):
             left, low = x + i * aside, y + i * up
             ax.imshow(image, extent=(left, left + 0.74, low, low + 0.74), zorder=2)
@@ -128,23 +127,13 @@ def with_inset(image: np.ndarray, box: Box, side: int = 448) -> np.ndarray:
     """An image enlarged to ``side`` pixels, with the part in ``box`` enlarged below it."""
     from PIL import Image
 
-    def enlarged(part: np.ndarray, height: int) -> np.ndarray:
-        picture = Image.fromarray(part)
-        return np.asarray(picture.resize((side, height), Image.Resampling.NEAREST))
-
+    picture = Image.fromarray(image)
     x0, y0, x1, y1 = (round(share * len(image)) for share in box)
     height = round(side * (y1 - y0) / max(x1 - x0, 1))
+    whole = picture.resize((side, side), Image.Resampling.NEAREST)
+    part = picture.resize((side, height), Image.Resampling.NEAREST, (x0, y0, x1, y1))
     gap = np.full((side // 48, side, 3), 255, np.uint8)
-    return np.concatenate([enlarged(image, side), gap, enlarged(image[y0:y1, x0:x1], height)])
-
-
-def band(
-    ax: Axes, table: pd.DataFrame, x: str, y: str, colour: str, label: str, within: Bounds = (0, 1)
-) -> None:
-    """Mean over seeds of ``y`` against ``x``, its 95 % interval as a band inside ``within``."""
-    found = {at: inference.interval(part[y]) for at, part in table.groupby(x)}
-    rows = pd.DataFrame(found, index=["mean", "low", "high"]).T.rename_axis(x).reset_index()
-    banded(ax, rows, x, colour, label, within)
+    return np.concatenate([whole, gap, part])
 
 
 def banded(

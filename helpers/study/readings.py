@@ -1,7 +1,4 @@
-"""What the world that decides found, for the notebooks of others: they draw it beside their own.
-
-Nothing that is built depends on this module.
-"""
+"""What the world that decides found, to be drawn beside one's own; no builder imports this."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ def table_file(name: str) -> Path:
 
 
 def desk(w: World, name: str) -> pd.DataFrame:
-    """That table, to stand beside one's own.
-
-    No rows where there is none, and in worlds with other models or a pool of their own.
-    """
+    """That table, to stand beside one's own; no rows for worlds of other models or another pool."""
     other = worlds.DESK
     alike = (w.backend, w.pool.upstream) == (other.backend, other.pool.upstream)
     if alike and w.name != other.name and table_file(name).exists():
@@ -38,10 +32,8 @@ def disagreements(own: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str]) -
     A cell is a group of ``keys``; its spread over seeds is that of ``other``. Processors round
     otherwise, so that tables of two machines are never equal digit for digit.
     """
-    both = [
-        table.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for table in (own, other)
-    ]
-    cells = both[0].join(both[1], lsuffix="_own", how="inner").query("size > 2")
+    both = (t.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for t in (own, other))
+    cells = next(both).join(next(both), lsuffix="_own", how="inner").query("size > 2")
     spread = cells["std"] * (1 / cells["size"] + 1 / cells["size_own"]) ** 0.5
     off = (cells["mean"] - cells["mean_own"]).abs() > 4 * spread
     return int(off.sum()), len(off)

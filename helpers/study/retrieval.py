@@ -31,7 +31,8 @@ DOMAIN_QUANTILE = 0.02  # share of validation images that the filter "domain" re
 CLASS_CAP = 10_000  # pairs per class, M [P]
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("retrieved")
+def make(path: Path, w: World) -> None:
     """Retrieve, filter, cap and decontaminate for every task; keeps the candidates of all variants.
 
     Images are in ``{task}.npy``; ``{task}.parquet`` has ``label, class, caption, id, row, score,
@@ -39,10 +40,6 @@ def make(w: World) -> store.Artifact:
     ("kept", or what dropped it). ``funnel.parquet`` counts rows after each step;
     ``card.json`` and ``README.md`` sum up.
     """
-    return store.make("retrieved", w, lambda path: _build(path, w))
-
-
-def _build(path: Path, w: World) -> None:
     artifact = store.load("embeddings", w)
     pool = worlds.backend(w).open_pool(w)
     funnels, tasks = {}, {}
@@ -52,9 +49,8 @@ def _build(path: Path, w: World) -> None:
         table = candidates(w, artifact, pool, bench)
         table = table.join(describe(path, w, bench, table))
         table["copy"] = table.pop("similarity") > limits["copy"]
-        progress.say(
-            f"{task}: {table['copy'].sum():,} of {len(table):,} candidates are near-copies"
-        )
+        copied = f"{table['copy'].sum():,} of {len(table):,}"
+        progress.say(f"{task}: {copied} candidates are near-copies")
         table["in_domain"] = table["domain_score"] >= limits["domain"]
         counts = []
         for rule, name in itertools.product(w.retrieval.rules, w.retrieval.filters):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from helpers.engine import gpu, randomness, store
 from helpers.engine.late import torch
 from helpers.errors import unknown
 from helpers.measure import attacks, metrics
-from helpers.measure.folds import FOLDS, fold_of
+from helpers.measure.folds import FOLDS, fold_of, unpacked
 from helpers.measure.metrics import DEPTH_AWARE, IMAGE_SPACE, SEVERITIES, ProbeSets
 from helpers.models import clip, families
 from helpers.models.classifier import Classifier
@@ -93,31 +92,22 @@ def training_images(w: World, source: str, n: int, seed: int) -> Split:
     return split.take(nested_subset(split.labels, n, randomness.rng(w, "robust", source, seed)))
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("robust")
+def make(path: Path, w: World) -> None:
     """Train and measure all models: ``results.parquet``, with the columns of ``measured``."""
-    return store.make("robust", w, lambda path: _build(path, w))
-
-
-def recipe(w: World) -> str:
-    """The hash of all settings that say how a run is made, whichever runs there are."""
-    which = {"seeds": 1, "mixed": (), "prompts": (), "prompted": (1,)}
-    return finetune.recipe(worlds.replace(w, robustness=which), "robust")
-
-
-def _build(path: Path, w: World) -> None:
     probe_sets(w)  # made before workers start, as are the tower and the drawings
     if not w.robustness.checkpoints:
         worlds.backend(w).clip_folder(w)
         if w.robustness.prompts:
             arms.prompted(w)
     models = plan(w)
+    recipe = finetune.recipe(w, "robust")
     results = []
     for first in range(0, 1 + max(seed for *_, seed in models), AT_ONCE):
         lot = [model for model in models if first <= model[-1] < first + AT_ONCE]
         jobs = {file_of(w, *model): (w, *model) for model in lot}
-        rows = collect(path, w, "07", recipe(w), jobs, kept_run, f"models from seed {first} on")
-        texts = map(zlib.decompress, rows["numbers"])
-        results += [pd.read_csv(io.BytesIO(text), dtype={"setting": str}) for text in texts]
+        rows = collect(path, w, "07", recipe, jobs, kept_run, f"models from seed {first} on")
+        results.append(unpacked(rows["numbers"]))
     store.write(path / "results.parquet", pd.concat(results, ignore_index=True))
 
 

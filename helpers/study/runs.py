@@ -45,10 +45,7 @@ def collect(
 
 
 def kept(w: World, number: str) -> pd.DataFrame:
-    """The rows of a notebook's finished runs, ``recipe, run`` and what they found; none at first.
-
-    They are those beside the figures, or else those that come with the study.
-    """
+    """Finished runs, ``recipe, run`` and what they found: beside the figures, or as committed."""
     for root in (places.figures_root(), places.TOP / "figures"):
         file = root / w.name / f"{number}_runs.csv"
         if file.exists():

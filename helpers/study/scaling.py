@@ -29,17 +29,13 @@ BY_CLASS = ("synthetic", "retrieved")  # arms whose runs are kept class by class
 DRAWS = 200  # bootstraps of the images that a judge looks at
 
 
-def make(w: World) -> store.Artifact:
-    """Train and measure every arm at every size. Needs the artifact ``arms``.
+@store.builds("scaled")
+def make(path: Path, w: World) -> None:
+    """Train and measure every arm at every size; have every set judged.
 
-    ``runs.parquet`` has what ``run`` finds of all arms, ``metrics/*.parquet`` the rows of
-    ``judged`` of every set.
+    ``runs.parquet`` has what ``run`` finds, ``metrics/*.parquet`` what ``judged`` does.
     """
     folder = store.load("arms", w).path
-    return store.make("scaled", w, lambda path: _build(path, w, folder))
-
-
-def _build(path: Path, w: World, folder: Path) -> None:
     recipe = arms.recipe(w, "scaled", w.scaling.sizes[-1])
     sizes = [(name, n) for name in arms.arms(w) for n in shares(w, folder, name)]
     parts = []
@@ -73,9 +69,8 @@ def shares(w: World, folder: Path, name: str) -> dict[int, dict[str, int]]:
         if all(arms.SPARE * m <= offered[part] for part, m in parts.items()):
             kept[n] = parts
     if not kept:
-        raise StudyError(
-            f"{name} offers fewer than {arms.SPARE} times {common[0]} images; lower scaling sizes."
-        )
+        few = f"{name} offers fewer than {arms.SPARE} times {common[0]} images"
+        raise StudyError(f"{few}; lower scaling sizes.")
     return kept
 
 

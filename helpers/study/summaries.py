@@ -1,7 +1,4 @@
-"""What notebook 07 reads off its results: one number per probe, differences, and intervals.
-
-No builder imports this.
-"""
+"""What notebook 07 reads off its results: a number per probe, intervals; no builder imports it."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ def summary(results: pd.DataFrame, numbers: Mapping[str, str]) -> pd.DataFrame:
 
     ``numbers``: probe -> the settings that count, as a regular expression.
     """
-    counts = [
-        results[(results["probe"] == probe) & results["setting"].str.fullmatch(settings)]
-        for probe, settings in numbers.items()
-    ]
+    counts = []
+    for probe, settings in numbers.items():
+        of_probe = results[results["probe"] == probe]
+        counts.append(of_probe[of_probe["setting"].str.fullmatch(settings)])
     return pd.concat(counts).groupby(KEYS)[VALUES].mean().reset_index()
 
 
@@ -39,16 +36,12 @@ def shares(
     of = [summary(results, dict([whole])).assign(probe=probe) for probe, whole in wholes.items()]
     whole = pd.concat(of).set_index(KEYS)
     parts = table[table["probe"].isin(wholes)].set_index(KEYS)
-    return (
-        (parts / whole.where(whole > 0).reindex(parts.index)).dropna(subset="value").reset_index()
-    )
+    shares = parts / whole.where(whole > 0).reindex(parts.index)
+    return shares.dropna(subset="value").reset_index()
 
 
 def averages(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Mean of ``value`` per key, its 95 % interval over seeds and test images: ``mean, low, high``.
-
-    The interval of a single model is not known, and infinite.
-    """
+    """Mean of ``value`` per key and 95 % interval (infinite of one model): ``mean, low, high``."""
     rows = []
     for key, part in table.groupby(list(keys)):
         rows.append((*key, *inference.jackknifed(part["value"], part[WITHOUT])[:3]))

@@ -21,17 +21,14 @@ from helpers.worlds import World
 SAMPLES = 8  # images per job when a few are drawn to look at
 
 
-def make(w: World) -> store.Artifact:
+@store.builds("synthetic")
+def make(path: Path, w: World) -> None:
     """Draw the captions of notebook 01: webdataset tars, ``{task}.npy`` and ``{task}.parquet``.
 
     One image per caption [P], but as many of every class: where it is short of captions, they are
     drawn again with other seeds.
     """
     captions = store.load("captions", w)
-    return store.make("synthetic", w, lambda path: _build(path, w, captions))
-
-
-def _build(path: Path, w: World, captions: store.Artifact) -> None:
     worlds.backend(w).prepare(w)
     for task in w.tasks:
         bench = tables.benchmark(w, task)
@@ -40,7 +37,7 @@ def _build(path: Path, w: World, captions: store.Artifact) -> None:
         n = per_class * table["label"].nunique()
         store.check_disk(path, 4 * n * w.image_size**2 * 3)
         rows = repeated(table, n, randomness.rng(w, "drawn", task))
-        filter_drawn(path, w, bench, draw_table(path, w, rows, task), task)
+        draw_filtered(path, w, bench, rows, task)
 
 
 def draw_table(path: Path, w: World, table: pd.DataFrame, name: str) -> list[Path]:
@@ -63,11 +60,12 @@ def draw_shard(w: World, rows: list[dict]) -> bytes:
     return shards.tar_bytes(images, rows)
 
 
-def filter_drawn(path: Path, w: World, bench: Benchmark, tars: Sequence[Path], name: str) -> None:
-    """Collect shards into ``{name}.npy`` and ``{name}.parquet`` with ``id, score, keep``.
+def draw_filtered(path: Path, w: World, bench: Benchmark, rows: pd.DataFrame, name: str) -> None:
+    """``draw_table``, kept in ``{name}.npy`` and, with ``id, score, keep``, ``{name}.parquet``.
 
     ``keep``: the best ``w.clip.top_share`` of each class by ``score``, as for retrieved images [P].
     """
+    tars = draw_table(path, w, rows, name)
     jobs = {f"scores/{tar.stem}.parquet": (w, tar, bench.classes, bench.templates) for tar in tars}
     files = store.fill(path, jobs, score_shard, f"shards of {name} scored")
     table = pd.concat(map(store.read_table, files), ignore_index=True)

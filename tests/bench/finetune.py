@@ -101,7 +101,9 @@ def main(rows: int | None, rounds: int) -> None:
             "precision": precision,
         }
         w = worlds.replace(worlds.get("pocket"), finetune=settings)
-        classifier.finetune(model, bench.train, bench, 1e-5, 0, w.finetune)
+        with tempfile.TemporaryDirectory() as folder:
+            state = Path(folder, "state")
+            classifier.finetune(model, bench.train, bench, 1e-5, 0, w.finetune, state)
 
     def theirs(n: int) -> None:
         published(model, bench, n // batch, batch)

@@ -121,12 +121,13 @@ def test_clip_survives_saving(tiny_clip, bench, tmp_path):
         clip.by_name(str(tmp_path / "nothing"))
 
 
-def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, bench):
+def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, bench, tmp_path):
     original = tiny_clip[0]
     before = clip.embed_images(original, bench.test.images)
     s = finetune_settings(min_steps=20)
-    model, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
-    again, _ = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
+    file = tmp_path / "state.pt"
+    model, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s, file)
+    again, _ = classifier.finetune(original, bench.train, bench, 1e-3, 7, s, file)
     assert np.array_equal(clip.embed_images(original, bench.test.images), before)
     assert torch.equal(model.weight, again.weight)
     assert steps == 20
@@ -177,7 +178,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     monkeypatch.setattr(classifier, "CHECKPOINT_MINUTES", 0.0)
     original, file = tiny_clip[0], tmp_path / "state.pt"
     s = finetune_settings(min_steps=12, batch=10)
-    whole, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s)
+    whole, steps = classifier.finetune(original, bench.train, bench, 1e-3, 7, s, tmp_path / "whole")
     train = Split(shards.Lazy(Failing(bench.train.images, batches)), bench.train.labels)
     with pytest.raises(OSError, match="disk"):
         classifier.finetune(original, train, bench, 1e-3, 7, s, file)
@@ -218,7 +219,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tiny_clip, bench, monkey
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_training_on_nothing_says_so(tiny_clip, bench):
+def test_training_on_nothing_says_so(tiny_clip, bench, tmp_path):
     empty = bench.train.take([])
     with pytest.raises(StudyError, match="colours"):
-        classifier.finetune(tiny_clip[0], empty, bench, 1e-3, 0, SMOKE.finetune)
+        classifier.finetune(tiny_clip[0], empty, bench, 1e-3, 0, SMOKE.finetune, tmp_path / "s")

@@ -27,9 +27,9 @@ def test_a_member_does_not_depend_on_its_neighbours(blobs):
     seeds = [5, 6, 5]
     together = heads.train(features, labels, subsets, seeds, 3, W.scaling)
     alone = heads.train(features, labels, subsets[1:2], seeds[1:2], 3, W.scaling)
-    for a, b in zip(together.parameters, alone.parameters, strict=True):
+    for a, b in zip(together, alone, strict=True):
         assert np.allclose(a[1].numpy(), b[0].numpy(), atol=1e-3)
-    untrained = heads.start(16, 3, seeds, 8).parameters[0]
+    untrained = heads.start(16, 3, seeds, 8)[0]
     assert (untrained[0] == untrained[2]).all()
     assert not (untrained[0] == untrained[1]).all()
 

@@ -143,7 +143,8 @@ def test_guided_generators_are_tuned_on_their_images_and_asked_in_turns(
 
 
 def test_which_runs_there_are_is_no_part_of_the_recipe():
+    same = finetune.recipe(W, "mixed")
     more = worlds.replace(W, mixes={"seeds": 40, "counts": (8, 16, 32), "guides": ("plain",)})
-    assert mixes.recipe(more) == mixes.recipe(W)
-    assert mixes.recipe(worlds.replace(W, mixes={"size": 16})) != mixes.recipe(W)
-    assert mixes.recipe(worlds.replace(W, adapter={"steps": 7})) != mixes.recipe(W)
+    assert finetune.recipe(more, "mixed") == same
+    assert finetune.recipe(worlds.replace(W, mixes={"size": 16}), "mixed") != same
+    assert finetune.recipe(worlds.replace(W, adapter={"steps": 7}), "mixed") != same

@@ -23,8 +23,8 @@ def axes():
 
 
 def test_a_band_stays_within_its_bounds(axes):
-    table = RUNS.assign(top1=np.where(RUNS["seed"] == 0, 0.1, 1.0))
-    plots.band(axes[0], table, "n", "top1", "red", "accuracy")
+    rows = pd.DataFrame({"n": [12, 24, 48, 96], "mean": 0.7, "low": -0.1, "high": 1.2})
+    plots.banded(axes[0], rows, "n", "red", "accuracy")
     edges = axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert edges.min() >= 0 and edges.max() <= 1
     assert axes[0].lines[0].get_ydata() == pytest.approx([0.7] * 4)

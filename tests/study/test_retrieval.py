@@ -169,7 +169,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_a_retrieved_set_carries_its_card(tiny, monkeypatch):
-    retrieval._build(tiny / "first", W)
+    retrieval.make.__wrapped__(tiny / "first", W)
     card = json.loads((tiny / "first" / "card.json").read_text())
     table = store.read_table(tiny / "first" / "flowers.parquet")
     funnel = store.read_table(tiny / "first" / "funnel.parquet")
@@ -204,6 +204,6 @@ def test_a_retrieved_set_carries_its_card(tiny, monkeypatch):
     )
     assert str(tiny) not in text + json.dumps(card)
     monkeypatch.setattr(retrieval, "SHARD", 2)  # other parts, the same result
-    retrieval._build(tiny / "second", W)
+    retrieval.make.__wrapped__(tiny / "second", W)
     for file in (f for f in (tiny / "first").iterdir() if f.is_file()):
         assert file.read_bytes() == (tiny / "second" / file.name).read_bytes(), file.name

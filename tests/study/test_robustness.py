@@ -17,7 +17,7 @@ from helpers.measure import metrics
 from helpers.measure.folds import fold_of
 from helpers.measure.metrics import ProbeSets
 from helpers.models import families
-from helpers.study import arms, robustness
+from helpers.study import arms, finetune, robustness
 from tests import tiny
 
 W = worlds.get("smoke", robustness={"steps": 25, "batch": 12, "validation": 20})
@@ -212,10 +212,11 @@ def test_checkpoints_of_one_family_and_source_are_counted():
 def test_the_recipe_leaves_out_which_models_there_are():
     desk = worlds.WORLDS["desk"]
     which = {"seeds": 40, "prompts": ("templates",), "prompted": (240, 480), "mixed": ()}
-    same = robustness.recipe(worlds.replace(desk, robustness=which))
-    assert same == robustness.recipe(desk)
+    same = finetune.recipe(worlds.replace(desk, robustness=which), "robust")
+    assert same == finetune.recipe(desk, "robust")
     for content in ({"steps": 7}, {"probe_images": 9}, {"attacked": 9}, {"epsilons": (1,)}):
-        assert robustness.recipe(worlds.replace(desk, robustness=content)) != same
+        changed = worlds.replace(desk, robustness=content)
+        assert finetune.recipe(changed, "robust") != same
 
 
 def test_files_name_what_the_recipe_leaves_out():

@@ -129,6 +129,7 @@ def desk(offered, monkeypatch, tmp_path):
     monkeypatch.setattr(runs.places, "TOP", tmp_path)
     monkeypatch.setattr(store.workers.gpu, "cores", lambda: 1)
     monkeypatch.setattr(arms, "shared_rows", lambda w: np.arange(96))
+    monkeypatch.setattr(store, "load", lambda name, w: types.SimpleNamespace(path=None))
     monkeypatch.setattr(scaling, "judged", lambda w, folder, name: pd.DataFrame({"arm": [name]}))
     run = scaling.run
 
@@ -143,7 +144,7 @@ def desk(offered, monkeypatch, tmp_path):
 
         monkeypatch.setattr(scaling, "run", counted)
         path = tmp_path / folder
-        scaling._build(path, worlds.replace(DESK, scaling=settings), None)
+        scaling.make.__wrapped__(path, worlds.replace(DESK, scaling=settings))
         return store.read_table(path / "runs.parquet"), blocks
 
     return made

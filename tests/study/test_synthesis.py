@@ -135,10 +135,9 @@ def test_a_class_without_captions_is_left_out_and_all_goes_on(in_process):
     run = finetune.Run("aircraft", "synthetic", "keep", 2, 0, 1e-3)
     assert list(finetune.training_images(w, run).labels) == [0, 0]
     bench = dataclasses.replace(in_process.benchmark(w, "aircraft"), details=pd.DataFrame())
-    sets = types.SimpleNamespace(
-        benchmark=lambda w: bench, source_sets=lambda w: {"synthetic": made}
-    )
-    found = cells.run("05", "complete = [", analysis=sets, w=w, np=np)
+    sets = types.SimpleNamespace(source_sets=lambda w: {"synthetic": made})
+    benches = types.SimpleNamespace(benchmark=lambda w, task: bench)
+    found = cells.run("05", "complete = [", analysis=sets, tables=benches, w=w, np=np)
     assert {name: len(images) for name, images in found["shown"]["synthetic"].items()} == {
         "A320": 3,
         "737-800": 0,

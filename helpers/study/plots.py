@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from helpers.engine.figures import COLOURS
 from helpers.measure import inference
 from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
 
@@ -155,34 +154,6 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
         ax.plot(part["n"], part[y], marker + ":", label=label, **style)
     if len(table):
         size_axis(ax, [*ax.get_xticks(), table["n"].min(), table["n"].max()])
-
-
-def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
-    """One panel per column (name -> title), a line per ``lot`` and ``class`` between two pools.
-
-    It ends at the pool where the class was ``thinned``, its name beside the mean of the lots that
-    thin it. Classes that no pool of a lot thins are grey.
-    """
-    fig, axes = panels(len(columns), 3.3, 4)
-    ordered = table.sort_values(["thinned", "pool"])
-    for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        for _, part in ordered.groupby(["lot", "class"]):
-            style: dict[str, Any] = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
-            if part["thinned"].any():
-                style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
-            ax.plot([0, 1], part[column], marker="o", **style)
-        # Labels of thinned classes stand in a column, so far apart that they can be read.
-        above = -np.inf
-        gap = np.ptp(table[column]) / 24
-        arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
-        ends = table[table["thinned"]].groupby("class", as_index=False)[column].mean()
-        for row in ends.sort_values(column).to_dict("records"):
-            above = max(row[column], above + gap)
-            places = ((1.04, row[column]), (1.15, above))
-            ax.annotate(row["class"], *places, va="center", fontsize=7, arrowprops=arrow)
-        ax.set_xticks([0, 1], ["not thinned", "thinned"])
-        ax.set(title=title, xlim=(-0.15, 1.85))
-    return fig
 
 
 def gain_map(ax: Axes, table: pd.DataFrame) -> None:

@@ -18,7 +18,6 @@ from helpers.engine.figures import COLOURS
 from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
-Bounds = tuple[float | None, float | None]
 # How claims are drawn: colour and marker of every verdict.
 VERDICTS = {HOLDS: ("#332288", "o"), REVERSED: ("#882255", "X"), EQUIVALENT: ("#8a6d3b", "s")}
 VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
@@ -136,15 +135,6 @@ def with_inset(image: np.ndarray, box: Box, side: int = 448) -> np.ndarray:
     return np.concatenate([whole, gap, part])
 
 
-def banded(
-    ax: Axes, rows: pd.DataFrame, x: str, colour: str, label: str, within: Bounds = (0, 1)
-) -> None:
-    """``mean`` against ``x``, and a band from ``low`` to ``high``, inside ``within``."""
-    low, high = (rows[end].clip(*within) for end in ("low", "high"))
-    ax.plot(rows[x], rows["mean"], marker="o", color=colour, label=label)
-    ax.fill_between(rows[x], low, high, color=colour, alpha=0.18, linewidth=0)
-
-
 def dotted(ax: Axes, runs: pd.DataFrame, x: str, y: str, colour: str, label: str = "") -> None:
     """Every run's ``y`` against ``x`` as a small dot, and a line through the means."""
     mean = runs.groupby(x)[y].mean()
@@ -192,34 +182,6 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
         ax.plot(part["n"], part[y], marker + ":", label=label, **style)
     if len(table):
         size_axis(ax, [*ax.get_xticks(), table["n"].min(), table["n"].max()])
-
-
-def slopes(table: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
-    """One panel per column (name -> title), a line per ``lot`` and ``class`` between two pools.
-
-    It ends at the pool where the class was ``thinned``, its name beside the mean of the lots that
-    thin it. Classes that no pool of a lot thins are grey.
-    """
-    fig, axes = panels(len(columns), 3.3, 4)
-    ordered = table.sort_values(["thinned", "pool"])
-    for ax, (column, title) in zip(axes, columns.items(), strict=True):
-        for _, part in ordered.groupby(["lot", "class"]):
-            style: dict[str, Any] = {"ms": 3, "zorder": 1, "lw": 1, "color": "0.8"}
-            if part["thinned"].any():
-                style = {"ms": 5, "zorder": 2, "lw": 1.6, "color": COLOURS["synthetic"]}
-            ax.plot([0, 1], part[column], marker="o", **style)
-        # Labels of thinned classes stand in a column, so far apart that they can be read.
-        above = -np.inf
-        gap = np.ptp(table[column]) / 24
-        arrow = {"arrowstyle": "-", "color": "0.7", "lw": 0.6}
-        ends = table[table["thinned"]].groupby("class", as_index=False)[column].mean()
-        for row in ends.sort_values(column).to_dict("records"):
-            above = max(row[column], above + gap)
-            places = ((1.04, row[column]), (1.15, above))
-            ax.annotate(row["class"], *places, va="center", fontsize=7, arrowprops=arrow)
-        ax.set_xticks([0, 1], ["not thinned", "thinned"])
-        ax.set(title=title, xlim=(-0.15, 1.85))
-    return fig
 
 
 def gain_map(ax: Axes, table: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Plots of one notebook: bands stay within bounds, fitted points are filled, legends name once."""
+"""Plots of one notebook: runs are dots, differences have intervals, fitted points are filled, legends name once."""
 
 import matplotlib as mpl
 import numpy as np
@@ -22,12 +22,22 @@ def axes():
     plt.close(fig)
 
 
-def test_a_band_stays_within_its_bounds(axes):
-    rows = pd.DataFrame({"n": [12, 24, 48, 96], "mean": 0.7, "low": -0.1, "high": 1.2})
-    plots.banded(axes[0], rows, "n", "red", "accuracy")
-    edges = axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert edges.min() >= 0 and edges.max() <= 1
-    assert axes[0].lines[0].get_ydata() == pytest.approx([0.7] * 4)
+def test_runs_are_dots_and_their_mean_a_line(axes):
+    plots.dotted(axes[0], RUNS, "n", "loss", "red", "loss")
+    dots, line = axes[0].lines
+    assert len(dots.get_xdata()) == len(RUNS)
+    assert line.get_xdata().tolist() == [12, 24, 48, 96]
+    assert line.get_ydata() == pytest.approx(RUNS.groupby("n")["loss"].mean())
+
+
+def test_a_difference_has_its_interval_and_zero(axes):
+    rows = pd.DataFrame({"n": [1, 2], "mean": [0.5, -1.0], "low": [-0.5, -3.0], "high": [1.0, 0.0]})
+    plots.differences(axes[0], rows, "n", "red")
+    zero, marks = axes[0].lines[:2]
+    assert list(zero.get_ydata()) == [0, 0]
+    assert marks.get_ydata().tolist() == [0.5, -1.0]
+    ends = axes[0].collections[0].get_segments()
+    assert [segment[:, 1].tolist() for segment in ends] == [[-0.5, 1.0], [-3.0, 0.0]]
 
 
 def test_sizes_outside_the_fit_are_hollow(axes):

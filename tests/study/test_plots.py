@@ -1,4 +1,4 @@
-"""Plots of one notebook: runs are dots, differences have intervals, fitted points are filled, legends name once."""
+"""Plots of one notebook: runs are dots, differences have intervals, legends name each label once."""
 
 import matplotlib as mpl
 import numpy as np

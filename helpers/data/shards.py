@@ -103,10 +103,14 @@ class Tar:
     def matched(self, keys: Sequence[str] | None, listed: int, table: Path) -> np.ndarray:
         """The image of each of a table's ``listed`` rows: its position here, or -1 for none.
 
-        Rows and images have the same ``keys``, as img2dataset writes them; what has the key of
-        another has none. Without keys both are as many, and in order. Else raises ``StudyError``.
+        Rows and images have the same ``keys``, as img2dataset writes them, perhaps but for a folder
+        and zeros in front; what has the key of another has none. Without keys both are as many, and
+        in order. Else raises ``StudyError``.
         """
-        counts = collections.Counter(member.key for member in self.images)
+        names = [member.key for member in self.images]
+        if keys is not None and not {*names} & {*keys}:
+            names, keys = ([k.rpartition("/")[2].lstrip("0") for k in ks] for ks in (names, keys))
+        counts = collections.Counter(names)
         if keys is None:
             matching = list(counts) == sorted(counts) and len(self) == len(counts) == listed
             problem = "and there is no key that both have in order"
@@ -120,7 +124,7 @@ class Tar:
             raise StudyError(f"{table} lists {both}, {problem}, {unknown}. {again}.")
         if keys is None:
             return np.arange(listed)
-        place = {member.key: i for i, member in enumerate(self.images) if counts[member.key] == 1}
+        place = {name: i for i, name in enumerate(names) if counts[name] == 1}
         rows = collections.Counter(keys)
         return np.array([place.get(k, -1) if rows[k] == 1 else -1 for k in keys], np.int64)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.data.subsets import evenly_spread
 from helpers.engine import gpu, places, store
 from helpers.errors import Need, StudyError, unknown
 from helpers.models import clip, families, weights
@@ -22,6 +23,7 @@ GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
 KNOWN = {task: public.classes for task, public in benchmarks.PUBLIC.items()}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 TASKS = "00 01 02 03 04 05 06 08"  # what is done with a task
+DECODED = 64  # pictures of each split and probe set, evenly spread, all where there are fewer
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -107,15 +109,11 @@ def _checkpoint(w: World, name: str) -> Path:
     library, _, rest = name.partition("/")
     if library == "open_clip":
         return clip.checked(rest)
-    file = weights.checkpoint_file(name)
     bench = _here(benchmarks.benchmark, w, w.robustness.task)
-    try:
-        if bench:
-            families.finished(name, bench)
-    except (TypeError, AttributeError, RecursionError) as e:  # config.json is no table of timm's
-        raise StudyError(f"timm cannot read the model of {file} ({type(e).__name__}: {e}).") from e
+    if bench:
+        families.finished(name, bench)
     gpu.forget()
-    return file
+    return weights.checkpoint_file(name)
 
 
 def _counts(w: World, task: str) -> str:
@@ -123,7 +121,7 @@ def _counts(w: World, task: str) -> str:
     counts = []
     for name in benchmarks.SPLITS:
         images = getattr(bench, name).images
-        images[:1]  # one is decoded, as lists can be there without the images
+        images[evenly_spread(len(images), DECODED)]
         counts.append(f"{name} {len(images):,}")
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
@@ -136,7 +134,7 @@ def _probe_sets(w: World) -> str:
     lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
     if (base / "imagenet").is_dir():
         for files, *_ in probes.listed(w)[0].values():
-            benchmarks.Decoded(files[:1], w.image_size)[:]
+            benchmarks.Decoded(files, w.image_size)[evenly_spread(len(files), DECODED)]
     without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
     return f"{len(present)} of {len(tops)} in {base}{without}"
 

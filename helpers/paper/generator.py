@@ -82,6 +82,9 @@ def _opened(name: str, what: str = "generator", **options: Any) -> Any:
         listed = json.loads(config.text_of(folder / "model_index.json"))
         parts = {k: None for k in ("safety_checker", "feature_extractor") if k in listed}
         for part in sorted(listed.keys() - parts.keys()):
+            named = isinstance(listed[part], list) and listed[part][0] and part[0] != "_"
+            if named and not (folder / part).is_dir():
+                raise ValueError(f"it has no folder {part}")
             if (folder / part / "config.json").exists():
                 library = {"diffusers": diffusers, "transformers": transformers}[listed[part][0]]
                 dtype = gpu.precision() if part == "unet" else torch.float32

@@ -37,6 +37,8 @@ WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
 AT_ONCE = 4
 ANSWER = 64  # MiB that are read of an answer
+AS_IT_IS = {"Accept-Encoding": "identity"}  # what is packed could be endless
+LARGEST = 2**53  # position that a number of JSON can tell apart
 SAFE = dict.fromkeys(("deduplicate", "use_safety_model", "use_violence_detector"), True)  # [C]
 PLAIN = {"use_mclip": False, "aesthetic_score": "", "aesthetic_weight": ""}  # not what is pretty
 _turn = threading.Lock()
@@ -97,7 +99,9 @@ def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
     Rows without an ``id`` or a ``similarity`` are left out, and a line says how many.
     """
     numbers = found.reindex(columns=["id", "similarity"]).apply(pd.to_numeric, errors="coerce")
-    whole = np.isfinite(numbers.to_numpy(float)).all(axis=1)
+    numbers = numbers.astype(float)
+    position = numbers["id"]
+    whole = np.isfinite(numbers).all(axis=1) & (position % 1 == 0) & position.between(0, LARGEST)
     if not whole.all():
         left_out = f"{(~whole).sum()} rows without id or similarity are left out"
         progress.say(f"index {index}: {left_out}")
@@ -156,17 +160,38 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: tuple, k: int) -> 
 
 
 def ask_back_end(index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataFrame:
-    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``."""
+    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``.
+
+    Of what it says of a pair, numbers and texts are kept; nothing else is believed.
+    """
     jobs = itertools.product(texts, kinds)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)
         rows = list(itertools.chain.from_iterable(answers))
-    return _united(pd.DataFrame([row if isinstance(row, dict) else {} for row in rows]), index)
+    found = _united(pd.DataFrame([_plain(row) for row in rows]), index)
+    words = [name for name in found if name not in ("id", "similarity")]
+    return found.astype(dict.fromkeys(words, "string"))
+
+
+def _plain(row: object) -> dict:
+    """A row of an answer without what is no number and no text, and with text as UTF-8 has it."""
+    cells = {}
+    for name, value in row.items() if isinstance(row, dict) else ():
+        if isinstance(value, str):
+            cells[_utf8(name)] = _utf8(value)
+        elif isinstance(value, int | float):
+            cells[_utf8(name)] = value if name in ("id", "similarity") else str(value)
+    return cells
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _query(index: str, text: str, kind: str, k: int) -> list:
     """One query, as clip-retrieval's client sends it; repeated where it fails."""
     import requests
+    from urllib3.exceptions import HTTPError
 
     url, name = urldefrag(index)
     counts = {"num_images": k, "num_result_ids": k}
@@ -176,10 +201,10 @@ def _query(index: str, text: str, kind: str, k: int) -> list:
         with _turn:
             time.sleep(1 / PER_SECOND)
         try:
-            with requests.post(url, json=asked, timeout=600, stream=True) as response:
-                body = b"".join(itertools.islice(response.iter_content(2**20), ANSWER))
+            with requests.post(url, json=asked, headers=AS_IT_IS, timeout=600, stream=True) as sent:
+                body = sent.raw.read(ANSWER * 2**20, decode_content=False)
             answer = json.loads(body)
-        except (OSError, ValueError, RecursionError) as e:
+        except (OSError, ValueError, RecursionError, HTTPError) as e:
             answer = f"{type(e).__name__}: {e}"
         if isinstance(answer, list):
             return answer

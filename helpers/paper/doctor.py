@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
@@ -13,7 +14,7 @@ import pandas as pd
 
 from helpers.data.subsets import evenly_spread
 from helpers.engine import gpu, places, store
-from helpers.errors import Need, StudyError, unknown
+from helpers.errors import Need, StudyError
 from helpers.models import clip, families, weights
 from helpers.paper import benchmarks, config, generator, index, language, pools, probes
 from helpers.worlds import World
@@ -66,7 +67,7 @@ def needs(w: World) -> list[Need]:
         ),
         ("CLIP", "00 02 03 04 05 06 07 08", s.clip, clip.checked, tag or s.clip),
         *((f"benchmark {task}", TASKS, s.benchmarks, _counts, w, task) for task in w.tasks),
-        ("pool", "00 01 03", s.laion, lambda: f"{pools.size(s.laion):,} pairs in {s.laion}"),
+        ("pool", "00 01 03", s.laion, lambda: f"{_pairs(s.laion):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
         ("CLIP that judges", "06", s.judge, clip.checked, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
@@ -98,10 +99,7 @@ def _short(place: object) -> str:
 
 
 def _generator(name: str) -> Path:
-    generators = config.settings().generators
-    if name not in generators:
-        raise unknown(f"generator in {config.FILE}", name, generators)
-    return generator.checked(f"generator {name}", generators[name])
+    return generator.checked(f"generator {name}", generator.named(name))
 
 
 def _checkpoint(w: World, name: str) -> Path:
@@ -137,6 +135,9 @@ def _probe_sets(w: World) -> str:
             benchmarks.Decoded(files, w.image_size)[evenly_spread(len(files), DECODED)]
     without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
     return f"{len(present)} of {len(tops)} in {base}{without}"
+
+
+_pairs = functools.lru_cache(maxsize=1)(pools.size)  # asked for three times
 
 
 def _here(find: Callable, *arguments) -> Any:
@@ -211,7 +212,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * (_here(pools.size, config.settings().laion) or 0)),
+        ("03", "embed", 2 * (_here(_pairs, config.settings().laion) or 0)),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + training.seeds * edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),

@@ -47,10 +47,15 @@ def draw(
 
 def pipeline(w: World) -> Any:
     """The pipeline that ``draw`` uses, as ``load`` has it; ``StudyError`` if it is unknown."""
+    return load(named(w.synthesis.generator))
+
+
+def named(name: str) -> str:
+    """The folder or hub name of a generator. Raises ``StudyError`` on one that is unknown."""
     generators = config.settings().generators
-    if w.synthesis.generator not in generators:
-        raise unknown("generator", w.synthesis.generator, generators)
-    return load(generators[w.synthesis.generator])
+    if name not in generators:
+        raise unknown("generator", name, generators)
+    return generators[name]
 
 
 @functools.lru_cache(maxsize=1)  # two do not fit on every device

@@ -81,15 +81,11 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
 
 
 def located(index: str) -> str:
-    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none."""
-    path = Path(index)
-    if index.startswith(HTTP):
-        return index
-    if not (path / "image.index").exists() or not metadata(path):
-        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
-        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
-        advice = "Without index in paper.toml notebook 03 builds one."
-        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
+    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none, or
+    one that cannot be searched; no back end is asked.
+    """
+    if not index.startswith(HTTP):
+        _folder(index)
     return index
 
 
@@ -110,19 +106,16 @@ def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
     return found.sort_values(**order).drop_duplicates("id", ignore_index=True)
 
 
-def metadata(folder: Path) -> list[Path]:
-    """The tables of a folder of clip-retrieval; ``StudyError`` where one is no parquet file."""
-    files = sorted((folder / "metadata").glob("[!.]*.parquet"))
-    for file in files:
-        columns.parquet(file)
-    return files
-
-
 @functools.lru_cache(maxsize=1)
 def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
-    path = Path(located(index))
-    tables = metadata(path)
+    path = Path(index)
+    tables = sorted((path / "metadata").glob("[!.]*.parquet"))
+    if not (path / "image.index").exists() or not tables:
+        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
+        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
+        advice = "Without index in paper.toml notebook 03 builds one."
+        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
     sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)
     pool = Pool(tuple(tables), None, sizes)
     indices = {}

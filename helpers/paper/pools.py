@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import functools
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,9 +38,6 @@ COLUMNS = ("SAMPLE_ID", "URL", "TEXT", "NSFW", "similarity", "key", "tar", "imag
 NO_PICTURE = "no picture under its key, or several"
 NO_CAPTION = "no caption that can be read"
 UNREADABLE = "a picture that cannot be read"
-
-
-Found = tuple[str | None, np.ndarray | None]  # why there is no picture, or the picture
 
 
 class Part(NamedTuple):
@@ -218,55 +214,42 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
     """
     if part.tar is None:
         table = part.table
-        found = _files(table, side)
+        rows = table.select("file", "URL").iter_rows()
+        reads = [
+            file and functools.partial(pictures.rgb, Path(file), url, side) for file, url in rows
+        ]
+        why = ["a path that leads out of the folder"] * len(table)
     else:
         images = Tar(tar, side)
         table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
         keys = table["key"].to_list() if "key" in table.columns else None
         at = images.matched(keys, len(table), part.table or tar)
-        found = _members(images, at, table["status"] if "status" in table.columns else at)
-    told = pl.col("lost") if "lost" in table.columns else None
-    long = pl.col("TEXT").str.len_bytes() > TEXT_BYTES
-    told = table.select(pl.when(long).then(pl.lit(NO_CAPTION)).otherwise(told)).to_series()
+        reads = [functools.partial(images.__getitem__, [i]) if i >= 0 else None for i in at]
+        why = table["status"] if "status" in table.columns else [""] * len(table)
+    said = table["lost"] if "lost" in table.columns else [None] * len(table)
+    long = table["TEXT"].str.len_bytes() > TEXT_BYTES
     lost, kept = [], []
-    for said, (reason, picture) in zip(told, found, strict=True):
-        lost.append(reason or said)
-        if part.tar is None and lost[-1] is None:
-            kept.append(picture)
-    table = table.with_columns(lost=pl.Series(lost, dtype=pl.String))
-    if part.tar is None:
-        rows = [{"caption": text} for text in table.filter(pl.col("lost").is_null())["TEXT"]]
-        store.write(tar, tar_bytes(np.array(kept, np.uint8), rows))
-        at = pl.col("lost").is_null().cum_sum().cast(pl.Int64) - 1
-    where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
-    at = at if part.tar is None else pl.Series(at)
-    table = table.with_columns(tar=pl.lit(str(where)), image=at)
-    return table.select(name for name in COLUMNS if name in table.columns)
-
-
-def _files(table: pl.DataFrame, side: int) -> Iterator[Found]:
-    """Why there is no picture, and the picture, of each row of a table of paths."""
-    for name, file in table.select("URL", "file").iter_rows():
-        if file is None:
-            yield "a path that leads out of the folder", None
-            continue
+    for row, read in enumerate(reads):
+        reason = said[row] or (NO_CAPTION if long[row] else None)
         try:
-            yield None, pictures.rgb(Path(file), name, side)
+            picture = read() if read else None
         except StudyError as e:
             missing = isinstance(e.__cause__, FileNotFoundError)
-            yield "no such file" if missing else UNREADABLE, None
-
-
-def _members(images: Tar, at: np.ndarray, status: Sequence) -> Iterator[Found]:
-    """The same of each row whose picture is at a position of a tar, or has none (-1)."""
-    for position, outcome in zip(at, status, strict=True):
-        if position < 0:
-            yield outcome if outcome not in ("", "success", -1) else NO_PICTURE, None
-            continue
-        try:
-            yield None, images[np.array([position])][0]
-        except StudyError:
-            yield UNREADABLE, None
+            reason = "no such file" if missing else UNREADABLE
+        if read is None:
+            reason = NO_PICTURE if why[row] in ("", "success") else why[row]
+        if part.tar is None and reason is None:
+            kept.append(picture)
+        lost.append(reason)
+    table = table.with_columns(lost=pl.Series(lost, dtype=pl.String))
+    if part.tar is None:
+        texts = table.filter(pl.col("lost").is_null())["TEXT"]
+        packed = tar_bytes(np.array(kept, np.uint8), [{"caption": text} for text in texts])
+        store.write(tar, packed)
+        at = table["lost"].is_null().cum_sum().cast(pl.Int64) - 1
+    where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
+    table = table.with_columns(tar=pl.lit(str(where)), image=pl.Series(at))
+    return table.select(name for name in COLUMNS if name in table.columns)
 
 
 def _captions(tar: Tar) -> pl.DataFrame:

@@ -213,6 +213,8 @@ def stumbling(fails, captions=True):
 def test_an_answer_is_read_to_its_limit_and_as_it_is(w, monkeypatch, kind):
     """Whatever is sent, no more than ``ANSWER`` is held, and nothing that is packed is unpacked."""
 
+    body = gzip.compress(bytes(2**27)) if kind == "packed" else b"[" + bytes(2**22)
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.send_response(200)
@@ -220,7 +222,6 @@ def test_an_answer_is_read_to_its_limit_and_as_it_is(w, monkeypatch, kind):
                 self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             with contextlib.suppress(OSError):
-                body = gzip.compress(bytes(2**27)) if kind == "packed" else b"[" + bytes(2**22)
                 self.wfile.write(body)
 
         def log_message(self, *_):

@@ -161,24 +161,17 @@ def ask_back_end(index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataF
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)
         rows = list(itertools.chain.from_iterable(answers))
-    found = _united(pd.DataFrame([_plain(row) for row in rows]), index)
+    found = pd.DataFrame([row if isinstance(row, dict) else {} for row in rows])
+    found = _united(found, index).rename(columns=_text)
     words = [name for name in found if name not in ("id", "similarity")]
-    return found.astype(dict.fromkeys(words, "string"))
+    return found.assign(**{name: found[name].map(_text) for name in words})
 
 
-def _plain(row: object) -> dict:
-    """A row of an answer without what is no number and no text, and with text as UTF-8 has it."""
-    cells = {}
-    for name, value in row.items() if isinstance(row, dict) else ():
-        if isinstance(value, str):
-            cells[_utf8(name)] = _utf8(value)
-        elif isinstance(value, int | float):
-            cells[_utf8(name)] = value if name in ("id", "similarity") else str(value)
-    return cells
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _text(cell: object) -> str | None:
+    """What a stranger wrote, as UTF-8 has it; None for what is no text and no number."""
+    if not isinstance(cell, str | int | float) or pd.isna(cell):
+        return None
+    return str(cell).encode("utf-8", "replace").decode()
 
 
 def _query(index: str, text: str, kind: str, k: int) -> list:

@@ -30,6 +30,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PATHS = ("file_name", "filename", "file", "path", "file_path", "filepath", "image")
 SHARD = 1_000  # pictures of a table that are packed into one tar
 FEW = 8  # shards that are not worth starting processes for
+PEEK = 1_000  # rows of a table that are looked at to know its columns
 TEXT_BYTES = 1_000_000  # of one caption
 TABLE_BYTES = 2**32  # of one .csv, .tsv or .jsonl
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -72,8 +73,13 @@ def _fetch(place: Path, side: int, shard: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def size(place: Path) -> int:
-    """How many pairs are listed in a pool; ``StudyError`` as from ``find``."""
-    return sum(part.rows for part in find(place))
+    """How many pairs are listed in a pool. ``StudyError`` as from ``find``, and where rows and
+    pictures of one of the first ``FEW`` tars cannot be matched.
+    """
+    parts = find(place)
+    for part in [part for part in parts if part.tar][:FEW]:
+        _matched(part, 1)
+    return sum(part.rows for part in parts)
 
 
 def find(place: Path) -> list[Part]:
@@ -91,6 +97,7 @@ def find(place: Path) -> list[Part]:
     parts = [part for table in tables for part in _slices(table)]
     beside = {f.with_suffix(""): f for f in of_kind(*TABLES) if f not in tables}
     for tar in of_kind(".tar"):
+        columns.check(tar, "a tar")
         table = beside.pop(tar.with_suffix(""), None)
         parts.append(Part(_length(table) if table else len(Tar(tar)), table, tar))
     alone = [table for table in beside.values() if table.suffix.lower() == ".parquet"]
@@ -120,10 +127,10 @@ def _of_kind(files: list[Path], *endings: str) -> list[Path]:
 
 
 def _length(table: Path) -> int:
-    """How many rows a table has."""
-    if table.suffix.lower() == ".parquet":
-        return columns.parquet(table).metadata.num_rows
-    return len(_read(table))
+    """How many rows a table has; of .parquet the columns and the first rows are looked at."""
+    first = columns.evened(_read(table, PEEK), table)
+    packed = table.suffix.lower() == ".parquet"
+    return columns.parquet(table).metadata.num_rows if packed else len(first)
 
 
 def _slices(file: Path) -> list[Part]:
@@ -142,13 +149,15 @@ def _slices(file: Path) -> list[Part]:
     return [Part(len(rows), rows, None) for rows in table.iter_slices(SHARD)]
 
 
-def _read(file: Path) -> pl.DataFrame:
-    """A table in a file; all columns of .csv, .tsv and .jsonl are texts. Else ``StudyError``."""
+def _read(file: Path, first: int | None = None) -> pl.DataFrame:
+    """A table in a file, of .parquet perhaps only the ``first`` rows; all columns of .csv, .tsv and
+    .jsonl are texts. Else ``StudyError``.
+    """
     ending = file.suffix.lower()
     if ending == ".parquet":
         columns.parquet(file)
         with reading(file, pl.exceptions.PolarsError):
-            return pl.read_parquet(file, glob=False)
+            return pl.read_parquet(file, n_rows=first, glob=False)
     columns.check(file, "a table")
     try:
         if file.stat().st_size > TABLE_BYTES:
@@ -156,7 +165,11 @@ def _read(file: Path) -> pl.DataFrame:
         text = file.read_text("utf-8-sig")
         if ending == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            flat = [{k: _cell(v) for k, v in row.items()} for row in rows]
+            as_they_are = (list, dict, type(None))  # the first two are told later: they are no text
+            flat = [
+                {k: v if isinstance(v, as_they_are) else str(v) for k, v in row.items()}
+                for row in rows
+            ]
             return pl.DataFrame(flat, infer_schema_length=None)
         separator = max(",;\t|", key=text.partition("\n")[0].count)
         table = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
@@ -167,11 +180,6 @@ def _read(file: Path) -> pl.DataFrame:
         reason = " ".join(str(e).split())[:200]
         wanted = "UTF-8, with a header and as many columns in each row, or one JSON object a line"
         raise StudyError(f"cannot read {file}: {reason}. It wants {wanted}.") from e
-
-
-def _cell(value: object) -> object:
-    """A value of JSON as text; a list or an object stays one, as it is no text."""
-    return value if value is None or isinstance(value, list | dict) else str(value)
 
 
 def _build(path: Path, place: Path, side: int) -> None:
@@ -220,10 +228,7 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
         ]
         why = ["a path that leads out of the folder"] * len(table)
     else:
-        images = Tar(tar, side)
-        table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
-        keys = table["key"].to_list() if "key" in table.columns else None
-        at = images.matched(keys, len(table), part.table or tar)
+        table, images, at = _matched(part, side)
         reads = [functools.partial(images.__getitem__, [i]) if i >= 0 else None for i in at]
         why = table["status"] if "status" in table.columns else [""] * len(table)
     said = table["lost"] if "lost" in table.columns else [None] * len(table)
@@ -250,6 +255,14 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
     where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
     table = table.with_columns(tar=pl.lit(str(where)), image=pl.Series(at))
     return table.select(name for name in COLUMNS if name in table.columns)
+
+
+def _matched(part: Part, side: int) -> tuple[pl.DataFrame, Tar, np.ndarray]:
+    """The rows of a part with a tar, its pictures, and where each row's is, or -1."""
+    images = Tar(part.tar, side)
+    table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
+    keys = table["key"].to_list() if "key" in table.columns else None
+    return table, images, images.matched(keys, len(table), part.table or part.tar)
 
 
 def _captions(tar: Tar) -> pl.DataFrame:

@@ -169,6 +169,8 @@ def test_tables_that_cannot_be_right_are_refused(tmp_path, name):
     shard(tmp_path / "pool", table, ["red", "blue"])
     with pytest.raises(StudyError, match=message):
         opened(tmp_path / "made", tmp_path / "pool")
+    with pytest.raises(StudyError, match=message):
+        pools.size(tmp_path / "pool")  # as the check does
 
 
 TAGS = {  # what people have -> LAION's tags of two pairs
@@ -293,6 +295,8 @@ def test_a_file_that_is_something_else_is_named(tmp_path, start, ending):
     with pytest.raises(StudyError, match=WRONG[start] if start[:3] != b"any" else "") as e:
         opened(tmp_path / "made", tmp_path / "pool")
     assert str(file) in str(e.value) and "\n" not in str(e.value)
+    with pytest.raises(StudyError, match=str(file)):
+        pools.size(tmp_path / "pool")  # as the check does
     if ending == "parquet":
         with pytest.raises(StudyError, match=r"00000\.parquet"):
             scan.find([file], rules.plan(["x"], "word"))

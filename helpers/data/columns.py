@@ -129,7 +129,7 @@ def of_pandas(table: pd.DataFrame, where: object) -> pl.DataFrame:
     """The same of a pandas table; ``StudyError`` also on a column of several types."""
     try:
         return evened(pl.from_pandas(table), where)
-    except (pa.ArrowException, TypeError, pl.exceptions.PolarsError) as e:
+    except (pa.ArrowException, TypeError, ValueError, pl.exceptions.PolarsError) as e:
         raise StudyError(f"{where} cannot be read: {e}. Give each column one type.") from e
 
 

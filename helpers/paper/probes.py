@@ -95,7 +95,7 @@ def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
         else:
             sets[name] = _labelled(path, files, wnids)
         if name in AMONG:
-            among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
+            among[name] = np.unique(sets[name][1])
     return sets, groups, among, groupings
 
 
@@ -116,7 +116,7 @@ def _read(
 def _labelled(path: Path, files: Sequence[Path], names: Sequence[str]) -> tuple:
     """Images of class folders; the label is the folder's position in ``names``."""
     folders = [file.relative_to(path).parts[0] for file in files]
-    labels = pd.Index(names).get_indexer([config.identifier(folder) for folder in folders])
+    labels = pd.Index(map(config.identifier, names)).get_indexer(map(config.identifier, folders))
     if strange := sorted({folders[i] for i in np.flatnonzero(labels < 0)}):
         raise _wrong(path, f"has images of no class: {', '.join(strange[:3])}")
     facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
@@ -131,7 +131,7 @@ def _grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.nd
         return pd.Index(categories).get_indexer(table)
     try:
         table = json.loads(config.text_of(file))
-        positions = [int(table[str(i)]) for i in range(len(table))]
+        positions = [int(str(table[str(i)])) for i in range(len(table))]  # no fractions
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise _wrong(file, f"is no table from every class to a category ({e!r})") from e
     if len(table) != len(wnids):
@@ -162,6 +162,8 @@ def _cue_conflict(place: Path, files: Sequence[Path], wnids: Sequence[str]) -> t
     facts = facts.map(config.identifier)
     table = _categories(place, wnids, {*facts["shape"], *facts["texture"]})
     differ = np.flatnonzero(facts["shape"] != facts["texture"])
+    if not len(differ):
+        raise _wrong(place, "has no image whose shape and texture differ")
     facts = facts.iloc[differ].reset_index(drop=True)
     labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
     groups = pd.DataFrame({"shape": table, "texture": table})

@@ -39,6 +39,8 @@ def test_rows_to_download_are_evened_out(changes):
         ({"TEXT": ["x", 3]}, "one type"),
         ({"TEXT": [["x"], ["y"]]}, "holds List"),
         ({"url": [b"\xff", b"b"]}, "not UTF-8"),
+        ({"class": [["c"], ["d"]]}, "column class of .* holds List"),
+        ({"TEXT": ["\ud800", "y"]}, "cannot be read: .*surrogates"),
     ],
 )
 def test_rows_that_cannot_be_downloaded_are_refused_before_the_first_request(changes, message):

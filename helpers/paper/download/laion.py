@@ -91,8 +91,10 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     if not len(rows):
         advice = "Loosen the retrieval rule, or look whether the pool's captions name the classes."
         raise StudyError(f"there are no rows to download. {advice}")
-    rows = columns.of_pandas(rows, "the table of rows to download").to_pandas()
-    return rows.rename(columns={"URL": "url"})
+    where = "the table of rows to download"
+    table = columns.of_pandas(rows, where)
+    columns.texts(table["class"], where)
+    return table.to_pandas().rename(columns={"URL": "url"})
 
 
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +138,7 @@ def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFram
     if "NSFW" in rows:
         rows.loc[rows["NSFW"] == "NSFW", OUTCOME] = None, "refused: tagged NSFW"
     losses = []
-    for name, outcomes in rows.groupby("class", sort=True)["outcome"]:
+    for name, outcomes in rows.groupby("class", dropna=False)["outcome"]:
         lost = outcomes[outcomes != DOWNLOADED]
         n = len(outcomes)
         losses.append((name, n, n - len(lost), len(lost) / n, next(iter(lost.mode()), "")))

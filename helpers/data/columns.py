@@ -32,7 +32,7 @@ KINDS = {  # how files begin that are not what their names say
     b"version https://git-lfs": "a pointer of git-lfs; get the file itself: git lfs pull",
     b"<": "an HTML or XML page, not the data; log in where it was downloaded",
     b"\x1f\x8b": "compressed by gzip; unpack it: gunzip",
-    b"PK": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
     b"BZh": "compressed by bzip2; unpack it: bunzip2",
     b"\xfd7zXZ": "compressed by xz; unpack it: unxz",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it: unzstd",

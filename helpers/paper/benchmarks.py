@@ -90,16 +90,13 @@ class Decoded:
         return len(self.files)
 
     def __getitem__(self, rows) -> np.ndarray:
-        images = list(_threads().map(self._decode, self.files[rows]))
+        files = [Path(file) for file in self.files[rows]]
+        read = functools.partial(pictures.rgb, side=self.side, reduced=self.reduced)
+        images = list(_threads().map(read, files))
         return np.stack(images) if images else np.zeros((0, self.side, self.side, 3), np.uint8)
 
-    def _decode(self, file: str) -> np.ndarray:
-        return pictures.rgb(Path(file), file, self.side, self.reduced)
 
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(gpu.cores())
+_threads = functools.cache(lambda: ThreadPoolExecutor(gpu.cores()))
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:

@@ -74,10 +74,8 @@ def needs(w: World) -> list[Need]:
         ("probe sets", "07", s.benchmarks, _probe_sets, w),
     ]
     for family, source, name in w.robustness.checkpoints:
-        place = f"{name}, {family} on {source}"
-        wanted.append(
-            ("probed checkpoint", "07", place, _checkpoint, w, config.checkpoint(w, name))
-        )
+        place, model = f"{name}, {family} on {source}", config.checkpoint(w, name)
+        wanted.append(("probed checkpoint", "07", place, _checkpoint, w, model))
     rows = [_found(*row) for row in wanted if row[2]]
     models = [s.language_model, *(s.generators.get(name, "") for name in drawing)]
     return [*rows, _memory(OVERHEAD * max(map(_size, models))), _disk(w)]

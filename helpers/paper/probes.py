@@ -1,18 +1,7 @@
 """The published probe sets from folders under ``$STUDY_PAPER/benchmarks``, all read in one way.
 
-Laid out as for torchvision's ``ImageFolder``, one folder per class (WordNet id) or category::
-
-    imagenet/{train,val}/WNID/*     1,000; for a part, with imagenet/classes.csv: wnid,name in order
-    imagenet-r/WNID/*  imagenet-a/WNID/*     200 classes each: a model chooses among these [R]
-    imagenet-c/KIND/SEVERITY/WNID/*          ImageNet-C's kinds, and 3DCC's under the same root
-    imagenet-9/{original,mixed_same,mixed_rand}/val/CATEGORY/*
-                                    with imagenet-9/in_to_in9.json: class -> category or -1
-    focus/{0,1,2}/CATEGORY/*        by number of uncommon attributes, with focus/categories.csv:
-                                    wnid,category
-    cue-conflict/SHAPE/SHAPE1-TEXTURE2.png   with cue-conflict/categories.csv: wnid,category
-    sun/**  inaturalist/**          OOD images, near and far
-
-A set whose folder is not there is left out with a line; ``imagenet`` has to be there.
+helpers/paper/README.md has their layouts. A set whose folder is not there is left out with a line;
+``imagenet`` has to be there.
 """
 
 from __future__ import annotations
@@ -100,7 +89,7 @@ def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
 
 
 def _wrong(place: Path, problem: str) -> StudyError:
-    return StudyError(f"{place} {problem}; see helpers/paper/probes.py for its layout.")
+    return StudyError(f"{place} {problem}; see helpers/paper/README.md for its layout.")
 
 
 def _read(

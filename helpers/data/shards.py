@@ -103,13 +103,15 @@ class Tar:
     def matched(self, keys: Sequence[str] | None, listed: int, table: Path) -> np.ndarray:
         """The image of each of a table's ``listed`` rows: its position here, or -1 for none.
 
-        Rows and images have the same ``keys``, as img2dataset writes them, perhaps but for a folder
-        and zeros in front; what has the key of another has none. Without keys both are as many, and
-        in order. Else raises ``StudyError``.
+        Rows and images have the same ``keys``, as img2dataset writes them, perhaps but for zeros in
+        front and folders of the tar; what has the key of another has none. Without keys both are as
+        many, and in order. Else raises ``StudyError``.
         """
         names = [member.key for member in self.images]
         if keys is not None and not {*names} & {*keys}:
-            names, keys = ([k.rpartition("/")[2].lstrip("0") for k in ks] for ks in (names, keys))
+            if not any("/" in key for key in keys):
+                names = [name.rpartition("/")[2] for name in names]
+            names, keys = ([key.lstrip("0") for key in either] for either in (names, keys))
         counts = collections.Counter(names)
         if keys is None:
             matching = list(counts) == sorted(counts) and len(self) == len(counts) == listed

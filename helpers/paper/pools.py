@@ -231,7 +231,7 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
         table, images, at = _matched(part, side)
         reads = [functools.partial(images.__getitem__, [i]) if i >= 0 else None for i in at]
         why = table["status"] if "status" in table.columns else [""] * len(table)
-    said = table["lost"] if "lost" in table.columns else [None] * len(table)
+    said = table["lost"] if part.table is None else [None] * len(table)
     long = table["TEXT"].str.len_bytes() > TEXT_BYTES
     lost, kept = [], []
     for row, read in enumerate(reads):

@@ -78,7 +78,7 @@ def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
             groupings[name] = _grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
             sets[name] = _labelled(path, files, categories)
         elif name in OUTSIDE:
-            sets[name] = files, np.full(len(files), -1)
+            sets[name] = files, np.full(len(files), -1), pd.DataFrame()
         elif name in CUES:
             *sets[name], groups = _cue_conflict(path, files, wnids)
         else:
@@ -92,12 +92,9 @@ def _wrong(place: Path, problem: str) -> StudyError:
     return StudyError(f"{place} {problem}; see helpers/paper/README.md for its layout.")
 
 
-def _read(
-    w: World, files: Sequence[Path], labels: np.ndarray, facts: pd.DataFrame | None = None
-) -> Split:
+def _read(w: World, files: Sequence[Path], labels: np.ndarray, facts: pd.DataFrame) -> Split:
     """At most ``robustness.probe_images`` of the images, evenly spread, in memory."""
-    images = Decoded(files, w.image_size, reduced=False)
-    split = Split(images, labels, pd.DataFrame() if facts is None else facts)
+    split = Split(Decoded(files, w.image_size, reduced=False), labels, facts)
     split = thinned(split, w.robustness.probe_images)
     return dataclasses.replace(split, images=split.images[:])
 

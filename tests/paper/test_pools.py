@@ -111,6 +111,7 @@ def test_rows_are_matched_by_key(tmp_path):
             {pools.NO_CAPTION: 1},
         ),
         ({"TEXT": list(COLOURS)}, RIGHT, {}),  # without keys: as many, and in order
+        ({"TEXT": list(COLOURS), "lost": list("abcd"), "image": [9] * 4, "tar": "x"}, RIGHT, {}),
     ],
 )
 def test_what_is_lost_is_counted(tmp_path, capsys, table, kept, reasons):
@@ -205,6 +206,14 @@ def test_tables_and_keys_that_were_written_again(tmp_path, prefix, kind):
         table.to_csv(file, index=False, sep="\t" if kind == "tsv" else ",")
     rows, images, lost = opened(tmp_path / "made", tmp_path / "p")
     assert told(rows, images) == RIGHT and not len(lost) and pools.size(tmp_path / "p") == 4
+
+
+def test_keys_of_another_folder_are_no_keys(tmp_path):
+    tar(tmp_path / "p" / "0.tar", {f"00000/{i}.png": encoded(n) for i, n in enumerate(COLOURS)})
+    table = pd.DataFrame({"TEXT": TEXTS, "key": [f"00001/{key}" for key in KEYS]})
+    table.to_parquet(tmp_path / "p" / "0.parquet")
+    with pytest.raises(StudyError, match="nobody knows which is whose"):
+        pools.size(tmp_path / "p")
 
 
 def test_ids_of_several_kinds_stay_apart(tmp_path):

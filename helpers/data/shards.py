@@ -103,9 +103,9 @@ class Tar:
     def matched(self, keys: Sequence[str] | None, listed: int, table: Path) -> np.ndarray:
         """The image of each of a table's ``listed`` rows: its position here, or -1 for none.
 
-        Rows and images have the same ``keys``, as img2dataset writes them, perhaps but for zeros in
-        front and folders of the tar; what has the key of another has none. Without keys both are as
-        many, and in order. Else raises ``StudyError``.
+        Both have the same ``keys``, as img2dataset writes them, perhaps but for zeros in front and
+        folders of the tar; what has the key of another has none. Without keys both are as many, and
+        in order. Else raises ``StudyError``.
         """
         names = [member.key for member in self.images]
         if keys is not None and not {*names} & {*keys}:
@@ -122,8 +122,8 @@ class Tar:
         if not matching:
             both = f"{listed} rows, its tar {len(self)} images"
             again = "Make both again: helpers.paper.download.laion.download, or img2dataset"
-            unknown = "so nobody knows which is whose"
-            raise StudyError(f"{table} lists {both}, {problem}, {unknown}. {again}.")
+            problem += ", so nobody knows which is whose"
+            raise StudyError(f"{table} lists {both}, {problem}. {again}.")
         if keys is None:
             return np.arange(listed)
         place = {name: i for i, name in enumerate(names) if counts[name] == 1}

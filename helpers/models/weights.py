@@ -120,16 +120,14 @@ def complete(kind: Any, path: Path, **options: Any) -> Any:
 
 
 def described(file: Path, tensors: Iterable[Path]) -> Any:
-    """What a configuration says. Raises ``ValueError`` when it is larger than ``CONFIGURATION``, or
-    has more layers than there are tensors: they would all be made before anything is missed.
-    """
+    """What a configuration says; ``ValueError`` when it is too large or has too many layers."""
     if file.stat().st_size > CONFIGURATION:
         raise ValueError(f"{file.name} has over {CONFIGURATION:,} bytes")
     text = file.read_text(encoding="utf-8-sig")
     named = re.findall(rf'"(?:{"|".join(LAYERS)})"\s*:\s*(\d+)', text)
     layers = max(map(int, named), default=0)
     number = sum(len(safe_open(part, "numpy").keys()) for part in tensors)
-    if layers > number > 0:
+    if layers > number > 0:  # they would all be made before anything is missed
         raise ValueError(f"{file.name} has {layers:,} layers, but there are {number} tensors")
     return json.loads(text)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 if __name__ == "__main__":  # no tracebacks: from Ctrl-C before main() begins, from a closed output
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     while (closed := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(closed, True)
+    package = Path(__file__).absolute().parent  # begun from any folder, by its path, too
+    sys.path = [str(package.parent), *(p for p in sys.path if Path(p).absolute() != package)]
 
 import argparse
 import ast
@@ -18,12 +22,10 @@ import functools
 import logging
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from helpers import clean, pages, worlds

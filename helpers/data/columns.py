@@ -24,13 +24,18 @@ SPELLINGS = {  # LAION's names -> others, in small letters, the best first
     "key": ("key",),
     "status": ("status",),
 }
+PLAIN = (pl.Null, pl.Binary, pl.Categorical, pl.Enum)  # what becomes text in any column
 UNSAFE = 0.5  # from this probability on (``punsafe``) a pair counts as NSFW
+UNTOLD = ("", "NAN", "NONE", "NULL")  # in a column of tags
 ROWS = 200_000_000  # of one file
 KINDS = {  # how files begin that are not what their names say
     b"version https://git-lfs": "a pointer of git-lfs; get the file itself: git lfs pull",
     b"<": "an HTML or XML page, not the data; log in where it was downloaded",
     b"\x1f\x8b": "compressed by gzip; unpack it: gunzip",
-    b"PK": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"BZh": "compressed by bzip2; unpack it: bunzip2",
+    b"\xfd7zXZ": "compressed by xz; unpack it: unxz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it: unzstd",
 }
 
 
@@ -102,16 +107,20 @@ def evened(table: pl.DataFrame, where: object) -> pl.DataFrame:
                 problem = f"{where} has the columns {column} and {other}, which differ"
                 raise StudyError(f"{problem}. Drop one: both would be {name}.")
             table = table.drop(other)
-        table = table.rename({column: name})
+        alike = [c for c in table.columns if c.lower() in SPELLINGS[name] and c != column]
+        first = [column, *(c for c in alike if table[c].dtype == table[column].dtype)]
+        table = table.with_columns(pl.coalesce(first)).rename({column: name})
     added = [pl.lit(None).alias(name) for name in ("URL", "NSFW") if name not in table.columns]
     table = table.with_columns(added)
     changed = []
     for name, dtype in table.schema.items():
         if name == "NSFW":
             changed.append(_tags(table[name], where))
-        elif name in ("TEXT", "URL", "key"):
+        elif name in ("TEXT", "URL", "key", "status"):
             changed.append(texts(table[name], where).fill_null(""))
-        elif dtype in (pl.Null, pl.Binary, pl.Categorical, pl.Enum):
+        elif name == "similarity" and not dtype.is_numeric():
+            changed.append(texts(table[name], where).cast(pl.Float64, strict=False))
+        elif not dtype.is_numeric() and (name in SPELLINGS or dtype in PLAIN):
             changed.append(texts(table[name], where))
     return table.with_columns(changed)
 
@@ -120,13 +129,14 @@ def of_pandas(table: pd.DataFrame, where: object) -> pl.DataFrame:
     """The same of a pandas table; ``StudyError`` also on a column of several types."""
     try:
         return evened(pl.from_pandas(table), where)
-    except (pa.ArrowException, TypeError, pl.exceptions.PolarsError) as e:
+    except (pa.ArrowException, TypeError, ValueError, pl.exceptions.PolarsError) as e:
         raise StudyError(f"{where} cannot be read: {e}. Give each column one type.") from e
 
 
 def _tags(column: pl.Series, where: object) -> pl.Series:
-    """LAION's tags, of tags or of probabilities."""
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        tags = {True: "NSFW", False: "UNLIKELY"}
-        column = (column.cast(pl.Float64) >= UNSAFE).replace_strict(tags, return_dtype=pl.String)
-    return texts(column, where).str.to_uppercase().fill_null("UNTAGGED")
+    """LAION's tags, of tags, probabilities, or truth values, which may be written as text."""
+    tags = texts(column, where).fill_null("").str.strip_chars().str.to_uppercase()
+    numbers = tags.replace({"TRUE": "1", "FALSE": "0"}).cast(pl.Float64, strict=False)
+    unsafe = {True: "NSFW", False: "UNLIKELY"}
+    found = (numbers.fill_nan(None) >= UNSAFE).replace_strict(unsafe, return_dtype=pl.String)
+    return found.fill_null(tags.replace(dict.fromkeys(UNTOLD, "UNTAGGED")))

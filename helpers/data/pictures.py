@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from helpers.errors import StudyError
 
-HIDDEN = (".", "__MACOSX")
+HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # no folders of pictures
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".avif", ".ppm", ".pgm"),

@@ -103,10 +103,16 @@ class Tar:
     def matched(self, keys: Sequence[str] | None, listed: int, table: Path) -> np.ndarray:
         """The image of each of a table's ``listed`` rows: its position here, or -1 for none.
 
-        Rows and images have the same ``keys``, as img2dataset writes them; what has the key of
-        another has none. Without keys both are as many, and in order. Else raises ``StudyError``.
+        Both have the same ``keys``, as img2dataset writes them, perhaps but for zeros in front and
+        folders of the tar; what has the key of another has none. Without keys both are as many, and
+        in order. Else raises ``StudyError``.
         """
-        counts = collections.Counter(member.key for member in self.images)
+        names = [member.key for member in self.images]
+        if keys is not None and not {*names} & {*keys}:
+            if not any("/" in key for key in keys):
+                names = [name.rpartition("/")[2] for name in names]
+            names, keys = ([key.lstrip("0") for key in either] for either in (names, keys))
+        counts = collections.Counter(names)
         if keys is None:
             matching = list(counts) == sorted(counts) and len(self) == len(counts) == listed
             problem = "and there is no key that both have in order"
@@ -116,11 +122,11 @@ class Tar:
         if not matching:
             both = f"{listed} rows, its tar {len(self)} images"
             again = "Make both again: helpers.paper.download.laion.download, or img2dataset"
-            unknown = "so nobody knows which is whose"
-            raise StudyError(f"{table} lists {both}, {problem}, {unknown}. {again}.")
+            problem += ", so nobody knows which is whose"
+            raise StudyError(f"{table} lists {both}, {problem}. {again}.")
         if keys is None:
             return np.arange(listed)
-        place = {member.key: i for i, member in enumerate(self.images) if counts[member.key] == 1}
+        place = {name: i for i, name in enumerate(names) if counts[name] == 1}
         rows = collections.Counter(keys)
         return np.array([place.get(k, -1) if rows[k] == 1 else -1 for k in keys], np.int64)
 

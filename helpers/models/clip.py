@@ -21,6 +21,7 @@ from helpers.errors import StudyError
 from helpers.models import weights
 from helpers.worlds import World
 
+NO_CODE = weights.NO_CODE
 WEIGHTS = weights.CLIP  # the file that ``save`` writes
 
 
@@ -52,7 +53,7 @@ def by_name(name: str) -> Clip:
             config, scaling = configuration(file.parent)
             return build(config, file.parent, file, scaling)
         published = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
-        options = {"local_files_only": True} if published else {}
+        options = {"local_files_only": True, **NO_CODE} if published else {}
         tokenizer = open_clip.get_tokenizer(model, **options)
         quick = quick_gelu(model, pretrained)
         return _created(model, pretrained, tokenizer, force_quick_gelu=quick)
@@ -84,10 +85,10 @@ def configuration(folder: Path) -> tuple[dict, Mapping]:
     hub = folder / "open_clip_config.json"
     try:
         if not hub.exists():
-            return json.loads((folder / "config.json").read_text()), {}
-        config = json.loads(hub.read_text())
+            return weights.described(folder / "config.json", [folder / WEIGHTS]), {}
+        config = weights.described(hub, [folder / WEIGHTS])
         return config["model_cfg"], config["preprocess_cfg"]
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         files = "config.json as clip.save leaves it, or open_clip_config.json as on the hub"
         raise StudyError(f"no configuration of a CLIP in {folder} ({e!r}): {files}.") from e
 
@@ -97,8 +98,11 @@ def build(
 ) -> Clip:
     """A CLIP of a configuration, random without ``file``; ``scaling`` is pixels' mean and std.
 
-    ``tokenizer`` is a folder (None: the configuration's own).
+    ``tokenizer`` is a folder (None: the configuration's own). No code from there runs.
     """
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # and nobody is asked whether it may
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "miniature.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
@@ -106,7 +110,7 @@ def build(
         reader = open_clip.get_tokenizer("miniature")
     else:
         context = config["text_cfg"].get("context_length", 77)
-        reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context)
+        reader = open_clip.tokenizer.HFTokenizer(str(tokenizer), context_length=context, **NO_CODE)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns of random weights even where they are wanted
     try:

@@ -192,8 +192,18 @@ def finished(name: str, bench: Benchmark) -> Classifier:
     elif own:
         options = {"num_classes": classes, "checkpoint_path": str(file)}
     try:
+        if model.startswith("local-dir:"):
+            weights.described(file.parent / "config.json", [file])
         network = timm.create_model(model, **options)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as e:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as e:
         reason = " ".join(str(e).split())[:200]
         raise StudyError(
             f"timm could not load {rest!r} from {file} ({type(e).__name__}: {reason}). It is "

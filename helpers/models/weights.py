@@ -1,6 +1,8 @@
 """Where weights are: here, or in the Hugging Face cache; no download, and no pickle is opened."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from helpers.errors import StudyError, unknown
 
 CLIP = "open_clip_model.safetensors"  # as a repository of open_clip on the hub has it
 TIMM = "model.safetensors"  # as a repository of timm has it
+NO_CODE = {"trust_remote_code": False}  # and no question whether it may run
+CONFIGURATION = 10_000_000  # bytes
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "layers", "depth")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".tar")
 
 
@@ -52,9 +57,11 @@ def folder(what: str, name: str) -> Path:
     pickles only, or one that it lists is missing, cut, or a pointer.
     """
     found = Path(name) if Path(name).is_dir() else cached(name)
-    if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1):
-        key = "[generators]" if what.startswith("generator") else what.replace(" ", "_")
-        single = "a single file, no folder: PIPELINE.from_single_file(FILE).save_pretrained(FOLDER)"
+    if found is None and (name.startswith(("/", "~", ".")) or name.count("/") > 1 or "\\" in name):
+        generator = what.startswith("generator")
+        key = "[generators]" if generator else what.replace(" ", "_")
+        way = "PIPELINE.from_single_file(FILE)" if generator else "MODEL"
+        single = f"a single file, no folder: {way}.save_pretrained(FOLDER) makes one"
         kind = single if Path(name).is_file() else "a path, but there is no such folder"
         advice = f"Put the weights there, or another folder under {key} in paper.toml."
         raise StudyError(f"{what} {name!r} is {kind}. {advice}")
@@ -63,6 +70,12 @@ def folder(what: str, name: str) -> Path:
             f"{what} {name!r} is not on this machine. Accept its licence on its page, log in (hf "
             f"auth login), then: hf download {name}   Or put its folder into paper.toml."
         )
+    here = {path.name for path in found.iterdir()}
+    if "adapter_config.json" in here or not here & {"config.json", "model_index.json"}:
+        wanted = (
+            "Give a folder as transformers or diffusers saves it: no GGUF, and adapters merged."
+        )
+        raise StudyError(f"{what} {name!r}: {found} holds no whole model. {wanted}")
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
         files = sorted(part.glob("*.safetensors"))
         if not files and (part / "config.json").exists() and part.name != "safety_checker":
@@ -89,8 +102,10 @@ def load(what: str, name: str, open_folder: Callable[[Path], Any]) -> Any:
 
 def complete(kind: Any, path: Path, **options: Any) -> Any:
     """``kind.from_pretrained(path)`` of safetensors, without code from the folder, fp16 if there is
-    nothing else. Raises ``ValueError`` on weights that are missing, too many, or of other shapes.
+    nothing else. Raises ``ValueError`` on weights that are missing, too many, or of other shapes,
+    and as ``described``.
     """
+    described(path / "config.json", path.glob("*.safetensors"))
     names = [file.name for file in path.glob("*.safetensors")]
     if names and all(".fp16" in name for name in names):
         options["variant"] = "fp16"
@@ -102,6 +117,19 @@ def complete(kind: Any, path: Path, **options: Any) -> Any:
             some = f"{', '.join(keys[:3])} ({len(keys)} in all)"
             raise ValueError(f"{problem.replace('_keys', '')} weights in {path.name}: {some}")
     return model
+
+
+def described(file: Path, tensors: Iterable[Path]) -> Any:
+    """What a configuration says; ``ValueError`` when it is too large or has too many layers."""
+    if file.stat().st_size > CONFIGURATION:
+        raise ValueError(f"{file.name} has over {CONFIGURATION:,} bytes")
+    text = file.read_text(encoding="utf-8-sig")
+    named = re.findall(rf'"(?:{"|".join(LAYERS)})"\s*:\s*(\d+)', text)
+    layers = max(map(int, named), default=0)
+    number = sum(len(safe_open(part, "numpy").keys()) for part in tensors)
+    if layers > number > 0:  # they would all be made before anything is missed
+        raise ValueError(f"{file.name} has {layers:,} layers, but there are {number} tensors")
+    return json.loads(text)
 
 
 def clip_file(name: str) -> Path:
@@ -148,6 +176,8 @@ def checkpoint_file(name: str) -> Path:
 
 def _within(folder: Path, *files: str) -> Path:
     """The first of the files in a folder. Raises ``StudyError`` when one is missing."""
+    if folder.is_file():
+        raise StudyError(f"{folder} is a file; name it with its model, as MODEL/FILE.")
     for file in files:
         if not (folder / file).is_file():
             complete = f"a folder is complete when it has {' and '.join(files)}"

@@ -90,16 +90,13 @@ class Decoded:
         return len(self.files)
 
     def __getitem__(self, rows) -> np.ndarray:
-        images = list(_threads().map(self._decode, self.files[rows]))
+        files = [Path(file) for file in self.files[rows]]
+        read = functools.partial(pictures.rgb, side=self.side, reduced=self.reduced)
+        images = list(_threads().map(read, files))
         return np.stack(images) if images else np.zeros((0, self.side, self.side, 3), np.uint8)
 
-    def _decode(self, file: str) -> np.ndarray:
-        return pictures.rgb(Path(file), file, self.side, self.reduced)
 
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(gpu.cores())
+_threads = functools.cache(lambda: ThreadPoolExecutor(gpu.cores()))
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
@@ -218,7 +215,8 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.glob("[!.]*") if p.is_dir() and p.name != "__MACOSX")
+    names = (path.name for path in folder.glob("*") if path.is_dir())
+    return sorted(name for name in names if not name.startswith(pictures.HIDDEN))
 
 
 def _split(folder: Path, split: str, needed: bool = True) -> Path | None:
@@ -227,8 +225,10 @@ def _split(folder: Path, split: str, needed: bool = True) -> Path | None:
     if len(found) > 1:
         raise StudyError(f"both {found[0]} and {found[1]} could be {split}; keep one of them.")
     if not found and needed:
+        packed = [path.name for path in folder.glob(f"{split}.*")]
+        there = f" but {packed[0]}, which has to be unpacked" if packed else ""
         example = folder / split / "class" / "any.jpg"
-        raise StudyError(f"no images of {split} in {folder}: it should have {example}.")
+        raise StudyError(f"no images of {split} in {folder}{there}: it should have {example}.")
     return found[0] if found else None
 
 
@@ -257,8 +257,9 @@ def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Liste
         empty = [names[label] for label in sorted({*range(len(names))} - {*numbers.tolist()})]
         some = ", ".join(empty[:5])
         if not kept or (empty and split == "train"):
-            wanted = "every class needs some, or leave it out"
-            raise StudyError(f"{top} has no images for {some} ({len(empty)} classes); {wanted}.")
+            wanted = f"every class needs some, in {top / 'CLASS'}, or leave it out"
+            lack = f"for {some} ({len(empty)} classes)" if names else "in folders of classes"
+            raise StudyError(f"{top} has no images {lack}; {wanted}.")
         if len(kept) < len(files):
             progress.say(f"{top}: {len(files) - len(kept)} images outside class folders left out")
         if empty and split == "test":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
@@ -11,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.data.subsets import evenly_spread
 from helpers.engine import gpu, places, store
-from helpers.errors import Need, StudyError, unknown
+from helpers.errors import Need, StudyError
 from helpers.models import clip, families, weights
 from helpers.paper import benchmarks, config, generator, index, language, pools, probes
 from helpers.worlds import World
@@ -22,6 +24,7 @@ GIGABYTES["meta-llama/Llama-2-7b-hf"] = 13.5
 KNOWN = {task: public.classes for task, public in benchmarks.PUBLIC.items()}
 IMAGENET_TEST = 50_000  # images of its validation split, on which models are tested
 TASKS = "00 01 02 03 04 05 06 08"  # what is done with a task
+DECODED = 64  # pictures of each split and probe set, evenly spread, all where there are fewer
 PIXEL = 3 + 2  # bytes an image takes per pixel: in the array that is trained on, and as PNG
 OVERHEAD = 1.5  # memory for a model in use, as a multiple of its weights
 
@@ -64,17 +67,15 @@ def needs(w: World) -> list[Need]:
         ),
         ("CLIP", "00 02 03 04 05 06 07 08", s.clip, clip.checked, tag or s.clip),
         *((f"benchmark {task}", TASKS, s.benchmarks, _counts, w, task) for task in w.tasks),
-        ("pool", "00 01 03", s.laion, lambda: f"{pools.size(s.laion):,} pairs in {s.laion}"),
+        ("pool", "00 01 03", s.laion, lambda: f"{_pairs(s.laion):,} pairs in {s.laion}"),
         ("index", "03", s.index, index.located, s.index),
         ("CLIP that judges", "06", s.judge, clip.checked, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
         ("probe sets", "07", s.benchmarks, _probe_sets, w),
     ]
     for family, source, name in w.robustness.checkpoints:
-        place = f"{name}, {family} on {source}"
-        wanted.append(
-            ("probed checkpoint", "07", place, _checkpoint, w, config.checkpoint(w, name))
-        )
+        place, model = f"{name}, {family} on {source}", config.checkpoint(w, name)
+        wanted.append(("probed checkpoint", "07", place, _checkpoint, w, model))
     rows = [_found(*row) for row in wanted if row[2]]
     models = [s.language_model, *(s.generators.get(name, "") for name in drawing)]
     return [*rows, _memory(OVERHEAD * max(map(_size, models))), _disk(w)]
@@ -96,10 +97,7 @@ def _short(place: object) -> str:
 
 
 def _generator(name: str) -> Path:
-    generators = config.settings().generators
-    if name not in generators:
-        raise unknown(f"generator in {config.FILE}", name, generators)
-    return generator.checked(f"generator {name}", generators[name])
+    return generator.checked(f"generator {name}", generator.named(name))
 
 
 def _checkpoint(w: World, name: str) -> Path:
@@ -107,15 +105,11 @@ def _checkpoint(w: World, name: str) -> Path:
     library, _, rest = name.partition("/")
     if library == "open_clip":
         return clip.checked(rest)
-    file = weights.checkpoint_file(name)
     bench = _here(benchmarks.benchmark, w, w.robustness.task)
-    try:
-        if bench:
-            families.finished(name, bench)
-    except (TypeError, AttributeError, RecursionError) as e:  # config.json is no table of timm's
-        raise StudyError(f"timm cannot read the model of {file} ({type(e).__name__}: {e}).") from e
+    if bench:
+        families.finished(name, bench)
     gpu.forget()
-    return file
+    return weights.checkpoint_file(name)
 
 
 def _counts(w: World, task: str) -> str:
@@ -123,7 +117,7 @@ def _counts(w: World, task: str) -> str:
     counts = []
     for name in benchmarks.SPLITS:
         images = getattr(bench, name).images
-        images[:1]  # one is decoded, as lists can be there without the images
+        images[evenly_spread(len(images), DECODED)]
         counts.append(f"{name} {len(images):,}")
     return f"{', '.join(counts)}, {len(bench.classes):,} classes"
 
@@ -136,9 +130,12 @@ def _probe_sets(w: World) -> str:
     lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
     if (base / "imagenet").is_dir():
         for files, *_ in probes.listed(w)[0].values():
-            benchmarks.Decoded(files[:1], w.image_size)[:]
+            benchmarks.Decoded(files, w.image_size)[evenly_spread(len(files), DECODED)]
     without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
     return f"{len(present)} of {len(tops)} in {base}{without}"
+
+
+_pairs = functools.lru_cache(maxsize=1)(pools.size)  # asked for three times
 
 
 def _here(find: Callable, *arguments) -> Any:
@@ -213,7 +210,7 @@ def work(w: World) -> list[tuple[str, str, float]]:
     return [
         ("01", "caption", captions * 4 / 3),
         ("02", "synthesis", captions),
-        ("03", "embed", 2 * (_here(pools.size, config.settings().laion) or 0)),
+        ("03", "embed", 2 * (_here(_pairs, config.settings().laion) or 0)),
         ("04", "finetune", epochs * swept),
         ("05", "synthesis", filtered + training.seeds * edited),
         ("05", "finetune", training.epochs * training.seeds * ablated),

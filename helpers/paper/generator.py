@@ -47,10 +47,15 @@ def draw(
 
 def pipeline(w: World) -> Any:
     """The pipeline that ``draw`` uses, as ``load`` has it; ``StudyError`` if it is unknown."""
+    return load(named(w.synthesis.generator))
+
+
+def named(name: str) -> str:
+    """The folder or hub name of a generator. Raises ``StudyError`` on one that is unknown."""
     generators = config.settings().generators
-    if w.synthesis.generator not in generators:
-        raise unknown("generator", w.synthesis.generator, generators)
-    return load(generators[w.synthesis.generator])
+    if name not in generators:
+        raise unknown("generator", name, generators)
+    return generators[name]
 
 
 @functools.lru_cache(maxsize=1)  # two do not fit on every device
@@ -82,6 +87,9 @@ def _opened(name: str, what: str = "generator", **options: Any) -> Any:
         listed = json.loads(config.text_of(folder / "model_index.json"))
         parts = {k: None for k in ("safety_checker", "feature_extractor") if k in listed}
         for part in sorted(listed.keys() - parts.keys()):
+            named = isinstance(listed[part], list) and listed[part][0] and part[0] != "_"
+            if named and not (folder / part).is_dir():
+                raise ValueError(f"it has no folder {part}")
             if (folder / part / "config.json").exists():
                 library = {"diffusers": diffusers, "transformers": transformers}[listed[part][0]]
                 dtype = gpu.precision() if part == "unet" else torch.float32

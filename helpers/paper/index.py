@@ -37,6 +37,8 @@ WAIT = 1.0  # seconds before it is repeated, doubled each time
 PER_SECOND = 10.0  # queries sent to a back end
 AT_ONCE = 4
 ANSWER = 64  # MiB that are read of an answer
+AS_IT_IS = {"Accept-Encoding": "identity"}  # what is packed could be endless
+LARGEST = 2**53  # position that a number of JSON can tell apart
 SAFE = dict.fromkeys(("deduplicate", "use_safety_model", "use_violence_detector"), True)  # [C]
 PLAIN = {"use_mclip": False, "aesthetic_score": "", "aesthetic_weight": ""}  # not what is pretty
 _turn = threading.Lock()
@@ -79,15 +81,11 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
 
 
 def located(index: str) -> str:
-    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none."""
-    path = Path(index)
-    if index.startswith(HTTP):
-        return index
-    if not (path / "image.index").exists() or not metadata(path):
-        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
-        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
-        advice = "Without index in paper.toml notebook 03 builds one."
-        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
+    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none, or
+    one that cannot be searched; no back end is asked.
+    """
+    if not index.startswith(HTTP):
+        _folder(index)
     return index
 
 
@@ -97,7 +95,9 @@ def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
     Rows without an ``id`` or a ``similarity`` are left out, and a line says how many.
     """
     numbers = found.reindex(columns=["id", "similarity"]).apply(pd.to_numeric, errors="coerce")
-    whole = np.isfinite(numbers.to_numpy(float)).all(axis=1)
+    numbers = numbers.astype(float)
+    position = numbers["id"]
+    whole = np.isfinite(numbers).all(axis=1) & (position % 1 == 0) & position.between(0, LARGEST)
     if not whole.all():
         left_out = f"{(~whole).sum()} rows without id or similarity are left out"
         progress.say(f"index {index}: {left_out}")
@@ -106,19 +106,16 @@ def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
     return found.sort_values(**order).drop_duplicates("id", ignore_index=True)
 
 
-def metadata(folder: Path) -> list[Path]:
-    """The tables of a folder of clip-retrieval; ``StudyError`` where one is no parquet file."""
-    files = sorted((folder / "metadata").glob("[!.]*.parquet"))
-    for file in files:
-        columns.parquet(file)
-    return files
-
-
 @functools.lru_cache(maxsize=1)
 def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
-    path = Path(located(index))
-    tables = metadata(path)
+    path = Path(index)
+    tables = sorted((path / "metadata").glob("[!.]*.parquet"))
+    if not (path / "image.index").exists() or not tables:
+        problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
+        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
+        advice = "Without index in paper.toml notebook 03 builds one."
+        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
     sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)
     pool = Pool(tuple(tables), None, sizes)
     indices = {}
@@ -156,17 +153,31 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: tuple, k: int) -> 
 
 
 def ask_back_end(index: str, texts: list[str], kinds: tuple, k: int) -> pd.DataFrame:
-    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``."""
+    """The same of a back end; ``AT_ONCE`` queries are on their way, at most ``PER_SECOND``.
+
+    Of what it says of a pair, numbers and texts are kept; nothing else is believed.
+    """
     jobs = itertools.product(texts, kinds)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = threads.map(lambda job: _query(index, *job, k), jobs)
         rows = list(itertools.chain.from_iterable(answers))
-    return _united(pd.DataFrame([row if isinstance(row, dict) else {} for row in rows]), index)
+    found = pd.DataFrame([row if isinstance(row, dict) else {} for row in rows])
+    found = _united(found, index).rename(columns=_text)
+    words = [name for name in found if name not in ("id", "similarity")]
+    return found.assign(**{name: found[name].map(_text) for name in words})
+
+
+def _text(cell: object) -> str | None:
+    """What a stranger wrote, as UTF-8 has it; None for what is no text and no number."""
+    if not isinstance(cell, str | int | float) or pd.isna(cell):
+        return None
+    return str(cell).encode("utf-8", "replace").decode()
 
 
 def _query(index: str, text: str, kind: str, k: int) -> list:
     """One query, as clip-retrieval's client sends it; repeated where it fails."""
     import requests
+    from urllib3.exceptions import HTTPError
 
     url, name = urldefrag(index)
     counts = {"num_images": k, "num_result_ids": k}
@@ -176,10 +187,10 @@ def _query(index: str, text: str, kind: str, k: int) -> list:
         with _turn:
             time.sleep(1 / PER_SECOND)
         try:
-            with requests.post(url, json=asked, timeout=600, stream=True) as response:
-                body = b"".join(itertools.islice(response.iter_content(2**20), ANSWER))
+            with requests.post(url, json=asked, headers=AS_IT_IS, timeout=600, stream=True) as sent:
+                body = sent.raw.read(ANSWER * 2**20, decode_content=False)
             answer = json.loads(body)
-        except (OSError, ValueError, RecursionError) as e:
+        except (OSError, ValueError, RecursionError, HTTPError) as e:
             answer = f"{type(e).__name__}: {e}"
         if isinstance(answer, list):
             return answer

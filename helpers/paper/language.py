@@ -18,8 +18,8 @@ from helpers.models import sampling, weights
 from helpers.paper import config
 from helpers.settings import CaptionSettings, World
 
-NO_CODE = {"trust_remote_code": False}  # and no question whether it may run
 WINDOWS = ("max_position_embeddings", "max_seq_len", "context_length")  # of configurations
+UNPADDED = ("ctrl", "openai-gpt", "recurrent_gemma")  # are told positions, and read padding, too
 ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
 
 
@@ -47,14 +47,15 @@ def _opened(name: str, **options: Any) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     def open_folder(folder: Path) -> tuple[Any, Any]:
-        about = AutoConfig.from_pretrained(folder, **NO_CODE)
+        about = AutoConfig.from_pretrained(folder, **weights.NO_CODE)
         if about.is_encoder_decoder or "MaskedLM" in str(about.architectures):
             raise ValueError(f"a model of type {about.model_type} does not continue texts")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **NO_CODE)
+            here = {"local_files_only": True, **weights.NO_CODE}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **here)
         except Exception as e:
             raise ValueError(f"it has no tokenizer that transformers reads ({e})") from e
-        types = {"dtype": gpu.precision(), **NO_CODE}
+        types = {"dtype": gpu.precision(), **weights.NO_CODE}
         model = weights.complete(AutoModelForCausalLM, folder, **types, **options)
         if not line_ends(tokenizer):
             raise ValueError("its tokenizer has no newline and no end of text")
@@ -98,20 +99,27 @@ def continued(
         stop = min(start + ROUND, settings.max_new_tokens)
         streams = [np.random.default_rng(seeds[i]).random(stop)[start:] for i in rows]
         uniform = torch.tensor(np.stack(streams), device=model.device)
-        with torch.inference_mode():
-            out = model.generate(
-                torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=stop - start,
-                do_sample=False,
-                eos_token_id=sorted(ends),
-                pad_token_id=min(ends),
-                logits_processor=[sampling.nucleus(uniform, length, settings)],
-            )
+        try:
+            with torch.inference_mode():
+                out = model.generate(
+                    torch.tensor(ids, device=model.device),
+                    attention_mask=torch.tensor(mask, device=model.device),
+                    max_new_tokens=stop - start,
+                    do_sample=False,
+                    eos_token_id=sorted(ends),
+                    pad_token_id=min(ends),
+                    logits_processor=[sampling.nucleus(uniform, length, settings)],
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:  # of kinds that continue texts in another way
+            kind = f"the language model, of type {model.config.model_type}"
+            raise StudyError(f"{kind}, writes no texts here ({e}). Take another.") from e
         return out[:, length:].tolist()
 
     # A model that is not told positions, with ALiBi or a state, would read what it is padded with.
-    padded = "position_ids" in inspect.signature(model.forward).parameters
+    told = "position_ids" in inspect.signature(model.forward).parameters
+    padded = told and model.config.model_type not in UNPADDED
     left = sorted(range(len(prompts)), key=lambda i: len(tokens[i]))  # little is padded
     for _ in range(0, settings.max_new_tokens, ROUND):
         unfinished = []

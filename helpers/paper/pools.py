@@ -1,14 +1,15 @@
 """The pool that ``paper.toml`` names as ``laion``: looked through once, then a table per shard.
 
-It is a folder of img2dataset's shards, 00000.parquet beside 00000.tar, as download/laion.py leaves
-them; of webdataset tars with a .txt beside each picture; or a table of captions and paths of
-pictures (.csv, .tsv, .jsonl, .parquet), or a folder with such a table, ``metadata.csv``, as Hugging
-Face's image folders have one. Pictures of a table are packed into tars, ``kept`` pixels square.
+It is a folder of img2dataset's shards, 00000.parquet (or .csv, .tsv, .jsonl) beside 00000.tar, as
+download/laion.py leaves them; of webdataset tars with a .txt beside each picture; or a table of
+captions and paths of pictures, or a folder with such a table, ``metadata.csv``, as Hugging Face's
+image folders have one. Pictures of a table are packed into tars, ``kept`` pixels square.
 Every row is kept, or counted as lost, with its reason, in ``lost.parquet``.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 from pathlib import Path
@@ -29,11 +30,15 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PATHS = ("file_name", "filename", "file", "path", "file_path", "filepath", "image")
 SHARD = 1_000  # pictures of a table that are packed into one tar
 FEW = 8  # shards that are not worth starting processes for
+PEEK = 1_000  # rows of a table that are looked at to know its columns
 TEXT_BYTES = 1_000_000  # of one caption
+TABLE_BYTES = 2**32  # of one .csv, .tsv or .jsonl
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 OWN = {"report", "_tmp"}  # folders of a download that are no part of a pool
 COLUMNS = ("SAMPLE_ID", "URL", "TEXT", "NSFW", "similarity", "key", "tar", "image", "lost")
 NO_PICTURE = "no picture under its key, or several"
 NO_CAPTION = "no caption that can be read"
+UNREADABLE = "a picture that cannot be read"
 
 
 class Part(NamedTuple):
@@ -68,35 +73,64 @@ def _fetch(place: Path, side: int, shard: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def size(place: Path) -> int:
-    """How many pairs are listed in a pool; ``StudyError`` as from ``find``."""
-    return sum(part.rows for part in find(place))
+    """How many pairs are listed in a pool. ``StudyError`` as from ``find``, and where rows and
+    pictures of one of the first ``FEW`` tars cannot be matched.
+    """
+    parts = find(place)
+    for part in [part for part in parts if part.tar][:FEW]:
+        _matched(part, 1)
+    return sum(part.rows for part in parts)
 
 
 def find(place: Path) -> list[Part]:
-    """What a pool consists of; nothing is decoded. ``StudyError`` where that is no pool."""
+    """What a pool consists of; nothing is decoded. ``StudyError`` where that is no pool.
+
+    A line says how many archives, and pictures that no table names, are left out.
+    """
     files = [place] if place.is_file() else list(pictures.files_below(place))
     files = [file for file in files if not OWN & set(file.relative_to(place).parts[:-1])]
-    tables = [
-        f for f in files if f.suffix.lower() in TABLES and (f == place or f.stem == "metadata")
-    ]
+    of_kind = functools.partial(_of_kind, files)
+    tables = [f for f in of_kind(*TABLES) if f == place or f.stem.lower() == "metadata"]
+    for folder, number in collections.Counter(table.parent for table in tables).items():
+        if number > 1:
+            raise StudyError(f"{folder} has {number} tables called metadata; keep one of them.")
     parts = [part for table in tables for part in _slices(table)]
-    tars = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".tar"}
-    listed = [] if tables else [file for file in files if file.suffix.lower() == ".parquet"]
-    for table in listed:
-        tar = tars.pop(table.with_suffix(""), None)
-        if tar is None:
-            advice = "download them with helpers.paper.download.laion"
-            problem = f"{table} has no pictures: no {table.stem}.tar lies beside it"
-            raise StudyError(f"{problem}; {advice}.")
-        parts.append(Part(columns.parquet(table).metadata.num_rows, table, tar))
-    parts += [Part(len(Tar(tar)), None, tar) for tar in tars.values()]
+    beside = {f.with_suffix(""): f for f in of_kind(*TABLES) if f not in tables}
+    for tar in of_kind(".tar"):
+        columns.check(tar, "a tar")
+        table = beside.pop(tar.with_suffix(""), None)
+        parts.append(Part(_length(table) if table else len(Tar(tar)), table, tar))
+    alone = [table for table in beside.values() if table.suffix.lower() == ".parquet"]
+    if alone and not tables:
+        advice = "download them with helpers.paper.download.laion"
+        problem = f"{alone[0]} has no pictures: no {alone[0].stem}.tar lies beside it"
+        raise StudyError(f"{problem}; {advice}.")
+    archives = of_kind(*ARCHIVES)
     if not parts:
-        packed = any(file.suffix.lower() in (".zip", ".gz", ".tgz") for file in files)
         there = f"no parquet shards in {place}, no tars, and no metadata.csv or metadata.jsonl"
-        there += ", but archives: unpack them" * packed
+        there += ", but archives: unpack them" * bool(archives)
         advice = "fill it with helpers.paper.download.laion.download, or name another folder"
         raise StudyError(f"{there}; {advice} as laion in {config.FILE}.")
+    named = {file for part in parts if part.tar is None for file in part.table["file"]}
+    loose = {str(file) for file in of_kind(*pictures.ENDINGS)} - named
+    left_out = [f"{len(loose)} pictures that no table names"] * bool(loose)
+    left_out += [f"{len(archives)} archives, which have to be unpacked"] * bool(archives)
+    if left_out:
+        progress.say(f"pool: left out of {place}: {' and '.join(left_out)}")
     return parts
+
+
+def _of_kind(files: list[Path], *endings: str) -> list[Path]:
+    """Those with one of the endings, in any case; of one stem the .parquet last."""
+    found = [file for file in files if file.suffix.lower() in endings]
+    return sorted(found, key=lambda file: (file.suffix.lower() == ".parquet", file))
+
+
+def _length(table: Path) -> int:
+    """How many rows a table has; of .parquet the columns and the first rows are looked at."""
+    first = columns.evened(_read(table, PEEK), table)
+    packed = table.suffix.lower() == ".parquet"
+    return columns.parquet(table).metadata.num_rows if packed else len(first)
 
 
 def _slices(file: Path) -> list[Part]:
@@ -115,23 +149,34 @@ def _slices(file: Path) -> list[Part]:
     return [Part(len(rows), rows, None) for rows in table.iter_slices(SHARD)]
 
 
-def _read(file: Path) -> pl.DataFrame:
-    """A table in a file; all columns of .csv, .tsv and .jsonl are texts. Else ``StudyError``."""
+def _read(file: Path, first: int | None = None) -> pl.DataFrame:
+    """A table in a file, of .parquet perhaps only the ``first`` rows; all columns of .csv, .tsv and
+    .jsonl are texts. Else ``StudyError``.
+    """
     ending = file.suffix.lower()
     if ending == ".parquet":
         columns.parquet(file)
         with reading(file, pl.exceptions.PolarsError):
-            return pl.read_parquet(file, glob=False)
+            return pl.read_parquet(file, n_rows=first, glob=False)
     columns.check(file, "a table")
     try:
+        if file.stat().st_size > TABLE_BYTES:
+            raise ValueError(f"it has over {TABLE_BYTES:,} bytes; write it as .parquet")
         text = file.read_text("utf-8-sig")
         if ending == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            flat = [{k: v if v is None else str(v) for k, v in row.items()} for row in rows]
+            as_they_are = (list, dict, type(None))  # the first two are told later: they are no text
+            flat = [
+                {k: v if isinstance(v, as_they_are) else str(v) for k, v in row.items()}
+                for row in rows
+            ]
             return pl.DataFrame(flat, infer_schema_length=None)
-        separator = max(",;\t", key=text.partition("\n")[0].count)
-        return pl.read_csv(text.encode(), separator=separator, infer_schema=False)
-    except (ValueError, AttributeError, RecursionError, pl.exceptions.PolarsError) as e:
+        separator = max(",;\t|", key=text.partition("\n")[0].count)
+        table = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
+        if twice := [name for name in table.columns if "_duplicated_" in name]:
+            raise ValueError(f"it has two columns {twice[0].partition('_duplicated_')[0]}")
+        return table.rename(str.strip)
+    except (ValueError, TypeError, AttributeError, RecursionError, pl.exceptions.PolarsError) as e:
         reason = " ".join(str(e).split())[:200]
         wanted = "UTF-8, with a header and as many columns in each row, or one JSON object a line"
         raise StudyError(f"cannot read {file}: {reason}. It wants {wanted}.") from e
@@ -147,12 +192,17 @@ def _build(path: Path, place: Path, side: int) -> None:
     files = store.fill(path, jobs, look_through, what, len(jobs) > FEW, uses_gpu=False)
     kept = 0
     lost = []
+    kinds = {pl.read_parquet(file, n_rows=0, glob=False).schema.get("SAMPLE_ID") for file in files}
     for file in files:
         table = pl.read_parquet(file, glob=False)
         rows = table.filter(pl.col("lost").is_null()).drop("lost")
         lost.append(table.filter(pl.col("lost").is_not_null()).select("URL", "TEXT", "lost"))
         if "SAMPLE_ID" not in rows.columns:
-            rows = rows.with_columns(SAMPLE_ID=pl.int_range(pl.len()) + kept)
+            number = pl.int_range(pl.len()) + kept
+            numbered = number if kinds == {None} else pl.format("row {}", number)
+            rows = rows.with_columns(SAMPLE_ID=numbered)
+        elif len(kinds) > 1:  # numbers here, words or nothing there
+            rows = rows.with_columns(pl.col("SAMPLE_ID").cast(pl.String))
         if len(rows):
             store.write(path / file.name, rows)
         kept += len(rows)
@@ -168,24 +218,51 @@ def _build(path: Path, place: Path, side: int) -> None:
 def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
     """The rows of a part, where their pictures are, and why a row is lost; null when it is not.
 
-    Pictures that are files go into ``tar``, which is new.
+    Every picture is read once. Those that are files go into ``tar``, which is new.
     """
-    if isinstance(part.table, pl.DataFrame):
-        table = _packed(part.table, tar, side)
+    if part.tar is None:
+        table = part.table
+        rows = table.select("file", "URL").iter_rows()
+        reads = [
+            file and functools.partial(pictures.rgb, Path(file), url, side) for file, url in rows
+        ]
+        why = ["a path that leads out of the folder"] * len(table)
     else:
-        images = Tar(tar)
-        table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
-        keys = table["key"].to_list() if "key" in table.columns else None
-        at = pl.Series("image", images.matched(keys, len(table), part.table or tar), pl.Int64)
-        status = pl.col("status") if "status" in table.columns else pl.lit("success")
-        why = pl.when(pl.col("image") < 0).then(
-            status.cast(pl.String).replace("success", NO_PICTURE)
-        )
-        lost = why.otherwise(pl.col("lost") if "lost" in table.columns else None)
-        table = table.with_columns(at).with_columns(lost=lost)
+        table, images, at = _matched(part, side)
+        reads = [functools.partial(images.__getitem__, [i]) if i >= 0 else None for i in at]
+        why = table["status"] if "status" in table.columns else [""] * len(table)
+    said = table["lost"] if part.table is None else [None] * len(table)
+    long = table["TEXT"].str.len_bytes() > TEXT_BYTES
+    lost, kept = [], []
+    for row, read in enumerate(reads):
+        reason = said[row] or (NO_CAPTION if long[row] else None)
+        try:
+            picture = read() if read else None
+        except StudyError as e:
+            missing = isinstance(e.__cause__, FileNotFoundError)
+            reason = "no such file" if missing else UNREADABLE
+        if read is None:
+            reason = NO_PICTURE if why[row] in ("", "success") else why[row]
+        if part.tar is None and reason is None:
+            kept.append(picture)
+        lost.append(reason)
+    table = table.with_columns(lost=pl.Series(lost, dtype=pl.String))
+    if part.tar is None:
+        texts = table.filter(pl.col("lost").is_null())["TEXT"]
+        packed = tar_bytes(np.array(kept, np.uint8), [{"caption": text} for text in texts])
+        store.write(tar, packed)
+        at = table["lost"].is_null().cum_sum().cast(pl.Int64) - 1
     where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
-    table = table.with_columns(tar=pl.lit(str(where)))
+    table = table.with_columns(tar=pl.lit(str(where)), image=pl.Series(at))
     return table.select(name for name in COLUMNS if name in table.columns)
+
+
+def _matched(part: Part, side: int) -> tuple[pl.DataFrame, Tar, np.ndarray]:
+    """The rows of a part with a tar, its pictures, and where each row's is, or -1."""
+    images = Tar(part.tar, side)
+    table = columns.evened(_read(part.table), part.table) if part.table else _captions(images)
+    keys = table["key"].to_list() if "key" in table.columns else None
+    return table, images, images.matched(keys, len(table), part.table or part.tar)
 
 
 def _captions(tar: Tar) -> pl.DataFrame:
@@ -201,22 +278,3 @@ def _captions(tar: Tar) -> pl.DataFrame:
     lost = [NO_CAPTION if said.get(key) is None else None for key in keys]
     found = {"key": keys, "URL": keys, "TEXT": [said.get(key) for key in keys], "lost": lost}
     return columns.evened(pl.DataFrame(found, dict.fromkeys(found, pl.String)), tar.path)
-
-
-def _packed(table: pl.DataFrame, tar: Path, side: int) -> pl.DataFrame:
-    """The rows of a table of paths; the pictures that can be read are written to ``tar``."""
-    images = []
-    lost = []
-    for name, file in table.select("URL", "file").iter_rows():
-        reason = None if file else "a path that leads out of the folder"
-        try:
-            if file:
-                images.append(pictures.rgb(Path(file), name, side))
-        except StudyError as e:
-            missing = isinstance(e.__cause__, FileNotFoundError)
-            reason = "no such file" if missing else "a picture that cannot be read"
-        lost.append(reason)
-    table = table.with_columns(pl.Series("lost", lost, pl.String))
-    rows = [{"caption": text} for text in table.filter(pl.col("lost").is_null())["TEXT"]]
-    store.write(tar, tar_bytes(np.array(images, np.uint8), rows))
-    return table.with_columns(image=pl.col("lost").is_null().cum_sum().cast(pl.Int64) - 1)

@@ -1,18 +1,7 @@
 """The published probe sets from folders under ``$STUDY_PAPER/benchmarks``, all read in one way.
 
-Laid out as for torchvision's ``ImageFolder``, one folder per class (WordNet id) or category::
-
-    imagenet/{train,val}/WNID/*     1,000; for a part, with imagenet/classes.csv: wnid,name in order
-    imagenet-r/WNID/*  imagenet-a/WNID/*     200 classes each: a model chooses among these [R]
-    imagenet-c/KIND/SEVERITY/WNID/*          ImageNet-C's kinds, and 3DCC's under the same root
-    imagenet-9/{original,mixed_same,mixed_rand}/val/CATEGORY/*
-                                    with imagenet-9/in_to_in9.json: class -> category or -1
-    focus/{0,1,2}/CATEGORY/*        by number of uncommon attributes, with focus/categories.csv:
-                                    wnid,category
-    cue-conflict/SHAPE/SHAPE1-TEXTURE2.png   with cue-conflict/categories.csv: wnid,category
-    sun/**  inaturalist/**          OOD images, near and far
-
-A set whose folder is not there is left out with a line; ``imagenet`` has to be there.
+helpers/paper/README.md has their layouts. A set whose folder is not there is left out with a line;
+``imagenet`` has to be there.
 """
 
 from __future__ import annotations
@@ -89,26 +78,23 @@ def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
             groupings[name] = _grouping(base / Path(PLACES[name]).parts[0], wnids, categories)
             sets[name] = _labelled(path, files, categories)
         elif name in OUTSIDE:
-            sets[name] = files, np.full(len(files), -1)
+            sets[name] = files, np.full(len(files), -1), pd.DataFrame()
         elif name in CUES:
             *sets[name], groups = _cue_conflict(path, files, wnids)
         else:
             sets[name] = _labelled(path, files, wnids)
         if name in AMONG:
-            among[name] = np.flatnonzero([(path / wnid).is_dir() for wnid in wnids])
+            among[name] = np.unique(sets[name][1])
     return sets, groups, among, groupings
 
 
 def _wrong(place: Path, problem: str) -> StudyError:
-    return StudyError(f"{place} {problem}; see helpers/paper/probes.py for its layout.")
+    return StudyError(f"{place} {problem}; see helpers/paper/README.md for its layout.")
 
 
-def _read(
-    w: World, files: Sequence[Path], labels: np.ndarray, facts: pd.DataFrame | None = None
-) -> Split:
+def _read(w: World, files: Sequence[Path], labels: np.ndarray, facts: pd.DataFrame) -> Split:
     """At most ``robustness.probe_images`` of the images, evenly spread, in memory."""
-    images = Decoded(files, w.image_size, reduced=False)
-    split = Split(images, labels, pd.DataFrame() if facts is None else facts)
+    split = Split(Decoded(files, w.image_size, reduced=False), labels, facts)
     split = thinned(split, w.robustness.probe_images)
     return dataclasses.replace(split, images=split.images[:])
 
@@ -116,7 +102,7 @@ def _read(
 def _labelled(path: Path, files: Sequence[Path], names: Sequence[str]) -> tuple:
     """Images of class folders; the label is the folder's position in ``names``."""
     folders = [file.relative_to(path).parts[0] for file in files]
-    labels = pd.Index(names).get_indexer([config.identifier(folder) for folder in folders])
+    labels = pd.Index(map(config.identifier, names)).get_indexer(map(config.identifier, folders))
     if strange := sorted({folders[i] for i in np.flatnonzero(labels < 0)}):
         raise _wrong(path, f"has images of no class: {', '.join(strange[:3])}")
     facts = pd.DataFrame({"file": [file.name for file in files], "class": folders})
@@ -131,7 +117,7 @@ def _grouping(place: Path, wnids: Sequence[str], categories: list[str]) -> np.nd
         return pd.Index(categories).get_indexer(table)
     try:
         table = json.loads(config.text_of(file))
-        positions = [int(table[str(i)]) for i in range(len(table))]
+        positions = [int(str(table[str(i)])) for i in range(len(table))]  # no fractions
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise _wrong(file, f"is no table from every class to a category ({e!r})") from e
     if len(table) != len(wnids):
@@ -162,6 +148,8 @@ def _cue_conflict(place: Path, files: Sequence[Path], wnids: Sequence[str]) -> t
     facts = facts.map(config.identifier)
     table = _categories(place, wnids, {*facts["shape"], *facts["texture"]})
     differ = np.flatnonzero(facts["shape"] != facts["texture"])
+    if not len(differ):
+        raise _wrong(place, "has no image whose shape and texture differ")
     facts = facts.iloc[differ].reset_index(drop=True)
     labels = [int(np.argmax((table == shape).to_numpy())) for shape in facts["shape"]]
     groups = pd.DataFrame({"shape": table, "texture": table})

@@ -58,11 +58,7 @@ def outside(w: World) -> dict[str, dict]:
         "benchmarks": {},
     }
     for name, task in s.tasks.items():
-        classes = task.classes
-        if isinstance(classes, str) and Path(classes).is_file():
-            classes = Path(classes).read_text()
-        facts = {"folder": identity(str(task.folder)), "classes": classes}
-        parts["benchmarks"][name] = task.model_dump() | facts
+        parts["benchmarks"][name] = task.model_dump() | {"folder": identity(str(task.folder))}
     for name in ("synthetic", "samples", "analysed", "arms", "paired", "prompted"):
         parts[name] = {"generators": generators, "drawn": s.drawn, "kept": s.kept}
     if s.index:

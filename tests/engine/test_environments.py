@@ -352,6 +352,19 @@ def listing(**settings):
     return subprocess.Popen(command, cwd=places.TOP, stderr=subprocess.PIPE, text=True, **settings)
 
 
+def test_the_command_may_be_begun_from_a_folder_above(clone):
+    """By the path of its file or of its module; shadows that lie there are not taken."""
+    for command in ([str(clone / "helpers" / "run.py")], ["-m", f"{clone.name}.helpers.run"]):
+        done = subprocess.run(
+            [sys.executable, *command, "smoke", "--list"],
+            cwd=clone.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "00" in done.stdout
+
+
 def caught(pid):
     """Whether a process has something to do on Ctrl-C, as far as /proc knows."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -163,7 +163,7 @@ def test_nested_linked_and_stray_pictures(tmp_path, monkeypatch, capsys):
     (train / "tree").symlink_to(tmp_path / "elsewhere")
     jpeg(train / "loose.jpg", 2, 98)
     jpeg(train / "rose" / "._1.jpg", 2, 97)
-    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN"):
         jpeg(train / hidden / "rose.jpg", 2, 96)
     bench = task_of(tmp_path, monkeypatch)
     assert bench.classes == ("rose", "tree")
@@ -190,6 +190,10 @@ def test_a_class_of_one_picture_stays_in_train(tmp_path, monkeypatch, capsys):
     "change, words",
     [
         (lambda top: shutil.rmtree(top), "no images of train in"),
+        (lambda top: [shutil.rmtree(top / "train"), (top / "train.zip").write_bytes(b"PK")],
+         "no images of train in .* but train.zip, which has to be unpacked"),
+        (lambda top: [shutil.rmtree(top / "train"), jpeg(top / "train" / "a.jpg", 2, 1)],
+         "train has no images in folders of classes; .*train/CLASS"),
         (lambda top: shutil.rmtree(top / "test"), "no images of test in"),
         (lambda top: shutil.copytree(top / "train", top / "Train"), "both .* could be train"),
         (lambda top: (top / "train" / "empty").mkdir(), "train has no images for empty .1 class"),
@@ -202,7 +206,7 @@ def test_a_class_of_one_picture_stays_in_train(tmp_path, monkeypatch, capsys):
         (lambda top: (top / "train" / "Rose").mkdir(), "'Rose' and 'rose' are both 'rose'"),
         (lambda top: (top / "test" / "Rose").mkdir(), "'Rose' and 'rose' are both 'rose'"),
     ],
-)
+)  # fmt: skip
 def test_folders_of_another_layout_are_one_line(tmp_path, monkeypatch, change, words):
     folders(tmp_path / "t", ("train", "test"), ("rose", "tree"), 2)
     change(tmp_path / "t")

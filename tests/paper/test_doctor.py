@@ -1,6 +1,7 @@
 """What is missing is said before anything starts, with the way to get it; and what a run costs."""
 
 import re
+import shutil
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_nothing_starts_while_something_is_missing(
         (
             ("timm/weights/resnet", "timm/weights/listed"),
             "probed checkpoint",
-            ("timm cannot read the model of", "weights/listed/model.safetensors"),
+            ("timm could not load", "weights/listed/model.safetensors"),
         ),
         (
             ("timm/weights/resnet", "timm/weights/two"),
@@ -122,6 +123,25 @@ def test_judge_and_checkpoints_are_looked_for_before_anything_starts(
     assert re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing]
     unfolded = " ".join(printed.split())
     assert all(word in unfolded for word in words), printed
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "page", "gone"])
+def test_damaged_pictures_of_a_task_are_found_before_anything_starts(
+    published, tmp_path, monkeypatch, capsys, damage
+):
+    for part in ("weights", "benchmarks", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    shutil.copytree(published / "flora", tmp_path / "flora")
+    file = tmp_path / "flora" / "test" / "tree" / "7.jpg"
+    cut = {"cut": file.read_bytes()[:300], "empty": b"", "page": b"<html>"}.get(damage)
+    file.unlink()
+    file.symlink_to("nowhere") if cut is None else file.write_bytes(cut)
+    (tmp_path / "paper.toml").write_text(SETTINGS)
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    assert run.main(["paper", "--check"]) == 2
+    unfolded = " ".join("".join(capsys.readouterr()).split())
+    assert "MISSING benchmark flora" in unfolded
+    assert "cannot read the image" in unfolded and "flora/test/tree/7.jpg" in unfolded
 
 
 def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@ and rows to filtered images.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import io
@@ -37,9 +38,10 @@ from helpers.paper.download import guard, laion, polite
 from helpers.study import retrieval
 
 HERE = ("127.0.0.1",)
-LIMITS = polite.Limits(
-    seconds=2.0, bytes=200_000, pixels=1_000_000, per_host=500, allow_private=HERE
+LIMITS = polite.Limits(  # patient: on a busy machine an answer takes its time
+    seconds=20.0, bytes=200_000, pixels=1_000_000, per_host=500, allow_private=HERE
 )
+SOON = 2.0  # seconds, for what never ends
 
 
 def picture(i: int, kind: str = "jpeg", size=(90, 60)) -> bytes:
@@ -184,8 +186,10 @@ OUTCOMES = {
 )
 def test_outcome_of_one_address(server, tmp_path_factory, path, outcome):
     start = time.monotonic()
-    assert ask(server.url + path, tmp_path_factory.getbasetemp() / "turns") == outcome
-    assert time.monotonic() - start < 8
+    seconds = SOON if outcome == "failed: timeout" else LIMITS.seconds
+    turns = tmp_path_factory.getbasetemp() / "turns"
+    assert ask(server.url + path, turns, seconds=seconds) == outcome
+    assert time.monotonic() - start < LIMITS.seconds
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="makes its certificate with openssl")
@@ -229,7 +233,7 @@ def test_certificates_are_checked(server, tmp_path, monkeypatch):
     assert ask(url + "/good/1", tmp_path / "before") == "failed: TLS"
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     assert ask(url + "/good/1", tmp_path / "after") == "came"
-    assert ask(url + "/drip", tmp_path / "after") == "failed: timeout"
+    assert ask(url + "/drip", tmp_path / "after", seconds=SOON) == "failed: timeout"
     assert (
         ask(url + "/good/1", tmp_path / "after", allow_private=()) == "refused: address not public"
     )
@@ -296,8 +300,8 @@ def test_a_name_is_resolved_once_and_all_its_addresses_count(server, tmp_path, m
 
 def test_endless_bodies_are_hung_up_on(server, tmp_path):
     for path in ("/endless", "/swollen", "/drip"):
-        ask(server.url + path, tmp_path)
-    until = time.monotonic() + 5
+        ask(server.url + path, tmp_path, seconds=SOON if path == "/drip" else LIMITS.seconds)
+    until = time.monotonic() + 30
     while not {"/endless", "/swollen", "/drip"} <= server.hung_up and time.monotonic() < until:
         time.sleep(0.05)
     assert {"/endless", "/swollen", "/drip"} <= server.hung_up
@@ -305,7 +309,8 @@ def test_endless_bodies_are_hung_up_on(server, tmp_path):
 
 def test_a_host_is_asked_in_turns_with_one_robots_and_our_name(server, tmp_path):
     before = len(server.seen)
-    slow = polite.Limits(per_host=10, allow_private=HERE)
+    slow = polite.Limits(seconds=20, per_host=10, allow_private=HERE)
+    start = time.monotonic()
     threads = [
         threading.Thread(target=ask, args=(f"{server.url}/good/{i}", tmp_path, slow))
         for i in range(6)
@@ -315,9 +320,8 @@ def test_a_host_is_asked_in_turns_with_one_robots_and_our_name(server, tmp_path)
     for thread in threads:
         thread.join()
     times, paths, agents = zip(*sorted(server.seen[before:]), strict=True)
-    assert (
-        np.diff(times).min() > 0.05 and times[-1] - times[0] > 0.55
-    )  # six turns of a tenth of a second
+    # the n-th request waits for n turns of a tenth of a second; a busy machine only adds to that
+    assert (np.array(times) - start >= np.arange(7) / 10 - 1e-3).all()
     assert paths[0] == "/robots.txt" and len(set(paths)) == 7 and set(agents) == {polite.AGENT}
 
 
@@ -443,28 +447,32 @@ def kill_after_first_shard(folder):
         os.kill(worker.pid, signal.SIGKILL)
 
 
+def settled(server):
+    """How many requests a server has seen, once those of killed clients have arrived, too."""
+    counts = [-1, len(server.seen)]
+    while counts[-1] != counts[-2]:
+        time.sleep(0.5)
+        counts.append(len(server.seen))
+    return counts[-1]
+
+
 def test_a_killed_download_goes_on(server, tmp_path, monkeypatch):
     """The bytes are those of a download that was not killed and had another number of threads."""
-    rows, patient = (
-        table(server, [f"/good/{i}" for i in range(48)]),
-        dataclasses.replace(LIMITS, seconds=20.0),
-    )
-    laion.download(rows, tmp_path / "whole", dataclasses.replace(patient, shard_rows=4, threads=8))
+    rows = table(server, [f"/good/{i}" for i in range(48)])
+    limits = functools.partial(dataclasses.replace, LIMITS, shard_rows=4)
+    laion.download(rows, tmp_path / "whole", limits(threads=8))
     monkeypatch.setattr(server, "delay", 0.1)
     killer = threading.Thread(target=kill_after_first_shard, args=(tmp_path / "killed",))
     killer.start()
     with pytest.raises(StudyError, match="run the same command again"):
-        laion.download(
-            rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=2)
-        )
+        laion.download(rows, tmp_path / "killed", limits(threads=2))
     killer.join()
-    before, asked = digests(tmp_path / "killed"), len(server.seen)
+    before = digests(tmp_path / "killed")
+    asked = settled(server)
     times = {f: f.stat().st_mtime_ns for f in (tmp_path / "killed").glob("*.tar")}
     assert 0 < len(list((tmp_path / "killed").glob("*_stats.json"))) < 12
     monkeypatch.setattr(server, "delay", 0.0)
-    told, _ = laion.download(
-        rows, tmp_path / "killed", dataclasses.replace(patient, shard_rows=4, threads=3)
-    )
+    told, _ = laion.download(rows, tmp_path / "killed", limits(threads=3))
     assert (told["outcome"] == "downloaded").all() and digests(tmp_path / "killed") == digests(
         tmp_path / "whole"
     )

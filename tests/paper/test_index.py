@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gzip
 import http.server
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import types
 import urllib.request
 from pathlib import Path
@@ -205,6 +207,37 @@ def stumbling(fails, captions=True):
     yield f"http://127.0.0.1:{server.server_port}/knn-service", seen
     server.shutdown()
     server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["endless", "packed"])
+def test_an_answer_is_read_to_its_limit_and_as_it_is(w, monkeypatch, kind):
+    """Whatever is sent, no more than ``ANSWER`` is held, and nothing that is packed is unpacked."""
+
+    body = gzip.compress(bytes(2**27)) if kind == "packed" else b"[" + bytes(2**22)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            if kind == "packed":
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(index, "ANSWER", 1)
+    monkeypatch.setattr(index, "TRIES", 1)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tracemalloc.start()
+        with pytest.raises(StudyError, match="gave no answer"):
+            search(w, f"http://127.0.0.1:{server.server_port}/knn-service")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        server.shutdown()
+    assert peak < 2**25
 
 
 def test_queries_that_fail_are_repeated_and_paced(w, monkeypatch):

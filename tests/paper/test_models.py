@@ -26,7 +26,7 @@ from helpers import worlds
 from helpers.data.tables import Benchmark
 from helpers.engine import gpu, randomness
 from helpers.errors import StudyError
-from helpers.models import sampling, weights
+from helpers.models import clip, sampling, weights
 from helpers.paper import doctor, generator, language
 from helpers.study import captions
 from tests import tiny
@@ -468,7 +468,7 @@ TORN = [
     (lambda f: f.unlink(), "cannot be loaded from .*no file named"),
     (lambda f: f.rename(f.with_suffix(".gguf")), "cannot be loaded from .*no file named"),
     (lambda f: f.rename(f.with_suffix(".bin")), r"\.bin is a pickle, .*any code.*convert it"),
-    (lambda f: (f.parent / "config.json").unlink(), "cannot be loaded from|has no"),
+    (lambda f: (f.parent / "config.json").unlink(), "holds no whole model|cannot be loaded"),
     (lambda f: (f.parent / "config.json").write_text("[" * 100_000), "cannot be loaded from"),
 ]  # fmt: skip
 WHERE = {
@@ -511,6 +511,110 @@ def test_fp16_files_alone_are_taken(folders, tmp_path):
     assert torch.equal(pipe.unet.conv_in.weight, whole.unet.conv_in.weight)
 
 
+def rewritten(file, **changes):
+    """A table in JSON with some values changed."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_configuration_has_limits(folders, tmp_path, monkeypatch):
+    """A network of endless layers is not begun; what is endless itself is not read."""
+    shutil.copytree(folders / "language_model", tmp_path / "deep")
+    shutil.copytree(folders / "generator", tmp_path / "long")
+    rewritten(tmp_path / "deep" / "config.json", num_hidden_layers=10**9)
+    with pytest.raises(StudyError, match="has 1,000,000,000 layers, but there are 21 tensors"):
+        language.checked(str(tmp_path / "deep"))
+    with (tmp_path / "long" / "vae" / "config.json").open("r+b") as file:
+        file.truncate(weights.CONFIGURATION + 1)
+    with pytest.raises(StudyError, match=r"config\.json has over 10,000,000 bytes"):
+        generator.checked("generator", str(tmp_path / "long"))
+    tiny.clip(tmp_path / "clip")
+    text = json.loads((tmp_path / "clip" / "config.json").read_text())["text_cfg"]
+    rewritten(tmp_path / "clip" / "config.json", text_cfg={**text, "layers": 10**9})
+    with pytest.raises(StudyError, match="has 1,000,000,000 layers, but there are"):
+        clip.checked(str(tmp_path / "clip"))
+
+
+def test_keys_that_published_weights_have_besides_are_no_matter(folders, tmp_path):
+    """LLaMA-2's files hold inverse frequencies, Stable Diffusion's positions and old names."""
+    shutil.copytree(folders / "language_model", tmp_path / "llama")
+    shutil.copytree(folders / "generator", tmp_path / "sd")
+    name = "model.layers.{}.self_attn.rotary_emb.inv_freq"
+    more = {name.format(i): torch.zeros(8) for i in range(2)}
+    changed(tmp_path / "llama" / "model.safetensors", lambda t: t.update(more))
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    changed(tmp_path / "sd/text_encoder/model.safetensors", lambda t: t.update(positions))
+    old = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+
+    def renamed(tensors):
+        for key in [key for key in tensors if ".attentions." in key]:
+            other = key
+            for now, before in old.items():
+                other = other.replace(now, before)
+            tensors[other] = tensors.pop(key)
+
+    changed(tmp_path / "sd/vae/diffusion_pytorch_model.safetensors", renamed)
+    assert language.checked(str(tmp_path / "llama")) and language.load(str(tmp_path / "llama"))
+    assert generator.checked("generator", str(tmp_path / "sd"))
+    again, before = (generator.load(str(f)) for f in (tmp_path / "sd", folders / "generator"))
+    key = "decoder.mid_block.attentions.0.to_q.weight"
+    assert torch.equal(again.vae.state_dict()[key], before.vae.state_dict()[key])
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "scheduler", "text_encoder", "vae", "unet"])
+def test_a_missing_part_of_a_generator_is_named(folders, tmp_path, part):
+    shutil.copytree(folders / "generator", tmp_path / "torn")
+    shutil.rmtree(tmp_path / "torn" / part)
+    with pytest.raises(StudyError, match=f"it has no folder {part}"):
+        generator.checked("generator", str(tmp_path / "torn"))
+
+
+def test_adapters_files_and_other_systems_paths_are_no_models(folders, tmp_path):
+    shutil.copytree(folders / "language_model", tmp_path / "beside")
+    (tmp_path / "beside" / "adapter_config.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for name in ("beside", "empty"):
+        with pytest.raises(StudyError, match=r"holds no whole model.*adapters merged"):
+            language.checked(str(tmp_path / name))
+    with pytest.raises(StudyError, match=r"a single file, no folder: MODEL\.save_pretrained"):
+        language.checked(str(tmp_path / "beside" / "model.safetensors"))
+    with pytest.raises(StudyError, match="is a path, but there is no such folder"):
+        language.checked("C:\\models\\llama")
+    with pytest.raises(StudyError, match="is a file; name it with its model, as MODEL/FILE"):
+        clip.checked(str(tmp_path / "beside" / "model.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "text tower", "pipeline", "scheduler"])
+def test_nobody_is_asked_whether_code_may_run(folders, tmp_path, capfd, monkeypatch, kind):
+    """Code beside weights is refused at once: no prompt, at which somebody might say yes."""
+    monkeypatch.setattr("builtins.input", lambda _="": pytest.fail("asked"))
+    ran = f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil:\n    pass\n"
+    folder = tmp_path / "folder"
+    if kind in ("pipeline", "scheduler"):
+        shutil.copytree(folders / "generator", folder)
+        place = folder if kind == "pipeline" else folder / "scheduler"
+        named = "_class_name" if kind == "pipeline" else "scheduler"
+        rewritten(folder / "model_index.json", **{named: ["evil", "Evil"]})
+    else:
+        tiny.clip(folder)
+        place = folder if kind == "tokenizer" else folder / "tower"
+        place.mkdir(exist_ok=True)
+        if kind == "tokenizer":
+            code = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+            rewritten(folder / "tokenizer_config.json", **code)
+        else:
+            code = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+            (place / "config.json").write_text(json.dumps(code))
+            text = json.loads((folder / "config.json").read_text())["text_cfg"]
+            rewritten(folder / "config.json", text_cfg={**text, "hf_model_name": str(place)})
+    (place / "evil.py").write_text(ran)
+    with pytest.raises(StudyError, match="custom code"):
+        if kind in ("pipeline", "scheduler"):
+            generator.load(str(folder))
+        else:
+            clip.by_name(str(folder))
+    assert not (tmp_path / "ran").exists() and "Do you wish" not in "".join(capfd.readouterr())
+
+
 def test_no_code_of_a_folder_runs(folders, tmp_path):
     """A model that brings its own code is refused at once, without a question."""
     shutil.copytree(folders / "language_model", tmp_path / "own")
@@ -548,15 +652,32 @@ OTHERS = {  # type -> its configuration
     "rwkv": {"hidden_size": 32, "num_hidden_layers": 2},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},
 }
+TOLD_POSITIONS = {  # and they read padding, too
+    "openai-gpt": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+    "ctrl": {"n_embd": 32, "n_layer": 2, "n_head": 2, "dff": 64},
+    "recurrent_gemma": {
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 16},
+        **{"num_attention_heads": 2, "num_key_value_heads": 2, "lru_width": 32},
+    },
+}
 
 
 def other(folder, source, kind, auto=AutoModelForCausalLM, **changes):
     """A tiny random model of a type in a folder, with the tokenizer of ``source``."""
     shutil.copytree(source, folder, ignore=lambda _, names: [n for n in names if "token" not in n])
-    sizes = {**OTHERS.get(kind, TINY_LM), "vocab_size": 420, **changes}
+    sizes = {**(OTHERS | TOLD_POSITIONS).get(kind, TINY_LM), "vocab_size": 420, **changes}
     with tiny.seeded():
         auto.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.mark.parametrize("kind", TOLD_POSITIONS)
+def test_kinds_that_read_padding_are_not_padded(folders, tmp_path, kind):
+    model, tokenizer = language.load(other(tmp_path / kind, folders / "language_model", kind))
+    texts = ["a house => ", "an old house in a field => a photo", "a rose"]
+    together = language.continued(model, tokenizer, texts, range(3), W.captions)
+    for i, text in enumerate(texts):
+        assert language.continued(model, tokenizer, [text], [i], W.captions) == [together[i]]
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -578,6 +699,16 @@ def test_other_kinds_write_in_a_batch_what_they_write_alone(folders, tmp_path, k
     if kind == "gpt2":
         with pytest.raises(StudyError, match="100 new ones do not fit into the 128 that"):
             language.continued(model, tokenizer, ["a house " * 30], [0], W.captions)
+
+
+def test_a_model_that_fails_when_it_writes_is_one_line(folders):
+    model, tokenizer = language.load(str(folders / "language_model"))
+
+    def fail(*_):
+        raise IndexError("index out of range in self")
+
+    with hooked(model.model, fail), pytest.raises(StudyError, match="of type llama, writes no tex"):
+        language.continued(model, tokenizer, ["a house"], [0], W.captions)
 
 
 @pytest.mark.parametrize(

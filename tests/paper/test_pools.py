@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import worlds
-from helpers.data import pictures, rules, scan
+from helpers.data import columns, pictures, rules, scan
 from helpers.data.shards import Tar
 from helpers.errors import StudyError
 from helpers.paper import pools
@@ -95,7 +95,23 @@ def test_rows_are_matched_by_key(tmp_path):
             {n: n for n in ("red", "blue", "grey")},
             {pools.NO_PICTURE: 2},
         ),
+        (
+            {"TEXT": [*TEXTS, "gone"], "key": [*KEYS, "9"], "status": ["success"] * 4 + [None]},
+            RIGHT,
+            {pools.NO_PICTURE: 1},
+        ),
+        (
+            {"TEXT": [*TEXTS, "gone"], "key": [2, 0, 3, 1, 9], "status": [1, 1, 1, 1, 0]},
+            RIGHT,
+            {"0": 1},
+        ),
+        (
+            {"TEXT": ["x" * 10**6 + "x", *TEXTS[1:]], "key": KEYS},
+            {n: n for n in ("red", "green", "grey")},
+            {pools.NO_CAPTION: 1},
+        ),
         ({"TEXT": list(COLOURS)}, RIGHT, {}),  # without keys: as many, and in order
+        ({"TEXT": list(COLOURS), "lost": list("abcd"), "image": [9] * 4, "tar": "x"}, RIGHT, {}),
     ],
 )
 def test_what_is_lost_is_counted(tmp_path, capsys, table, kept, reasons):
@@ -140,6 +156,8 @@ REFUSED = {
     "lists": ({"TEXT": [["x"], ["y"]]}, "holds List.*Write one text a row"),
     "not UTF-8": ({"TEXT": [b"x", b"\xff"]}, "not UTF-8"),
     "none": ({"words": ["x", "y"]}, "no text column; it has words"),
+    "one in JSON": ({"TEXT": ["x", "y"], "key": [{"a": 0}, {"a": 1}]}, "key of .* holds Struct"),
+    "outcomes": ({"TEXT": ["x", "y"], "status": [["a"], ["b"]]}, "status of .* holds List"),
     "two that differ": ({"TEXT": ["x", "y"], "url": ["a", "b"], "URL": ["a", "c"]}, "differ"),
     "too few": ({"TEXT": ["x"]}, "nobody knows which is whose"),
     "other keys": ({"TEXT": ["x", "y"], "key": ["8", "9"]}, "nobody knows which is whose"),
@@ -152,6 +170,116 @@ def test_tables_that_cannot_be_right_are_refused(tmp_path, name):
     shard(tmp_path / "pool", table, ["red", "blue"])
     with pytest.raises(StudyError, match=message):
         opened(tmp_path / "made", tmp_path / "pool")
+    with pytest.raises(StudyError, match=message):
+        pools.size(tmp_path / "pool")  # as the check does
+
+
+TAGS = {  # what people have -> LAION's tags of two pairs
+    "texts of numbers": (["0.9", " 0.1"], ["NSFW", "UNLIKELY"]),
+    "not a number": ([float("nan"), 0.9], ["UNTAGGED", "NSFW"]),
+    "texts of truth": (["True", "false"], ["NSFW", "UNLIKELY"]),
+    "spaces": ([" nsfw ", "Unsure"], ["NSFW", "UNSURE"]),
+    "nothing in words": (["NaN", "null"], ["UNTAGGED", "UNTAGGED"]),
+}
+
+
+@pytest.mark.parametrize("name", TAGS)
+@pytest.mark.parametrize("column", ["punsafe", "NSFW"])
+def test_tags_in_any_form(name, column):
+    given_, right = TAGS[name]
+    table = pl.DataFrame({"TEXT": ["x", "y"], column: given_})
+    assert columns.evened(table, "here")["NSFW"].to_list() == right
+
+
+@pytest.mark.parametrize("prefix", ["0000", "./", "00000/", "a/b/000"])
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "tsv"])
+def test_tables_and_keys_that_were_written_again(tmp_path, prefix, kind):
+    """Another table format, zeros that a table lost, and folders that a tar was made of."""
+    tar(tmp_path / "p" / "0.tar", {f"{prefix}{i}.png": encoded(n) for i, n in enumerate(COLOURS)})
+    table = pd.DataFrame({"caption": TEXTS, "key": [int(key) for key in KEYS]})
+    file = tmp_path / "p" / f"0.{kind}"
+    if kind == "parquet":
+        table.to_parquet(file)
+    elif kind == "jsonl":
+        table.to_json(file, orient="records", lines=True)
+    else:
+        table.to_csv(file, index=False, sep="\t" if kind == "tsv" else ",")
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "p")
+    assert told(rows, images) == RIGHT and not len(lost) and pools.size(tmp_path / "p") == 4
+
+
+def test_keys_of_another_folder_are_no_keys(tmp_path):
+    tar(tmp_path / "p" / "0.tar", {f"00000/{i}.png": encoded(n) for i, n in enumerate(COLOURS)})
+    table = pd.DataFrame({"TEXT": TEXTS, "key": [f"00001/{key}" for key in KEYS]})
+    table.to_parquet(tmp_path / "p" / "0.parquet")
+    with pytest.raises(StudyError, match="nobody knows which is whose"):
+        pools.size(tmp_path / "p")
+
+
+def test_ids_of_several_kinds_stay_apart(tmp_path):
+    for stem, ids in (("0", {"SAMPLE_ID": [1, 2]}), ("1", {"id": ["a", "b"]}), ("2", {})):
+        shard(tmp_path / "pool", {"TEXT": ["x", "y"], **ids}, ["red", "blue"], stem)
+    rows, _, _ = opened(tmp_path / "made", tmp_path / "pool")
+    assert rows["SAMPLE_ID"].to_list() == ["1", "2", "a", "b", "row 4", "row 5"]
+
+
+def test_pictures_that_cannot_be_read_are_lost_rows(tmp_path):
+    cut = encoded("blue")[:40]
+    members = {"0.png": encoded("green"), "1.png": cut, "2.png": b"", "3.png": b"<html>"}
+    tar(tmp_path / "pool" / "0.tar", members)
+    pd.DataFrame({"TEXT": list("abcd")}).to_parquet(tmp_path / "pool" / "0.parquet")
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(rows, images) == {"a": "green"} and lost["TEXT"].to_list() == list("bcd")
+    assert set(lost["lost"]) == {pools.UNREADABLE}
+
+
+def test_what_is_left_out_of_a_pool_is_said(tmp_path, capsys):
+    shard(tmp_path / "pool", {"TEXT": ["x"]}, ["red"])
+    for name in ("00001.tar.gz", "more.zip", "loose.png", "notes.txt"):
+        (tmp_path / "pool" / name).write_bytes(b"anything")
+    assert pools.size(tmp_path / "pool") == 1
+    said = capsys.readouterr().out
+    assert "1 pictures that no table names and 2 archives, which have to be unpacked" in said
+    (tmp_path / "pool" / "metadata.csv").write_text("file_name,text\nloose.png,one\n")
+    assert pools.size(tmp_path / "pool") == 2  # and shards beside it
+    assert "pictures" not in capsys.readouterr().out
+    (tmp_path / "pool" / "metadata.jsonl").write_text('{"file_name": "loose.png", "text": "one"}')
+    with pytest.raises(StudyError, match="2 tables called metadata"):
+        pools.size(tmp_path / "pool")
+
+
+ODD_TABLES = {  # file and content -> caption of a.png, or what is said
+    ("metadata.csv", "file_name, text\na.png,x\n"): "x",
+    ("Metadata.CSV", "File_Name|Text\na.png|x\n"): "x",
+    ("metadata.csv", "file_name,text,text\na.png,x,y\n"): "two columns text",
+    ("metadata.jsonl", '{"path": "a.png", "text": ["x", "y"]}'): "holds List",
+    ("metadata.jsonl", '{"path": "a.png", "text": {"en": "x"}}'): "holds Struct",
+    ("metadata.jsonl", '{"path": "b", "text": "x"}\n{"path": "a.png", "caption": "y"}'): "y",
+    ("metadata.jsonl", '{"path": "b", "text": "x"}\n{"path": "a.png", "text": ["y"]}'): "cannot",
+    ("metadata.jsonl", '[{"path": "a.png", "text": "x"}]'): "one JSON object a line",
+}
+
+
+@pytest.mark.parametrize("name, text", ODD_TABLES)
+def test_tables_as_other_programs_write_them(tmp_path, name, text):
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.png").write_bytes(encoded())
+    (tmp_path / "pool" / name).write_text(text)
+    right = ODD_TABLES[name, text]
+    if len(right) > 1:
+        with pytest.raises(StudyError, match=right) as e:
+            opened(tmp_path / "made", tmp_path / "pool")
+        assert "\n" not in str(e.value)
+    else:
+        assert opened(tmp_path / "made", tmp_path / "pool")[0]["TEXT"].to_list() == [right]
+
+
+def test_an_endless_table_is_refused(tmp_path):
+    with (tmp_path / "metadata.csv").open("wb") as file:
+        file.write(b"file_name,text\n")
+        file.truncate(pools.TABLE_BYTES + 1)
+    with pytest.raises(StudyError, match="over 4,294,967,296 bytes"):
+        pools.find(tmp_path)
 
 
 WRONG = {
@@ -160,6 +288,9 @@ WRONG = {
     b"<!DOCTYPE html><html>log in</html>": "HTML",
     b"PK\x03\x04 zip": "zip archive",
     b"\x1f\x8b\x08 gzip": "gunzip",
+    b"BZh91AY": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
     b"anything else at all": "cannot read|truncated",
 }
 
@@ -173,6 +304,8 @@ def test_a_file_that_is_something_else_is_named(tmp_path, start, ending):
     with pytest.raises(StudyError, match=WRONG[start] if start[:3] != b"any" else "") as e:
         opened(tmp_path / "made", tmp_path / "pool")
     assert str(file) in str(e.value) and "\n" not in str(e.value)
+    with pytest.raises(StudyError, match=str(file)):
+        pools.size(tmp_path / "pool")  # as the check does
     if ending == "parquet":
         with pytest.raises(StudyError, match=r"00000\.parquet"):
             scan.find([file], rules.plan(["x"], "word"))

@@ -15,9 +15,12 @@ from hypothesis import strategies as some
 from PIL import Image
 from safetensors.numpy import save_file
 
+from helpers.data import columns
+from helpers.data.shards import tar_bytes
+from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.models import weights
-from helpers.paper import benchmarks, config, probes
+from helpers.paper import benchmarks, config, index, pools, probes
 
 ODD = [
     *(
@@ -193,3 +196,51 @@ def test_weight_folders(top, junk, kind):
     assert isinstance(found, StudyError) == (content != whole)
     refused = outcome(weights.load, "language model", str(folder), lambda f: json.loads(junk))
     assert isinstance(refused, StudyError) or content == whole
+
+
+answers = some.recursive(
+    some.one_of(
+        some.none(), some.booleans(), some.integers(), some.floats(), some.text(max_size=5)
+    ),
+    lambda inner: some.one_of(
+        some.lists(inner, max_size=3),
+        some.dictionaries(some.sampled_from(["id", "similarity", "caption", "\udcff"]), inner),
+    ),
+    max_leaves=6,
+)
+
+
+@quick
+@given(some.lists(answers, max_size=6))
+def test_answers_of_a_back_end_lose_nothing_without_a_word(top, rows):
+    with pytest.MonkeyPatch.context() as patch:
+        counted = []
+        patch.setattr(index, "_query", lambda *_: rows)
+        patch.setattr(index.progress, "say", lambda line: counted.append(line))
+        found = index.ask_back_end("http://nobody", ["a"], ("image",), 3)
+    store.write(top / "answers.parquet", found)
+    columns.of_pandas(found.assign(TEXT=""), "here")
+    left_out = int(re.findall(r": (\d+) rows", counted[0])[0]) if counted else 0
+    assert found["id"].is_unique and (len(found) > 0) == (len(rows) > left_out)
+
+
+@quick
+@given(
+    some.lists(some.tuples(some.integers(0, 2_999), some.integers(0, 255)), max_size=12),
+    some.integers(0, 4_000),
+)
+def test_tars_with_damage(top, damage, length):
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    whole = bytearray(tar_bytes(images, [{"caption": "a"}, {"caption": "b"}]))
+    for position, value in damage:
+        whole[position] = value
+    place = top / "tars"
+    place.mkdir(exist_ok=True)
+    (place / "0.tar").write_bytes(whole[:length] if length < 3_000 else whole)
+    shutil.rmtree(top / "made", ignore_errors=True)
+    listed = outcome(pools.size, place)
+    if not isinstance(listed, StudyError):
+        built = outcome(pools._build, top / "made", place, 4)
+        if not isinstance(built, StudyError):
+            tables = [store.read_table(file) for file in (top / "made").glob("*.parquet")]
+            assert sum(map(len, tables)) == listed

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.engine import store
 from helpers.errors import StudyError
 from helpers.paper import config, index
 from helpers.paper.download import laion
@@ -38,6 +39,8 @@ def test_rows_to_download_are_evened_out(changes):
         ({"TEXT": ["x", 3]}, "one type"),
         ({"TEXT": [["x"], ["y"]]}, "holds List"),
         ({"url": [b"\xff", b"b"]}, "not UTF-8"),
+        ({"class": [["c"], ["d"]]}, "column class of .* holds List"),
+        ({"TEXT": ["\ud800", "y"]}, "cannot be read: .*surrogates"),
     ],
 )
 def test_rows_that_cannot_be_downloaded_are_refused_before_the_first_request(changes, message):
@@ -49,11 +52,24 @@ def test_rows_that_cannot_be_downloaded_are_refused_before_the_first_request(cha
 def test_rows_of_an_index_without_id_or_similarity_are_left_out_and_counted(capsys):
     whole = {"id": 3, "similarity": 0.5, "url": "a"}
     broken = [{"id": None, "similarity": 1}, {"id": 4}, {"similarity": 1}, {}, {"id": "x"}]
+    broken += [whole | {"id": odd} for odd in (1.5, -1, 2**70, 1e300, float("inf"))]
     rows = [whole, whole | {"similarity": 0.7}, *broken, {"id": 5, "similarity": float("nan")}]
     found = index._united(pd.DataFrame(rows), "the index")
     assert found["id"].tolist() == [3] and found["similarity"].tolist() == [0.7]
-    assert "6 rows without id or similarity" in capsys.readouterr().out
+    assert "11 rows without id or similarity" in capsys.readouterr().out
     assert not len(index._united(pd.DataFrame([]), "the index"))
+
+
+def test_of_an_answer_only_numbers_and_texts_are_kept(tmp_path, monkeypatch):
+    pair = {"similarity": 0.5, "url": "u"}
+    odd = [{"caption": {"a": 1}}, {"caption": ["x"]}, {"caption": 3}, {"caption": "\ud800"}]
+    odd += [{"width": 1}, {"width": "x"}, {"caption": None}]
+    rows = [{"id": i, **pair, **extra} for i, extra in enumerate(odd)] + [[], "x", None, 7]
+    monkeypatch.setattr(index, "_query", lambda *_: rows)
+    found = index.ask_back_end("http://nobody", ["a"], ("image",), 3)
+    kept = store.read_table(store.write(tmp_path / "a.parquet", found))
+    assert kept["id"].tolist() == list(range(len(odd)))
+    assert kept["caption"].fillna("").tolist() == ["", "", "3", "?", "", "", ""]
 
 
 @pytest.mark.parametrize("name", ["My Study [v2]", "a::b", "50% off #1"])

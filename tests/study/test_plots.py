@@ -1,4 +1,4 @@
-"""Plots of one notebook: runs are dots, differences have intervals, legends name each label once."""
+"""Plots of one notebook: runs are dots, differences have intervals, a legend names each once."""
 
 import matplotlib as mpl
 import numpy as np

@@ -1,7 +1,7 @@
 """From retrieved rows to images: img2dataset behind polite.py, as in [C], and what did not come.
 
-Web pools rot and their pictures belong to somebody. So every row ends with an outcome (downloaded,
-refused: why, failed: why), refusals are never retried, and what is lost is reported per class.
+Every row ends with an outcome (downloaded, refused: why, failed: why), refusals are never retried,
+and what is lost is reported per class.
 """
 
 from __future__ import annotations
@@ -38,15 +38,12 @@ def download(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Download the images of retrieved ``rows`` into ``folder``, as shards for ``open_pool``.
 
-    ``rows`` has ``SAMPLE_ID, url, TEXT, class``, and perhaps ``KEPT_BESIDE`` and others; an
-    address named by several rows is fetched once. Leaves ``00000.tar`` + ``00000.parquet`` +
-    ``00000_stats.json`` per ``shard_rows`` addresses, and ``report/``. A killed download goes on at
-    its first unfinished shard; the bytes of shards do not depend on threads or processes.
-
-    Returns ``rows`` with ``key`` (in the shards) and ``outcome``, and per class ``wanted,
-    downloaded, lost`` (share) and the most frequent ``reason``. Raises ``StudyError`` on no rows, a
-    missing column, a folder that is not writable, in use or holds another download, and a killed
-    process.
+    ``rows`` has ``COLUMNS``, and perhaps ``KEPT_BESIDE`` and others; an address named by several
+    rows is fetched once. A killed download goes on at its first unfinished shard; the bytes of
+    shards do not depend on threads or processes. Returns ``rows`` with ``key`` (in the shards) and
+    ``outcome``; per class ``wanted, downloaded, lost`` (share) and the most frequent ``reason``.
+    Raises ``StudyError`` on rows that ``checked`` refuses, a folder that cannot be written to, is
+    in use or holds another download, and a killed process.
     """
     limits = limits or Limits()
     folder = Path(folder)
@@ -91,8 +88,10 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     if not len(rows):
         advice = "Loosen the retrieval rule, or look whether the pool's captions name the classes."
         raise StudyError(f"there are no rows to download. {advice}")
-    rows = columns.of_pandas(rows, "the table of rows to download").to_pandas()
-    return rows.rename(columns={"URL": "url"})
+    where = "the table of rows to download"
+    table = columns.of_pandas(rows, where)
+    columns.texts(table["class"], where)
+    return table.to_pandas().rename(columns={"URL": "url"})
 
 
 def plan(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +135,7 @@ def _report(rows: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFram
     if "NSFW" in rows:
         rows.loc[rows["NSFW"] == "NSFW", OUTCOME] = None, "refused: tagged NSFW"
     losses = []
-    for name, outcomes in rows.groupby("class", sort=True)["outcome"]:
+    for name, outcomes in rows.groupby("class", dropna=False)["outcome"]:
         lost = outcomes[outcomes != DOWNLOADED]
         n = len(outcomes)
         losses.append((name, n, n - len(lost), len(lost) / n, next(iter(lost.mode()), "")))

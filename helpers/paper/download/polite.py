@@ -2,12 +2,10 @@
 
 img2dataset fetches with ``urllib.request.urlopen``; ``install_opener`` puts these rules there:
 
-- *address*: http and https only, to public hosts (guard.py), redirects too. No proxy is used: it
-  would look names up itself.
-- *size*: a limit on the time of the whole answer and on its bytes; pixels counted in its header.
-- *consent*: X-Robots-Tag and robots.txt (RFC 9309; urllib.robotparser knows no wildcards), for our
-  name and img2dataset's.
-- *rate*: requests per second and host over all processes, slower where robots.txt asks for it.
+- *address*: http(s) to public hosts (guard.py), redirects too; no proxy, as it resolves names
+- *size*: a limit on the time of the whole answer and on its bytes; pixels counted in its header
+- *consent*: X-Robots-Tag and robots.txt (RFC 9309, no wildcards), for our name and img2dataset's
+- *rate*: requests per second and host over all processes, slower where robots.txt asks for it
 """
 
 from __future__ import annotations

@@ -47,10 +47,7 @@ def legend_of(axes: np.ndarray) -> tuple[list, list[str]]:
 
 
 def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndarray]) -> Figure:
-    """The study at a glance: a pool's pairs, and ``images`` of a few by source, "ground_truth" too.
-
-    Each source's way leads from the same pool to the same test.
-    """
+    """The study at a glance: from a pool's pairs by way of two sources' ``images`` to the test."""
     fig, ax = plt.subplots(figsize=(10, 3.7), layout="constrained")
     ax.set(xlim=(0, 10), ylim=(0.5, 4.2), aspect="equal")
     ax.set_axis_off()
@@ -71,26 +68,24 @@ def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndar
 
     pictures([image for image, _ in pool], 0.05, 2.6, "0.35", 0, -0.98)
     for i, (_, caption) in enumerate(pool):
-        lines = textwrap.fill(f'"{caption}"', 15)
+        lines = textwrap.fill(f'"{textwrap.shorten(caption, 50)}"', 15)
         ax.text(0.87, 2.97 - 0.98 * i, lines, fontsize=9.5, va="center", style="italic")
-    ax.text(0.05, 3.6, "one pool of real pairs", fontsize=13, weight="bold")
-    ways = (
-        ("synthetic", 2.97, "generator\ntrained on it"),
-        ("retrieved", 1.01, "retriever\nsearches it"),
-    )
-    for source, y, text in ways:
+    bold: dict[str, Any] = {"fontsize": 13, "weight": "bold"}
+    ax.text(0.05, 3.6, "one pool of real pairs", **bold)
+    ways = {"synthetic": "generator\ntrained on it", "retrieved": "retriever\nsearches it"}
+    for y, (source, text) in zip((2.97, 1.01), ways.items(), strict=True):
         colour = COLOURS[source]
         arrow((2.2, 1.99), (2.75, y), colour)
         box(3.4, y, text, colour)
         arrow((4.1, y), (4.5, y), colour)
         pictures(images[source], 4.55, y - 0.37, colour, 0.8, 0)
-        ax.text(4.55, y + 0.5, f"{source} images", color=colour, fontsize=13, weight="bold")
+        ax.text(4.55, y + 0.5, f"{source} images", color=colour, **bold)
         arrow((7, y), (7.35, 1.99 + 0.2 * np.sign(y - 1.99)), colour)
     box(7.95, 1.99, "finetune\nthe same\nCLIP", "0.35")
-    arrow((8.5, 1.99), (9.1, 1.99), COLOURS["ground_truth"])
-    pictures(images["ground_truth"], 9.2, 2.6, COLOURS["ground_truth"], 0, -0.98)
-    words = {"color": COLOURS["ground_truth"], "fontsize": 13, "weight": "bold", "ha": "right"}
-    ax.text(9.98, 3.6, "tested on real\nimages of the task", **words)
+    gold = COLOURS["ground_truth"]
+    arrow((8.5, 1.99), (9.1, 1.99), gold)
+    pictures(images["ground_truth"], 9.2, 2.6, gold, 0, -0.98)
+    ax.text(9.98, 3.6, "tested on real\nimages of the task", color=gold, ha="right", **bold)
     return fig
 
 

@@ -34,6 +34,7 @@ def panels(count: int, width: float, height: float, **options: Any) -> tuple[Fig
     """A figure with ``count`` panels in a row, ``width`` x ``height`` inches each, and its axes."""
     size = (max(width * count, 6), height)
     fig, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False, **options)
+    plt.close(fig)  # a notebook shows it where it is saved, and not here as well
     return fig, axes[0]
 
 

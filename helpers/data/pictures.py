@@ -36,6 +36,8 @@ def rgb(
     at the smallest scale that is large enough. ``StudyError`` names the file, or ``name``.
     """
     try:
+        if isinstance(file, Path) and file.exists() and not file.is_file():
+            raise ValueError("it is no file, but a folder, pipe or device")
         with Image.open(
             io.BytesIO(file) if isinstance(file, bytes) else file, "r", FORMATS
         ) as image:

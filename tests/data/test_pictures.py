@@ -1,6 +1,7 @@
 """The one reader of pictures: what each kind of file becomes, and what is refused, by name."""
 
 import io
+import os
 import shutil
 import warnings
 
@@ -150,3 +151,9 @@ def test_all_pictures_of_a_class_are_found_and_others_counted(tmp_path, capsys):
     assert "1 .svg, 1 .txt, 1 i" in said and said.count("\n") == 1
     shutil.rmtree(folder / "nested")
     assert len(benchmarks.image_files(folder.glob("*"))) == 7
+
+
+def test_a_pipe_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(StudyError, match=r"x\.png: .* pipe"):
+        pictures.rgb(tmp_path / "x.png")

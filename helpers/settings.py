@@ -149,7 +149,7 @@ class RobustnessSettings:
 
     task: str = "flowers"  # shape and colour both tell its classes apart: cues can conflict
     images: Count = 480  # per model, whatever family and source; less where a source has less
-    steps: Count = 200  # updates, likewise
+    steps: Count = 160  # updates, likewise
     batch: Count = 64
     lr: Number = 2e-3
     image_size: Count = 48  # what the towers see; attacks and corruptions see the full picture

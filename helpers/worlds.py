@@ -66,7 +66,7 @@ DESK = replace(
                     "alt text", "training captions"),
         "seeds": 20, "pairs": (48, 96, 192, 384), "pair_seeds": 8, "lots": 4},
     robustness={  # seeds by the spread between runs (inference), four times the images
-        "seeds": 24, "prompts": ("class names", "templates"), "prompted": (480,),
+        "seeds": 24, "steps": 200, "prompts": ("class names", "templates"), "prompted": (480,),
         "probe_images": 1_120, "attacked": 392},
     mixes={
         "tasks": ("aircraft", "cars"), "counts": (60, 240, 960, 3_840), "steps": 180, "seeds": 10,

@@ -102,13 +102,11 @@ def write_contents() -> Path:
 
 
 def _notebooks() -> list[str]:
-    """A table of the notebooks for README.md: question, answer, and minutes in ``pocket``."""
-    minutes = catalogue.times(worlds.POCKET.name, places.COMMITTED)
-    lines = ["| notebook | answer | minutes |", "|---|---|---|"]
+    """A line for every notebook, for README.md: a link to its page, and its answer."""
+    lines = []
     for path, (first, *_) in _pages().items():
-        link = f"[{catalogue.title(path)}](figures/{first.parent.name}/{first.name})"
         said = answer_of(first).removeprefix(f"{report.ANSWER} ")
-        lines.append(f"| {link} | {said} | {minutes.get(path.stem, 0) / 60:.1f} |")
+        lines.append(f"- [{path.stem}](figures/{first.parent.name}/{first.name}): {said}")
     return lines
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ GAPS = {"aircraft": ("UP01", "UP02"), "flowers": ("UP03", "UP04"), "cars": ("UP0
 METRICS = ("zero-shot accuracy", "linear probe")
 REASONS = ("UP18", "SL07")  # wheels, few real images
 PUBLISHED = {"+": "more", "-": "less", "0": "the same", "noninferior": "no less"}
+WRAP = functools.partial(
+    textwrap.fill, width=118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+)
 WORDS = ("holds", "reversed", "equivalent", "undecided", "not testable here")
 
 
@@ -29,7 +34,8 @@ def write(readme: Path, part: str, lines: Sequence[str]) -> None:
     old, found, after = rest.partition(end)
     if not found:
         raise StudyError(f"{readme} lacks the line {start.strip()!r} or {end.strip()!r}; add both.")
-    text = "".join(f"{line}\n" for line in lines)
+    wrapped = [line if line.startswith("|") else WRAP(line) for line in lines]
+    text = "".join(f"{line}\n" for line in wrapped)
     if text != old:
         store.write(readme, (before + start + text + end + after).encode())
 

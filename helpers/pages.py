@@ -134,8 +134,9 @@ def _entry(path: Path, pages: list[Path]) -> list[str]:
     """What the contents say of a notebook: its question, answer and main picture, its pages."""
     first, folder = pages[0], pages[0].parent.name
     heading = f"## [{catalogue.title(path)}]({folder}/{first.name})"
-    main = re.findall(r"`(\w+)`", catalogue.row(path, "Figures"))[0]
-    picture = re.search(rf'<img src="{main}\.png"[^>]*>', first.read_text(encoding="utf-8"))
+    named = re.findall(r"`(\w+)`", catalogue.row(path, "Figures"))
+    main = rf'<img src="{"".join(named[:1])}\.png"[^>]*>'
+    picture = re.search(main, first.read_text(encoding="utf-8"))
     lines = ["", heading, "", answer_of(first)]
     if picture:
         lines += ["", picture[0].replace('src="', f'src="{folder}/')]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from helpers.errors import StudyError
 GAPS = {"aircraft": ("UP01", "UP02"), "flowers": ("UP03", "UP04"), "cars": ("UP05", "UP06")}
 METRICS = ("zero-shot accuracy", "linear probe")
 REASONS = ("UP18", "SL07")  # wheels, few real images
-PUBLISHED = {"+": "more", "-": "less", "0": "the same", "noninferior": "no less"}
+PUBLISHED = {"+": "better", "-": "worse", "0": "equal", "noninferior": "no worse"}
 WRAP = functools.partial(
     textwrap.fill, width=118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
 )
@@ -78,12 +79,14 @@ def decided(figures: Path) -> tuple[str, dict[str, dict[str, str]]]:
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
     """A table: what retrieved images teach more than as many synthetic ones, task by task."""
-    lines = [f"| retrieved - synthetic, points | {' | '.join(METRICS)} | published |"]
+    lines = [f"| retrieved - synthetic, points | {' | '.join(METRICS)} | the paper: retrieved is |"]
     lines.append("|---" * 4 + "|")
     for task, ids in GAPS.items():
         rows = [claims[name] for name in ids]
         said = ", ".join(PUBLISHED[row["sign"]] for row in rows)
-        lines.append(f"| {task} | {' | '.join(map(_found, rows))} | {said} |")
+        n = re.findall(r"retrieved (\d+)", rows[0]["cell"])
+        at = f", {int(n[0]):,} images each" if n else ""
+        lines.append(f"| {task}{at} | {' | '.join(map(_found, rows))} | {said} |")
     return lines
 
 
@@ -92,7 +95,8 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     turned = [name for name, row in claims.items() if row["corrected"] == "reversed"]
     names = [name for name in REASONS if claims[name]["value"]]
     names += [name for name in turned if name not in names]
-    return [f"- *{claims[name]['claim']}* {_found(claims[name])}." for name in names]
+    rows = [claims[name] for name in names]
+    return [f"- *{row['claim']}* {_found(row)} ({row['cell']})." for row in rows]
 
 
 def _counted(rows: Sequence[dict[str, str]]) -> str:
@@ -103,10 +107,11 @@ def _counted(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _found(row: dict[str, str]) -> str:
-    """A value with its interval, and the verdict."""
+    """A value with its interval, and the verdict; "open" if a correction takes it."""
     if not row["value"]:
         return row["verdict"]
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     digits = 1 if abs(value) >= 1 else 2
     ends = f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return f"**{value:+.{digits}f}** ({ends}), {row['verdict']}"
+    left = "" if row["corrected"] == row["verdict"] else ", open after correction"
+    return f"**{value:+.{digits}f}** ({ends}), {row['verdict']}{left}"

@@ -95,9 +95,8 @@ def write_contents() -> Path:
             lines += _entry(path, found)
         lines += ["", "## All figures"]
         for folder in filter(places.shown, (root / name for name in worlds.WORLDS)):
-            lines += (
-                ["", f"World `{folder.name}`:", "", *_figures(folder)] if folder.is_dir() else []
-            )
+            listed = _figures(folder)
+            lines += ["", f"World `{folder.name}`:", "", *listed] if listed else []
         return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
 
 

@@ -125,12 +125,20 @@ class Runs:
         return inference.crossed(weighted, self.labels(task))
 
     def cell(self, task: str, metric: str, arm: Arm, other: Arm, margin: float) -> Cell:
-        """``gap`` as a cell of a claim with this margin; at the floor near chance or ceiling."""
+        """``gap`` as a cell of a claim with this margin.
+
+        It is at the floor where both arms are near chance, the ceiling or the unadapted CLIP: they
+        cannot differ, or neither has learned anything yet.
+        """
         chance = 100 / len(tables.benchmark(self.w, task).classes)
-        means = np.array([100 * self.hits(task, metric, a).mean() for a in (arm, other)])
-        floor = bool((means < chance + margin).all() or (means > 100 - margin).all())
+        means, base = (
+            np.array([100 * self.hits(task, metric, a).mean() for a in arms])
+            for arms in ((arm, other), [CLIP])
+        )
+        floor = (means < chance + margin).all() or (means > 100 - margin).all()
+        idle = CLIP not in (arm, other) and (np.abs(means - base) < margin).all()
         name = f"{task}, {metric}: {arm[0]} {arm[1]} - {other[0]} {other[1]}"
-        return Cell(name.replace("_", " "), self.gap(task, metric, arm, other), floor)
+        return Cell(name.replace("_", " "), self.gap(task, metric, arm, other), bool(floor or idle))
 
     def stacked(self, task: str, metric: str, source: str) -> np.ndarray:
         """``hits`` at all sizes of a source: (sizes, seeds, images)."""

@@ -99,9 +99,9 @@ def recommend(
     """How many ``synthetic`` images to add to ``yours``, the retrieved ones, and what they gain.
 
     ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
-    ``Estimate``. Of the nearest by log ``retrieved``, the largest decides: ``gain`` is in points
-    over adding none, ``sure`` (0..1) that there is one, ``so`` says it in words. Raises
-    ``StudyError`` on a task, or a generator, that the map does not have.
+    ``Estimate``. Of the nearest by log ``retrieved``, the one decides whose interval begins
+    highest: ``gain`` is in points over adding none, ``sure`` (0..1) that there is one, ``so`` says
+    it in words. Raises ``StudyError`` on a task, or a generator, that the map does not have.
     """
     for column, value in (("task", task), ("generator", generator)):
         if value not in set(gains[column]):
@@ -109,7 +109,7 @@ def recommend(
         gains = gains[gains[column] == value]
     far = (np.log1p(gains["retrieved"]) - np.log1p(retrieved)).abs()
     near = gains[far == far.min()]
-    best = near.loc[near["value"].idxmax()]
+    best = near.loc[near["low"].idxmax()]
     gain = Estimate(*best[list(Estimate._fields)])
     words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
     rest = gain._asdict()
@@ -138,5 +138,9 @@ def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, An
         reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]
     if floors:
-        reasons.append(f"near chance or the ceiling: {', '.join(floors)}".removesuffix(": "))
+        reasons.append(
+            f"near chance, the ceiling or the unadapted model: {', '.join(floors)}".removesuffix(
+                ": "
+            )
+        )
     return row | {"reason": "; ".join(reasons)}

@@ -187,7 +187,7 @@ def gain_map(ax: Axes, table: pd.DataFrame) -> None:
     """
     wide = table.pivot(index="retrieved", columns="synthetic", values="value")
     signs = table.pivot(index="retrieved", columns="synthetic", values="verdict").map(SIGNS.get)
-    style: dict[str, Any] = {"cmap": "PuOr_r", "vmin": -10, "vmax": 10, "cbar": False}
+    style: dict[str, Any] = {"cmap": "BrBG", "vmin": -10, "vmax": 10, "cbar": False}
     sns.heatmap(wide, annot=wide.map("{:+.1f} ".format) + signs, fmt="", ax=ax, **style)
     helps = signs.to_numpy() == "+"
     for i, j in np.argwhere(helps[:, 1:] != helps[:, :-1]):

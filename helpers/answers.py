@@ -51,7 +51,7 @@ def answer(figures: Path, base: str) -> list[str]:
         return []
     counted = _counted(list(claims.values()))
     about = f"World `{world}`, {claims['UP01']['seeds']} seeds, {len(claims)} claims"
-    last = f"{about} ([all]({base}{world}/claims.csv)); in brackets after correction: {counted}."
+    last = f"{about} ([all]({base}{world}/claims.csv)); in brackets corrected: {counted}."
     return [*gaps(claims), "", *reasons(claims), "", last]
 
 
@@ -96,7 +96,7 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     names = [name for name in REASONS if claims[name]["value"]]
     names += [name for name in turned if name not in names]
     rows = [claims[name] for name in names]
-    return [f"- *{row['claim']}* {_found(row)} ({row['cell']})." for row in rows]
+    return [f"- *{row['claim']}* {_found(row)} ({row['cell'].split(':')[0]})." for row in rows]
 
 
 def _counted(rows: Sequence[dict[str, str]]) -> str:
@@ -113,5 +113,5 @@ def _found(row: dict[str, str]) -> str:
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
     digits = 1 if abs(value) >= 1 else 2
     ends = f"{low:+.{digits}f} to {high:+.{digits}f}"
-    left = "" if row["corrected"] == row["verdict"] else ", open after correction"
+    left = "" if row["corrected"] == row["verdict"] else ", corrected open"
     return f"**{value:+.{digits}f}** ({ends}), {row['verdict']}{left}"

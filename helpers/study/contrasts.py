@@ -124,19 +124,18 @@ class Runs:
         weighted = np.tensordot(100 * x / (x**2).sum(), [one - two for one, two in hits], 1)
         return inference.crossed(weighted, self.labels(task))
 
-    def cell(self, task: str, metric: str, arm: Arm, other: Arm, margin: float) -> Cell:
-        """``gap`` as a cell of a claim with this margin.
+    def cell(
+        self, task: str, metric: str, arm: Arm, other: Arm, margin: float, gained: bool = False
+    ) -> Cell:
+        """``gap`` as a cell of a claim with this margin; at the floor near chance or ceiling.
 
-        It is at the floor where both arms are near chance, the ceiling or the unadapted CLIP: they
-        cannot differ, or neither has learned anything yet.
+        With ``gained``, as ablations want it, also where both arms are near the unadapted CLIP:
+        what neither has learned cannot differ.
         """
         chance = 100 / len(tables.benchmark(self.w, task).classes)
-        means, base = (
-            np.array([100 * self.hits(task, metric, a).mean() for a in arms])
-            for arms in ((arm, other), [CLIP])
-        )
-        floor = (means < chance + margin).all() or (means > 100 - margin).all()
-        idle = CLIP not in (arm, other) and (np.abs(means - base) < margin).all()
+        *means, base = (100 * self.hits(task, metric, a).mean() for a in (arm, other, CLIP))
+        floor = max(means) < chance + margin or min(means) > 100 - margin
+        idle = gained and max(abs(mean - base) for mean in means) < margin
         name = f"{task}, {metric}: {arm[0]} {arm[1]} - {other[0]} {other[1]}"
         return Cell(name.replace("_", " "), self.gap(task, metric, arm, other), bool(floor or idle))
 

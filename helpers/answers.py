@@ -21,6 +21,7 @@ PUBLISHED = {"+": "better", "-": "worse", "0": "equal", "noninferior": "no worse
 WRAP = functools.partial(
     textwrap.fill, width=118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
 )
+NOT_RUN = "not run in this world"  # the reason of a claim whose notebook has not run
 WORDS = ("holds", "reversed", "equivalent", "undecided", "not testable here")
 
 
@@ -42,39 +43,42 @@ def write(readme: Path, part: str, lines: Sequence[str]) -> None:
 
 
 def answer(figures: Path, base: str) -> list[str]:
-    """What the claims of the deciding world say, in a table and some sentences.
+    """What the claims of the deciding worlds say, in a table and some sentences.
 
     Links call the folder ``figures`` by ``base``. No lines where no world has claims yet.
     """
-    world, claims = decided(figures)
+    claims = decided(figures)
     if not claims:
         return []
+    count = Counter(row["world"] for row in claims.values())
+    said = [f"{n} of [{world}]({base}{world}/claims.csv)" for world, n in count.items()]
     counted = _counted(list(claims.values()))
-    about = f"World `{world}`, {claims['UP01']['seeds']} seeds, {len(claims)} claims"
-    last = f"{about} ([all]({base}{world}/claims.csv)); in brackets corrected: {counted}."
+    last = f"{len(claims)} claims, {' and '.join(said)}; in brackets corrected: {counted}."
     return [*gaps(claims), "", *reasons(claims), "", last]
 
 
 def by_paper(figures: Path) -> list[str]:
-    """How many claims of every paper came out how in the deciding world, a line for each."""
-    _, claims = decided(figures)
+    """How many claims of every paper came out how in the deciding worlds, a line for each."""
     papers: dict[str, list] = {}
-    for row in claims.values():
+    for row in decided(figures).values():
         papers.setdefault(row["paper"], []).append(row)
     return [f"- {paper}: {_counted(rows)}" for paper, rows in papers.items()]
 
 
-def decided(figures: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """The world that decides, ``desk`` or as long as that has no claims ``pocket``; its claims.
+def decided(figures: Path) -> dict[str, dict[str, str]]:
+    """The rows of claims by their ids, with their ``world``.
 
-    They are the rows of ``claims.csv`` in its folder of ``figures``, by their ids.
+    They are those of ``claims.csv`` in the folder of ``desk``, which decides, in ``figures``; of
+    ``pocket`` as long as ``desk`` has not run a claim's notebook.
     """
-    for w in (worlds.DESK, worlds.POCKET):
+    claims: dict[str, dict[str, str]] = {}
+    for w in (worlds.POCKET, worlds.DESK):
         table = figures / w.name / "claims.csv"
         if table.exists():
             with table.open(encoding="utf-8", newline="") as file:
-                return w.name, {row["id"]: row for row in csv.DictReader(file)}
-    return "", {}
+                rows = [row | {"world": w.name} for row in csv.DictReader(file)]
+            claims |= {r["id"]: r for r in rows if r["id"] not in claims or r["reason"] != NOT_RUN}
+    return claims
 
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from helpers import answers
 from helpers.engine import places
 from helpers.errors import StudyError
+from helpers.study import decide
 
 COMMITTED = places.TOP / "figures"
 PART = "the answer"
@@ -52,12 +53,18 @@ def test_the_answer_says_what_the_table_says(top):
     assert (top / "README.md").read_text() == text
 
 
-def test_the_world_that_decides_comes_first(top):
+def test_the_world_that_decides_comes_first_where_it_has_run(top):
     table = pd.read_csv(top / "figures/pocket/claims.csv", dtype={"sign": str})
     (top / "figures" / "desk").mkdir()
-    table.assign(seeds=20).to_csv(top / "figures/desk/claims.csv", index=False)
+    table["value"] = table["value"].where(table["id"] != "UP01", 99.0)
+    table["reason"] = table["reason"].where(table["id"].isin(["UP01", "UP02"]), decide.NOT_RUN)
+    table.to_csv(top / "figures/desk/claims.csv", index=False)
+    claims = answers.decided(top / "figures")
+    assert [i for i, row in claims.items() if row["world"] == "desk"] == ["UP01", "UP02"]
     write(top, top / "figures")
-    assert "World `desk`, 20 seeds" in (top / "README.md").read_text()
+    text = " ".join((top / "README.md").read_text().split())
+    assert "**+99.0**" in text
+    assert f"{len(table) - 2} of [pocket]" in text and "2 of [desk]" in text
 
 
 def test_a_readme_without_markers_is_named(top):

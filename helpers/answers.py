@@ -95,12 +95,12 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
 
 
 def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
-    """The claims on reasons, then those that are reversed even after correction."""
-    turned = [name for name, row in claims.items() if row["corrected"] == "reversed"]
-    names = [name for name in REASONS if claims[name]["value"]]
-    names += [name for name in turned if name not in names]
-    rows = [claims[name] for name in names]
-    return [f"- *{row['claim']}* {_found(row)} ({row['cell'].split(':')[0]})." for row in rows]
+    """The claims on reasons, and in one sentence those that are reversed even after correction."""
+    rows = [claims[name] for name in REASONS if claims[name]["value"]]
+    lines = [f"- *{row['claim']}* {_found(row)}." for row in rows]
+    turned = [row for row in claims.values() if row["corrected"] == "reversed"]
+    said = [f"*{row['claim'].removesuffix('.')}* ({float(row['value']):+.2g})" for row in turned]
+    return lines + ([f"- Reversed, against the papers: {'; '.join(said)}."] if said else [])
 
 
 def _counted(rows: Sequence[dict[str, str]]) -> str:

@@ -40,7 +40,9 @@ def test_the_answer_says_what_the_table_says(top):
         text.startswith("# Title\n\n") and text.endswith("The rest.\n") and "outdated" not in text
     )
     row = claims.loc["UP01"]
-    assert f"| aircraft | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
+    assert (
+        f"images each | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
+    )
     words = " ".join(text.split())
     for word, count in claims["verdict"].value_counts().items():
         assert f"{count} {word} ({(claims['corrected'] == word).sum()})" in words
@@ -48,7 +50,7 @@ def test_the_answer_says_what_the_table_says(top):
     holding = claims.query("paper == 'Unmet Promise' and verdict == 'holds'")
     assert f"{len(holding)} holds (" in of_paper
     for claim in claims.loc[claims["corrected"] == "reversed", "claim"]:
-        assert f"*{claim}*" in words
+        assert f"*{claim.removesuffix('.')}* (" in words
     write(top, top / "figures")
     assert (top / "README.md").read_text() == text
 

@@ -50,8 +50,8 @@ def predict(*options: str) -> RadioButtons:
 
 def settle(prediction: RadioButtons, found: str) -> Markdown:
     """What a reader predicted by a control of ``predict``, beside what was found."""
-    said = f"You predicted *{prediction.value}*" if prediction.value else "Nobody predicted"
-    return text(f"{said}; this world found *{found}*.")
+    said = f"You predicted *{prediction.value}*; this" if prediction.value else "This"
+    return text(f"{said} world found *{found}*.")
 
 
 def rows(results: pd.DataFrame, template: str) -> list[str]:

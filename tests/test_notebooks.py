@@ -203,7 +203,7 @@ def test_a_terminal_shows_what_is_running_and_no_prints_of_cells(smoke, tmp_path
     assert [line for line in lines if line.startswith("   captions: made ")]
     copy = json.loads((tmp_path / "smoke" / "01_caption_generation.ipynb").read_text())
     outputs = [output for cell in copy["cells"] for output in cell.get("outputs", [])]
-    assert "=>" in "".join("".join(output.get("text", "")) for output in outputs)
+    assert "captioned: " in "".join("".join(output.get("text", "")) for output in outputs)
 
 
 RETRIEVE = """

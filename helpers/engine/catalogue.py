@@ -74,7 +74,7 @@ def listing(world: str, names: Sequence[str] = ()) -> str:
 
 def _cost(path: Path, world: str) -> str:
     """The last measured time of a notebook in a world; or "est.", and as it says or in pocket."""
-    stated = re.search(world + r": ([^;,|]*(?:minute|hour|day)[^,;|]*)", row(path, "Time"))
+    stated = re.search(world + r": [^;]*?([^;,|]*(?:minute|hour|day)[^,;|]*)", row(path, "Time"))
     here, committed = times(world), times(artifacts.MEASURED, places.COMMITTED)
     if path.stem in here:
         return f"{here[path.stem]:.0f} s"

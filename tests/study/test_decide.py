@@ -128,12 +128,14 @@ def test_reasons():
         and row(table, "UP02")["needed"] == np.inf
     )
     assert row(table, "UP03")["reason"] == "spread not known"
-    assert row(table, "UP04")["reason"] == "near chance or the ceiling: flowers"
+    assert (
+        row(table, "UP04")["reason"] == "near chance, the ceiling or the unadapted model: flowers"
+    )
     for name in ("UP04", "UP12"):
         assert row(table, name)["verdict"] == row(table, name)["corrected"] == "not testable here"
     assert row(table, "UP12")["reason"] == "the probes' curves do not overlap"
     assert row(table, "UP11")["verdict"] == "holds" and row(table, "UP11")["cell"] == "flowers"
-    assert "ceiling: cars" in row(table, "UP11")["reason"]
+    assert "model: cars" in row(table, "UP11")["reason"]
 
 
 def test_errors():

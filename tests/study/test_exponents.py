@@ -3,7 +3,6 @@
 import types
 import zlib
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,7 @@ from helpers.errors import StudyError
 from helpers.measure import fits, folds, inference
 from helpers.measure.folds import ALL, FOLDS
 from helpers.measure.inference import Cell
-from helpers.study import arms, decide, exponents, pairs, plots
+from helpers.study import arms, decide, exponents, pairs
 from tests.study import cells
 
 W = worlds.get("smoke")
@@ -67,42 +66,6 @@ def test_levels_and_classes():
     assert of_class.loc["A320", "k"] == pytest.approx(0.5, abs=0.02)
     assert of_class.loc["A380", "k"] == pytest.approx(0, abs=1e-9)
     assert of_class.loc["A380", "calibrated"] == pytest.approx(4)
-
-
-def test_published_points_stand_below_in_the_same_columns():
-    points = pd.DataFrame(
-        {"family": ["supervised", "other"], "training": ["real"] * 2, "n": [10, 20], "top1": 0.5}
-    )
-    table = pd.DataFrame({"source": ["train"], "n": [1], "seed": [3], "eval_set": ["test"]})
-    with_published = cells.run("06", "def with_published(", others=points, pd=pd)["with_published"]
-    both = with_published(table, "supervised")
-    assert list(both) == list(table) and both["source"].tolist() == ["train", "published real"]
-    assert with_published(table, "nobody") is table
-
-
-def test_the_desks_means_lie_behind_the_curves_of_sources():
-    runs = pd.concat([rows("train", 0.5), rows("guidance-1", 0.3)])
-    spans = exponents.halved(SIZES)
-    keys = ["arm", "eval_set", "measure"]
-    about = {"source": ["train", "synthetic"], "prompt": "no prompt", "guidance": [0.0, 1.0]}
-    about = pd.DataFrame(about, index=["train", "guidance-1"])
-    pale = pd.DataFrame({"n": [24, 384], "eval_set": "test", "error": [0.5, 0.2]})
-    fig, (left, right) = plt.subplots(1, 2)
-    names = {
-        **{"np": np, "plots": plots, "spans": spans, "results": runs, "about": about},
-        "law_of": exponents.fit(runs, spans).set_index([*keys, "range"]).sort_index(),
-        "levels": exponents.levels(runs).set_index(keys).sort_index(),
-        "pale": pale.assign(source="train", prompt="no prompt", guidance=0.0),
-        "colours": {"train": "red"},
-    }
-    curve = cells.run("06", "def curve(", **names)["curve"]
-    curve(left, "train", "test", "error", "red", "real")
-    curve(right, "guidance-1", "test", "error", "red", "drawn")
-    behind = [line for line in left.lines if line.get_alpha() == 0.25]
-    assert [line.get_xydata().tolist() for line in behind] == [[[24, 0.5], [384, 0.2]]]
-    assert not [line for line in right.lines if line.get_alpha() == 0.25]
-    assert left.get_legend_handles_labels()[1] == ["real: 0.50 / 0.50"]
-    plt.close(fig)
 
 
 CAPTIONS = "prompt-training-captions"
@@ -168,7 +131,7 @@ def claims(monkeypatch, runs, paired, rare=None):
         "held_out": dict.fromkeys(runs["eval_set"]),
         "bench": types.SimpleNamespace(classes=[f"c{j:02d}" for j in range(12)]),
         "guess": {"images": 0.5, "pairs": 0.5},
-        "halves": exponents.halved(sizes),
+        "pair_halves": exponents.halved(sizes),
         "zero": of_pairs.xs("test", level="eval_set").query("n == @sizes[-1]")["mean"],
         "rank": {
             ("recognizability", name): exponents.class_correlation(W, x, of_class, span)

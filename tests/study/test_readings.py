@@ -4,14 +4,12 @@ import types
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from helpers import worlds
 from helpers.engine import report, store
 from helpers.measure import inference
-from helpers.study import captions, exponents, readings
+from helpers.study import captions, readings
 from tests.study import cells
-from tests.study.test_exponents import rows
 
 
 def runs(source, accuracies, task="cars", metric="linear_probe"):
@@ -40,20 +38,9 @@ def test_repeats_are_shares_per_form(tmp_path):
     assert np.isnan(shares.loc[0, "background"])
 
 
-def test_dropped_copies_are_told_from_other_candidates():
-    truth = pd.DataFrame({"test_copy_of": [7, -1, 7], "kind": ["cars", "cars", "flowers"]})
-    tables = {"cars": pd.DataFrame({"row": [0, 1, 2], "copy": [True, False, False]})}
-    names = {"tables": tables, "truth": truth, "known": True, "display": print}
-    found = cells.run("03", "planted near-copies", **names, np=np, pd=pd, report=report)
-    assert found["planted"].tolist() == [True] and found["others"].tolist() == [False, False]
-
-
 def test_axles_are_counted_together_and_apart():
-    rows = [
-        ("drawn", "A", "axles", 4, 1),
-        ("drawn", "B", "axles", 4, 3),
-        ("drawn", "A", "gear", 2, 2),
-    ]
+    counts = [("A", "axles", 4, 1), ("B", "axles", 4, 3), ("A", "gear", 2, 2)]
+    rows = [(source, *count) for source in ("retrieved", "synthetic") for count in counts]
     columns = ["source", "class", "attribute", "images", "correct"]
     fidelity = pd.DataFrame(rows, columns=columns)
     details = pd.DataFrame({"axles": [1, 3], "gear": [0, 0]}, index=["A", "B"])
@@ -63,27 +50,12 @@ def test_axles_are_counted_together_and_apart():
         "bench": types.SimpleNamespace(details=details),
         "inference": inference,
     }
-    found = cells.run("05", "two or more axles", w=None, np=np, pd=pd, display=list, **names)
-    table = found["total"].set_index("attribute")
+    found = cells.run("05", "apart = wheels.assign(", w=None, np=np, pd=pd, display=list, **names)
+    table = found["total"].query("source == 'synthetic'").set_index("attribute")
     shares = table["share"].to_dict()
     assert shares == {"axles": 0.5, "gear": 1.0, "one axle": 0.25, "two or more axles": 0.75}
     assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
     assert found["attributes"] == ["axles", "one axle", "two or more axles", "gear"]
-
-
-def test_exponents_of_the_last_three_sizes():
-    flat = rows("synthetic", 0.0, sizes=(4, 8))
-    table = pd.concat([flat, rows("synthetic", 0.5, sizes=(16, 32, 64))])
-    law = {"arm": "synthetic", "eval_set": "test", "measure": "calibrated", "range": "full"}
-    laws = pd.DataFrame([{**law, "k": 0.1}]).set_index(list(law))
-    found = cells.run(
-        "06",
-        "its last three sizes",
-        **{"pd": pd, "report": report, "exponents": exponents, "runs": table, "results": table},
-        **{"colours": ["synthetic"], "low_high": (4, 32), "law_of": laws},
-    )
-    assert [row["k"] for row in found["ends"]] == [0.1]
-    assert found["ends"][0]["last"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_cells_of_two_tables_that_are_far_apart():

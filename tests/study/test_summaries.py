@@ -1,17 +1,13 @@
 """One number per probe by hand, differences by seed, and notebook 07's claims as cells."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import worlds
-from helpers.data import tables
-from helpers.engine import places, report, store
+from helpers.engine import places
 from helpers.measure import inference
-from helpers.study import decide, readings, robustness, summaries
+from helpers.study import decide, robustness, summaries
 from helpers.study.robustness import MODEL, WITHOUT
 from tests.study import cells
 
@@ -26,6 +22,7 @@ MODULES = {
 RNG = np.random.default_rng(0)
 NUMBERS = cells.run("07", "numbers = {")["numbers"]
 WHOLES = cells.run("07", "wholes = {")["wholes"]
+BETTER = cells.run("07", "better = pd.Series(", pd=pd)["better"]
 
 
 def table_of(rows):
@@ -69,6 +66,7 @@ def shares_of(results):
 def claimed(results, margin=0.05):
     """Claim -> cells, as the notebook's own lines work them out with one margin for all claims."""
     names = {**MODULES, "everything": results, "numbers": NUMBERS, "wholes": WHOLES}
+    names |= {"better": BETTER, "results": results}
     for text in ("asked = pd.read_csv", "def is_mute", "headline = "):
         names = cells.run("07", text, **names)
     names["asked"]["margin"] = margin / names["asked"]["unit"]
@@ -215,27 +213,6 @@ def test_prompts_are_judged_at_the_largest_size_in_points():
     assert found["RB21"][0].estimate.value == pytest.approx(0.1 / 0.5)
 
 
-def test_the_means_of_the_desk_are_there_once_it_has_committed_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "TOP", tmp_path)
-    results = results_with(0, seeds=2)
-    names = {**MODULES, "readings": readings, "w": worlds.get("pocket"), "everything": results}
-    names |= {"numbers": NUMBERS}
-    none = cells.run("07", "desk = readings.desk", **names)
-    assert not len(none["desk_means"]) and len(none["marks"]) == 1
-    columns = ["family", "source", "seed", "probe", "setting", "value"]
-    file = tmp_path / "figures" / "desk" / "07_probes.csv"
-    store.write(file, results[columns].to_csv(index=False).encode())
-    found = cells.run("07", "desk = readings.desk", **names)
-    pgd = results.query("family == 'supervised' and source == 'mixed' and probe == 'pgd'")
-    mean = pgd.loc[pgd["setting"] != "0", "value"].mean()
-    assert found["desk_means"]["supervised", "mixed", "pgd"] == pytest.approx(mean)
-    assert len(found["marks"]) == 2
-    averages = pd.DataFrame({"family": ["supervised"], "source": ["mixed"], "probe": ["pgd"]})
-    for desk, there in ((none, False), (found, True)):
-        joined = averages.join(desk["desk_means"], on=desk["same"])
-        assert joined["desk"].notna().tolist() == [there]
-
-
 def test_every_testable_claim_has_its_difference_and_margin():
     names = cells.run("07", "asked = pd.read_csv", **MODULES)
     asked = names["asked"]
@@ -246,16 +223,3 @@ def test_every_testable_claim_has_its_difference_and_margin():
     assert set(asked["probe"]) <= set(NUMBERS)
     assert asked["margin"]["RB20"] == names["declared"]["margin"]["RB20"] / 100
     assert names["by_probe"]["shape"] == names["declared"]["margin"]["RB01"]
-
-
-def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
-    bench = SimpleNamespace(task="toy", classes="ab")
-    monkeypatch.setattr(robustness, "probe_sets", lambda w: SimpleNamespace(sets={}))
-    monkeypatch.setattr(store, "read_table", lambda path: results_with(0))
-    monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
-    names = {"report": report, "robustness": robustness, "store": store, "tables": tables}
-    names["artifact"] = store.Artifact("robust", Path())
-    found = [cells.run("07", "source_label =", w=w, **names) for w in (W, FINISHED)]
-    assert [names["source_label"]["retrieved"] for names in found] == ["retrieved", "real"]
-    assert found[0]["probed"].startswith("27 models of toy (2 classes), each trained on 10 images")
-    assert found[1]["probed"].endswith("(2 classes). supervised, real: timm/any.")

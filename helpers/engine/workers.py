@@ -107,6 +107,7 @@ def starmap(
     """
     if not jobs:
         return
+    parallel = parallel and multiprocessing.parent_process() is None  # a worker starts no others
     if parallel and gpu.ray_address():
         yield from ray.starmap(fn, jobs, gpu.ray_address(), uses_gpu)
         return

@@ -3,6 +3,7 @@
 import types
 import zlib
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from helpers.errors import StudyError
 from helpers.measure import fits, folds, inference
 from helpers.measure.folds import ALL, FOLDS
 from helpers.measure.inference import Cell
-from helpers.study import arms, decide, exponents, pairs
+from helpers.study import arms, decide, exponents, pairs, plots
 from tests.study import cells
 
 W = worlds.get("smoke")
@@ -66,6 +67,53 @@ def test_levels_and_classes():
     assert of_class.loc["A320", "k"] == pytest.approx(0.5, abs=0.02)
     assert of_class.loc["A380", "k"] == pytest.approx(0, abs=1e-9)
     assert of_class.loc["A380", "calibrated"] == pytest.approx(4)
+
+
+def test_published_points_stand_below_in_the_same_columns():
+    columns = ["source", "n", "seed", "eval_set"]
+    table = pd.DataFrame([("train", 1, 3, "test")], columns=columns)
+    points = {"source": "published real", "family": ["supervised", "other"], "n": [10, 20]}
+    saved = {}
+
+    def save(fig, name, rows, *texts):
+        saved[name] = rows
+
+    names = {"pd": pd, "arms": arms, "w": W, "fig": None, "alt": "", "title": ""}
+    names |= {"results": table.assign(arm="train"), "columns_of_runs": columns}
+    names["figures"] = types.SimpleNamespace(save=save)
+    for beside, expected in (
+        (pd.DataFrame(points), [("train", 1), ("published real", 10)]),
+        (pd.DataFrame(), [("train", 1)]),
+    ):
+        cells.run("06", "common_arms = results", beside=beside, **names)
+        rows = saved["06_loss_vs_size"]
+        assert list(rows) == columns
+        assert list(zip(rows["source"], rows["n"], strict=True)) == expected
+
+
+def test_the_desks_means_lie_behind_the_curves_of_sources():
+    runs = pd.concat([rows("train", 0.5), rows("guidance-1", 0.3)])
+    spans = exponents.halved(SIZES)
+    keys = ["arm", "eval_set", "measure"]
+    about = {"source": ["train", "synthetic"], "prompt": "no prompt", "guidance": [0.0, 1.0]}
+    about = pd.DataFrame(about, index=["train", "guidance-1"])
+    pale = pd.DataFrame({"n": [24, 384], "eval_set": "test", "error": [0.5, 0.2]})
+    fig, (left, right) = plt.subplots(1, 2)
+    names = {
+        **{"np": np, "plots": plots, "spans": spans, "results": runs, "runs": runs},
+        "law_of": exponents.fit(runs, spans).set_index([*keys, "range"]).sort_index(),
+        "levels": exponents.levels(runs).set_index(keys).sort_index(),
+        "pale": pale.assign(source="train", prompt="no prompt", guidance=0.0),
+        **{"colours": {"train": "red"}, "about": about},
+    }
+    curve = cells.run("06", "def curve(", **names)["curve"]
+    curve(left, "train", "test", "error", "red", "real")
+    curve(right, "guidance-1", "test", "error", "red", "synthetic")
+    behind = [line for line in left.lines if line.get_alpha() == 0.25]
+    assert [line.get_xydata().tolist() for line in behind] == [[[24, 0.5], [384, 0.2]]]
+    assert not [line for line in right.lines if line.get_alpha() == 0.25]
+    assert "real: 0.50 / 0.50" in left.get_legend_handles_labels()[1]
+    plt.close(fig)
 
 
 CAPTIONS = "prompt-training-captions"

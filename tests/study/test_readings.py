@@ -38,6 +38,24 @@ def test_repeats_are_shares_per_form(tmp_path):
     assert np.isnan(shares.loc[0, "background"])
 
 
+def test_copies_that_are_found_are_told_from_other_candidates():
+    shows = pd.DataFrame(
+        {"test_copy_of": [7, -1, 7, 8], "kind": ["cars", "cars", "flowers", "cars"]}
+    )
+    table = pd.DataFrame({"copy": [True, True, False, False], "kept": [False, False, True, True]})
+    names = {"tables": {"cars": table}, "shows": {"cars": shows}, "keeps": {"cars": "kept"}}
+    found = cells.run("03", '"others dropped"', known=True, pd=pd, report=report, **names)
+    assert found["copies"].iloc[0].to_dict() == {
+        "task": "cars",
+        "candidates": 4,
+        "copies of test images": 2,
+        "found": 1,
+        "others dropped": 1,
+        "kept": 2,
+        "copies left in it": 1,
+    }
+
+
 def test_axles_are_counted_together_and_apart():
     counts = [("A", "axles", 4, 1), ("B", "axles", 4, 3), ("A", "gear", 2, 2)]
     rows = [(source, *count) for source in ("retrieved", "synthetic") for count in counts]

@@ -1,13 +1,17 @@
 """One number per probe by hand, differences by seed, and notebook 07's claims as cells."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import worlds
-from helpers.engine import places
+from helpers.data import tables
+from helpers.engine import places, report, store
 from helpers.measure import inference
-from helpers.study import decide, robustness, summaries
+from helpers.study import decide, readings, robustness, summaries
 from helpers.study.robustness import MODEL, WITHOUT
 from tests.study import cells
 
@@ -213,6 +217,25 @@ def test_prompts_are_judged_at_the_largest_size_in_points():
     assert found["RB21"][0].estimate.value == pytest.approx(0.1 / 0.5)
 
 
+def test_the_means_of_the_desk_are_there_once_it_has_committed_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(places, "TOP", tmp_path)
+    results = results_with(0.1, seeds=2)
+    apart = pd.DataFrame({"family": ["supervised"], "probe": ["shape"], "mean": [0.0]})
+    names = {**MODULES, "readings": readings, "w": worlds.get("pocket"), "everything": results}
+    names |= {"numbers": NUMBERS, "wholes": WHOLES, "better": BETTER, "apart": apart}
+    names["abroad"] = "ece_(renditions|natural_adversarial)"
+    none = cells.run("07", "desk = readings.desk", **names)
+    assert none["apart"]["desk"].isna().all()
+    columns = ["family", "source", "seed", "probe", "setting", "value"]
+    file = tmp_path / "figures" / "desk" / "07_probes.csv"
+    store.write(file, results[columns].to_csv(index=False).encode())
+    found = cells.run("07", "desk = readings.desk", **names)
+    kept = results.query("family == 'supervised' and setting == 'shape_bias'")
+    mean = kept.groupby("source")["value"].mean()
+    gap = 100 * BETTER["shape"] * (mean["synthetic"] - mean["retrieved"])
+    assert found["apart"]["desk"].tolist() == pytest.approx([gap])
+
+
 def test_every_testable_claim_has_its_difference_and_margin():
     names = cells.run("07", "asked = pd.read_csv", **MODULES)
     asked = names["asked"]
@@ -223,3 +246,20 @@ def test_every_testable_claim_has_its_difference_and_margin():
     assert set(asked["probe"]) <= set(NUMBERS)
     assert asked["margin"]["RB20"] == names["declared"]["margin"]["RB20"] / 100
     assert names["by_probe"]["shape"] == names["declared"]["margin"]["RB01"]
+
+
+def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
+    bench = SimpleNamespace(task="toy", classes="ab")
+    monkeypatch.setattr(robustness, "probe_sets", lambda w: SimpleNamespace(sets={}))
+    monkeypatch.setattr(store, "read_table", lambda path: results_with(0))
+    monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
+    names = {"report": report, "robustness": robustness, "store": store, "tables": tables}
+    names |= {"pd": pd, "artifact": store.Artifact("robust", Path())}
+    found = []
+    for w in (W, FINISHED):
+        labels = cells.run("07", "label_of = {", w=w, **names)
+        said = cells.run("07", "probed = (", **{**labels, "w": w})
+        found.append((said["label_of"]["retrieved"], said["probed"]))
+    assert [label for label, _ in found] == ["retrieved", "real"]
+    assert found[0][1].startswith("27 models of toy (2 classes), each trained on 10 images")
+    assert found[1][1].endswith("(2 classes). supervised, real: timm/any.")

@@ -71,20 +71,14 @@ def make(path: Path, w: World) -> None:
     chosen = []
     for task in w.analysis.tasks:
         size, copied = make_arms(path, w, rates, task)
-        edits = {}
-        for strength, seed in itertools.product(w.analysis.strengths, range(w.finetune.seeds)):
-            file = f"{task}/sdedit-{strength:g}-{seed:07d}.npy"
-            edits[file] = (w, task, size, seed, strength)
-        store.fill(path, edits, edit, f"sets of retrieved {task} edited")
+        make_edits(path, w, task, size)
         counts.append({"task": task, "size": size, "train_copies": copied})
         for arm, source in arms(w).items():
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
         # drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps
-        for real, drawn in w.analysis.mixes:
-            for what in ("epochs", "steps"):
-                mix = f"mixed-{real}+{drawn}-equal-{what}"
-                rows = finetune.rated(rates, task, "retrieved", real + drawn)
-                chosen.append(rows.assign(source=mix))
+        for (real, drawn), what in itertools.product(w.analysis.mixes, ("epochs", "steps")):
+            rows = finetune.rated(rates, task, "retrieved", real + drawn)
+            chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, pd.concat(chosen, ignore_index=True))
     mixed = results["source"].str.startswith("mixed-")
@@ -149,18 +143,37 @@ def make_arms(path: Path, w: World, rates: pd.DataFrame, task: str) -> tuple[int
     return max(n for n in set.intersection(*sizes) if n <= most), int(copied.sum())
 
 
-def retrieved(w: World, task: str, n: int, seed: int) -> Split:
-    """The retrieved images of a run of notebook 04."""
-    return finetune.training_images(w, finetune.Run(task, "retrieved", "", n, seed, 0.0))
+def make_edits(path: Path, w: World, task: str, size: int) -> None:
+    """SDEdit at every strength ([P] section 5) of all that runs on ``size`` images take, once."""
+    offered = tables.source_set(w, task, "retrieved")
+    seeds = range(w.finetune.seeds)
+    runs = [finetune.Run(task, "retrieved", "", size, seed, 0.0) for seed in seeds]
+    rows = np.unique([finetune.subset(w, run, offered) for run in runs])
+    store.write(path / f"{task}/edited.npy", rows)
+    jobs = {}
+    starts = range(0, len(rows), w.synthesis.shard)
+    for strength, start in itertools.product(w.analysis.strengths, starts):
+        some = rows[start : start + w.synthesis.shard]
+        jobs[f"{task}/sdedit-{strength:g}-{start:07d}.npy"] = (w, task, some, strength)
+    store.fill(path, jobs, edit, f"shards of retrieved {task} edited")
 
 
-def edit(w: World, task: str, size: int, seed: int, strength: float) -> np.ndarray:
-    """A run's retrieved images (size, side, side, 3) uint8, redrawn with a template as caption."""
-    split = retrieved(w, task, size, seed)
+def edit(w: World, task: str, rows: np.ndarray, strength: float) -> np.ndarray:
+    """Some retrieved images (n, side, side, 3) uint8, redrawn with a template as caption."""
+    split = tables.source_set(w, task, "retrieved").take(rows)
     template = tables.benchmark(w, task).templates[0]
     texts = [template.format(name) for name in split.facts["class"]]
     seeds = [randomness.entropy(w.seed, "sdedit", task, int(row)) for row in split.facts["row"]]
     return worlds.backend(w).draw(w, texts, seeds, np.asarray(split.images), strength)
+
+
+def edited(w: World, path: Path, run: finetune.Run) -> Split:
+    """The images of a run on retrieved ones, as its source "sdedit-0.5" redrew them."""
+    offered = tables.source_set(w, run.task, "retrieved")
+    rows = finetune.subset(w, dataclasses.replace(run, source="retrieved"), offered)
+    kept = np.load(path / f"{run.task}/edited.npy")
+    shards = tables.on_disk(sorted(path.glob(f"{run.task}/{run.source}-*.npy")))
+    return dataclasses.replace(offered.take(rows), images=shards[np.searchsorted(kept, rows)])
 
 
 @functools.lru_cache(maxsize=4)
@@ -175,16 +188,14 @@ def run_arm(w: World, path: Path, run: finetune.Run) -> pd.DataFrame:
     settings = w.finetune
     if kind == "mixed":
         real, drawn = map(int, what.split("-")[0].split("+"))
-        synthetic = dataclasses.replace(run, source="synthetic", keep="keep", n=drawn)
-        added = finetune.training_images(w, synthetic)
-        train = retrieved(w, run.task, real, run.seed).plus(added)
+        first = dataclasses.replace(run, source="retrieved", keep="", n=real)
+        second = dataclasses.replace(run, source="synthetic", keep="", n=drawn)
+        train = finetune.training_images(w, first).plus(finetune.training_images(w, second))
         if what.endswith("steps"):
             epochs = max(1, round(settings.epochs * real / run.n))
             settings = dataclasses.replace(settings, epochs=epochs)
     elif kind == "sdedit":
-        train = retrieved(w, run.task, run.n, run.seed)
-        images = np.load(path / run.task / f"{run.source}-{run.seed:07d}.npy")
-        train = dataclasses.replace(train, images=images)
+        train = edited(w, path, run)
     else:
         offered = arm_of(path, run.task, run.source)
         rng = randomness.rng(w, "analysis", "subset", run.task, run.seed)

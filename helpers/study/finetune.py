@@ -266,5 +266,10 @@ def accuracies(
 def training_images(w: World, run: Run) -> Split:
     """A run's ``n`` images, classes balanced; they lie inside those for 2 n of the same seed."""
     offered = tables.source_set(w, run.task, run.source, run.keep)
+    return offered.take(subset(w, run, offered))
+
+
+def subset(w: World, run: Run, offered: Split) -> np.ndarray:
+    """Positions (n,) of a run's images among those that its source offers."""
     rng = randomness.rng(w, "subset", run.task, run.source, run.seed)
-    return offered.take(nested_subset(offered.labels, run.n, rng))
+    return nested_subset(offered.labels, run.n, rng)

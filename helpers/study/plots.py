@@ -1,4 +1,4 @@
-"""Plots that one notebook draws; nothing that is built depends on them."""
+"""Plots that one notebook draws, and tables of `desk` behind them; nothing built depends on it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from helpers import worlds
+from helpers.engine import places
 from helpers.engine.figures import COLOURS
 from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED
+from helpers.worlds import World
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image's side
 # How claims are drawn: colour and marker of every verdict.
@@ -143,6 +146,19 @@ def differences(ax: Axes, rows: pd.DataFrame, x: str, colour: str, label: str = 
     reach = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
     ax.axhline(0, color="0.4", lw=1)
     ax.errorbar(rows[x], rows["mean"], reach, fmt="o", ms=5, lw=1.5, color=colour, label=label)
+
+
+def desk(w: World, name: str) -> pd.DataFrame:
+    """A figure's committed table of the world that decides, to stand beside one's own.
+
+    No rows for worlds of other models or another pool.
+    """
+    other = worlds.DESK
+    file = places.TOP / "figures" / other.name / f"{name}.csv"
+    alike = (w.backend, w.pool.upstream) == (other.backend, other.pool.upstream)
+    if alike and w.name != other.name and file.exists():
+        return pd.read_csv(file)
+    return pd.DataFrame(columns=["task", "source", "n", "seed", "metric", "accuracy"])
 
 
 def pale(ax: Axes, table: pd.DataFrame, of: Mapping[str, str], colour: str) -> None:

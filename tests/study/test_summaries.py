@@ -11,7 +11,7 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.engine import places, report, store
 from helpers.measure import inference
-from helpers.study import decide, readings, robustness, summaries
+from helpers.study import decide, plots, robustness, summaries
 from helpers.study.robustness import MODEL, WITHOUT
 from tests.study import cells
 
@@ -221,15 +221,15 @@ def test_the_means_of_the_desk_are_there_once_it_has_committed_them(monkeypatch,
     monkeypatch.setattr(places, "TOP", tmp_path)
     results = results_with(0.1, seeds=2)
     apart = pd.DataFrame({"family": ["supervised"], "probe": ["shape"], "mean": [0.0]})
-    names = {**MODULES, "readings": readings, "w": worlds.get("pocket"), "everything": results}
+    names = {**MODULES, "plots": plots, "w": worlds.get("pocket"), "everything": results}
     names |= {"numbers": NUMBERS, "wholes": WHOLES, "better": BETTER, "apart": apart}
     names["abroad"] = "ece_(renditions|natural_adversarial)"
-    none = cells.run("07", "desk = readings.desk", **names)
+    none = cells.run("07", "desk = plots.desk", **names)
     assert none["apart"]["desk"].isna().all()
     columns = ["family", "source", "seed", "probe", "setting", "value"]
     file = tmp_path / "figures" / "desk" / "07_probes.csv"
     store.write(file, results[columns].to_csv(index=False).encode())
-    found = cells.run("07", "desk = readings.desk", **names)
+    found = cells.run("07", "desk = plots.desk", **names)
     kept = results.query("family == 'supervised' and setting == 'shape_bias'")
     mean = kept.groupby("source")["value"].mean()
     gap = 100 * BETTER["shape"] * (mean["synthetic"] - mean["retrieved"])

@@ -262,6 +262,24 @@ def test_editing_is_by_image_and_strength(pipe):
             generator.draw(pipe, TEXTS[:1], [0], FAST, given[:1], strength)
 
 
+def test_editing_adds_no_noise_but_that_of_its_strength(pipe):
+    """The encoder's variance is never trained, and image-to-image would draw from it."""
+    import torch
+
+    pixels = torch.rand((3, 3, 32, 32), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        posterior = pipe.vae.encode(pixels).latent_dist
+    assert posterior.mean.std() > 1e-3 and posterior.std.max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps"),
+    [(0.1, (10, 1)), (0.5, (6, 3)), (0.6, (10, 6)), (0.29, (24, 7)), (0.01, (100, 1)), (1, (6, 6))],
+)
+def test_a_strength_is_a_share_of_whole_steps(strength, steps):
+    assert generator.edit_steps(strength, 6) == steps
+
+
 def test_schedule_ends_in_pure_noise(pipe):
     alphas = pipe.scheduler.alphas_cumprod
     assert float(alphas[-1]) == 0 and pipe.scheduler.config.prediction_type == "v_prediction"

@@ -8,7 +8,7 @@ import pandas as pd
 from helpers import worlds
 from helpers.engine import report, store
 from helpers.measure import inference
-from helpers.study import captions, readings
+from helpers.study import captions, contrasts, plots
 from tests.study import cells
 
 
@@ -80,18 +80,18 @@ def test_cells_of_two_tables_that_are_far_apart():
     own = pd.concat([runs("retrieved", {4: 0.5, 8: 0.9}), runs("clip", {0: 0.3})])
     other = [own.assign(accuracy=own["accuracy"] + 0.001, seed=own["seed"] + 2 * i) for i in (1, 2)]
     keys = ["task", "source", "n", "metric"]
-    assert readings.disagreements(own, pd.concat(other), keys) == (0, 3)
+    assert contrasts.disagreements(own, pd.concat(other), keys) == (0, 3)
     moved = pd.concat(other).assign(accuracy=lambda t: t["accuracy"] + 0.06 * (t["n"] == 8))
-    assert readings.disagreements(own, moved, keys) == (1, 3)
-    assert readings.disagreements(own, other[0], keys) == (0, 0), "two runs have no known spread"
+    assert contrasts.disagreements(own, moved, keys) == (1, 3)
+    assert contrasts.disagreements(own, other[0], keys) == (0, 0), "two runs have no known spread"
 
 
 def test_the_desk_stands_beside_pocket_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(readings.places, "TOP", tmp_path)
+    monkeypatch.setattr(plots.places, "TOP", tmp_path)
     pocket = worlds.get("pocket")
-    assert not len(readings.desk(pocket, "04_accuracy_vs_size"))
+    assert not len(plots.desk(pocket, "04_accuracy_vs_size"))
     file = tmp_path / "figures" / "desk" / "04_accuracy_vs_size.csv"
     store.write(file, runs("clip", {0: 0.3}).to_csv(index=False).encode())
-    assert len(readings.desk(pocket, "04_accuracy_vs_size")) == 2
+    assert len(plots.desk(pocket, "04_accuracy_vs_size")) == 2
     for other in ("desk", "smoke", "paper"):
-        assert not len(readings.desk(worlds.WORLDS[other], "04_accuracy_vs_size"))
+        assert not len(plots.desk(worlds.WORLDS[other], "04_accuracy_vs_size"))

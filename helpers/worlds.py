@@ -72,7 +72,7 @@ DESK = replace(
         "tasks": ("aircraft", "cars"), "counts": (60, 240, 960, 3_840), "steps": 180, "seeds": 10,
         "size": 480, "access": (1 / 32, 1 / 8), "noise": (0.2, 0.5), "shots": (1, 5, 16),
         "guides": ("plain", "class", "data set", "context", "retrieved")},
-    adapter={"steps": 1_000, "warmup": 100},
+    adapter={"steps": 250, "warmup": 25},  # 1,000 lower the held-out loss no further
 )
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,

@@ -230,7 +230,8 @@ def tuned(
     if not steps:
         yield
         return
-    settings = dataclasses.replace(w.adapter, steps=steps)
+    warmup = min(w.adapter.warmup, max(1, steps // 10))  # an adapter of one class has few updates
+    settings = dataclasses.replace(w.adapter, steps=steps, warmup=warmup)
     pipe = worlds.backend(w).pipeline(w)
     with tempfile.TemporaryDirectory(dir=path) as folder:
         lora.tune(pipe, np.asarray(real.images), list(texts), settings, seed, Path(folder))

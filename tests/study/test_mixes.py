@@ -116,6 +116,7 @@ def test_guided_generators_are_tuned_on_their_images_and_asked_in_turns(
 
     def tune(pipe, images, captions, settings, seed, folder):
         tuned_on.append((len(images), set(captions), settings.steps, int(images.max())))
+        assert settings.warmup <= settings.steps // 8, "most updates have a full learning rate"
 
     asked = []
 

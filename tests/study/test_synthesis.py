@@ -18,7 +18,7 @@ from helpers.errors import StudyError
 from helpers.models import clip
 from helpers.pocket.train import autoencoder, generator, unet, vocabulary
 from helpers.pocket.train import clip as miniature
-from helpers.study import finetune, synthesis
+from helpers.study import analysis, finetune, synthesis
 
 W = worlds.get(
     "smoke",
@@ -170,6 +170,35 @@ def test_killed_run_goes_on_and_ends_the_same(written, tmp_path, monkeypatch):
     again = synthesis.make(W)
     assert {f.name: f.read_bytes() for f in again.files("**/*.*")} == whole
     assert drawn == [4, 4, "killed", 4, 2], "the shard that was finished is not drawn again"
+
+
+def test_retrieved_images_are_edited_once_for_all_runs_that_have_them(
+    in_process, tmp_path, monkeypatch
+):
+    """A run's edited images are what it would have drawn itself, in its own order."""
+    drawn = []
+
+    def counts(w, texts, seeds, images=None, strength=None):
+        drawn.append(len(texts))
+        return painted(w, texts, seeds, images, strength)
+
+    in_process.draw = counts
+    shown = np.zeros((30, 8, 8, 3), np.uint8)
+    shown[..., 2] = 5 * np.arange(30)[:, None, None]
+    labels = np.arange(30) % 2
+    facts = {"row": 100 + np.arange(30), "class": [CLASSES[label] for label in labels]}
+    offered = tables.Split(shown, labels, pd.DataFrame(facts))
+    monkeypatch.setattr(tables, "source_set", lambda w, task, source, keep="": offered)
+    w = worlds.replace(W, finetune={"seeds": 3}, analysis={"strengths": (0.1, 0.5)})
+    analysis.make_edits(tmp_path, w, "aircraft", 8)
+    runs = [finetune.Run("aircraft", "sdedit-0.5", "", 8, seed, 1e-3) for seed in range(3)]
+    retrieved = [dataclasses.replace(run, source="retrieved") for run in runs]
+    rows = [finetune.subset(w, run, offered) for run in retrieved]
+    assert sum(drawn) == 2 * len(np.unique(rows)) < 2 * 3 * 8
+    for run, of_run in zip(runs, rows, strict=True):
+        edited = analysis.edited(w, tmp_path, run)
+        assert edited.facts["row"].tolist() == [100 + row for row in of_run]
+        assert np.array_equal(edited.images, analysis.edit(w, "aircraft", of_run, 0.5))
 
 
 def test_guidance_sweep_changes_nothing_but_the_scale(in_process):

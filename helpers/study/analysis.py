@@ -75,8 +75,9 @@ def make(path: Path, w: World) -> None:
         counts.append({"task": task, "size": size, "train_copies": copied})
         for arm, source in arms(w).items():
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
-        # drawn images added to retrieved ones ([P] figure 7): as many epochs, and as many steps
-        for (real, drawn), what in itertools.product(w.analysis.mixes, ("epochs", "steps")):
+        # drawn images added to as many retrieved ones as the task has: equal epochs, equal steps [P]
+        mixes = [mix for mix in w.analysis.mixes if mix[0] <= finetune.sizes_of(w, task)[-1]]
+        for (real, drawn), what in itertools.product(mixes, ("epochs", "steps")):
             rows = finetune.rated(rates, task, "retrieved", real + drawn)
             chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
@@ -146,8 +147,7 @@ def make_arms(path: Path, w: World, rates: pd.DataFrame, task: str) -> tuple[int
 def make_edits(path: Path, w: World, task: str, size: int) -> None:
     """SDEdit at every strength ([P] section 5) of all that runs on ``size`` images take, once."""
     offered = tables.source_set(w, task, "retrieved")
-    seeds = range(w.finetune.seeds)
-    runs = [finetune.Run(task, "retrieved", "", size, seed, 0.0) for seed in seeds]
+    runs = [finetune.Run(task, "retrieved", "", size, s, 0.0) for s in range(w.finetune.seeds)]
     rows = np.unique([finetune.subset(w, run, offered) for run in runs])
     store.write(path / f"{task}/edited.npy", rows)
     jobs = {}

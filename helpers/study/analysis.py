@@ -75,7 +75,7 @@ def make(path: Path, w: World) -> None:
         counts.append({"task": task, "size": size, "train_copies": copied})
         for arm, source in arms(w).items():
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
-        # drawn images added to as many retrieved ones as the task has: equal epochs, equal steps [P]
+        # drawn images added to retrieved ones, where a task has so many: equal epochs, or steps [P]
         mixes = [mix for mix in w.analysis.mixes if mix[0] <= finetune.sizes_of(w, task)[-1]]
         for (real, drawn), what in itertools.product(mixes, ("epochs", "steps")):
             rows = finetune.rated(rates, task, "retrieved", real + drawn)

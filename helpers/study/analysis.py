@@ -78,7 +78,9 @@ def make(path: Path, w: World) -> None:
         # drawn images added to retrieved ones, where a task has so many: equal epochs, or steps [P]
         mixes = [mix for mix in w.analysis.mixes if mix[0] <= finetune.sizes_of(w, task)[-1]]
         for (real, drawn), what in itertools.product(mixes, ("epochs", "steps")):
-            rows = finetune.rated(rates, task, "retrieved", real + drawn)
+            images = {"retrieved": real, "synthetic": drawn}
+            n = real + drawn if what == "epochs" else real  # a size with as many steps
+            rows = finetune.rated_mix(rates, task, images, n).assign(n=real + drawn)
             chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, pd.concat(chosen, ignore_index=True))

@@ -168,16 +168,3 @@ def crossing(x: np.ndarray, curve: np.ndarray, level: float) -> float:
         return np.nan
     ends = slice(above[0] - 1, above[0] + 1)
     return float(np.interp(level, curve[ends], x[ends]))
-
-
-def disagreements(own: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str]) -> tuple[int, int]:
-    """How many cells of two tables of runs differ by over 4 standard deviations, and of how many.
-
-    A cell is a group of ``keys``; its spread over seeds is that of ``other``. Processors round
-    otherwise, so that tables of two machines are never equal digit for digit.
-    """
-    both = (t.groupby(list(keys))["accuracy"].agg(["mean", "std", "size"]) for t in (own, other))
-    cells = next(both).join(next(both), lsuffix="_own", how="inner").query("size > 2")
-    spread = cells["std"] * (1 / cells["size"] + 1 / cells["size_own"]) ** 0.5
-    off = (cells["mean"] - cells["mean_own"]).abs() > 4 * spread
-    return int(off.sum()), len(off)

@@ -132,6 +132,13 @@ def rated(rates: pd.DataFrame, task: str, source: str, n: int) -> pd.DataFrame:
     return same[far == far.min()].drop_duplicates("metric").assign(n=n)
 
 
+def rated_mix(rates: pd.DataFrame, task: str, images: dict, n: int) -> pd.DataFrame:
+    """The same of a mix: the mean of its sources' rates, in logs, weighted by ``images``."""
+    found = [rated(rates, task, source, n).sort_values("metric") for source in images]
+    logs = np.average([np.log(t["lr"]) for t in found], axis=0, weights=list(images.values()))
+    return found[0].assign(lr=[float(f"{lr:.3g}") for lr in np.exp(logs)])
+
+
 def choose_variants(path: Path, w: World) -> dict[str, str]:
     """Task -> the column ``keep`` of the retrieval variant that is best on validation.
 

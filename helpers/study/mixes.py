@@ -68,10 +68,7 @@ def make(path: Path, w: World) -> None:
     jobs = {}
     guided = {}
     for mix in sorted(mixes, key=lambda mix: mix.n, reverse=True):
-        drawn = all(source.startswith(("synthetic", "guided")) for source, _ in mix.parts)
-        rated = finetune.rated(rates, mix.task, "synthetic" if drawn else "retrieved", mix.n)
-        lr = float(rated.set_index("metric")["lr"][finetune.METRICS[0]])
-        first = finetune.Run(mix.task, mix.name, "mixed", mix.n, 0, lr)
+        first = finetune.Run(mix.task, mix.name, "mixed", mix.n, 0, rate_of(w, rates, mix))
         rows += [{**dataclasses.asdict(first), "metric": metric} for metric in finetune.METRICS]
         for seed in range(w.mixes.seeds):
             run = dataclasses.replace(first, seed=seed)
@@ -81,6 +78,19 @@ def make(path: Path, w: World) -> None:
     store.fill(path, guided, draw_guided, "sets of guided generators")
     runs = collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, "runs on mixes")
     store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
+
+
+def rate_of(w: World, rates: pd.DataFrame, mix: Mix) -> float:
+    """The learning rate of a mix: that of its sources at as many *different* images."""
+    classes = len(tables.benchmark(w, mix.task).classes)
+    images = dict.fromkeys(finetune.SOURCES, 0)
+    n = 0
+    for source, count in mix.parts:
+        kind, _, how = source.partition(":")
+        images["retrieved" if kind in ("retrieved", "real") else "synthetic"] += count
+        n += min(count, int(how) * classes) if kind == "real" else count
+    rated = finetune.rated_mix(rates, mix.task, images, n)
+    return float(rated.set_index("metric")["lr"][finetune.METRICS[0]])
 
 
 def grid(w: World) -> list[Mix]:

@@ -43,8 +43,7 @@ def make(path: Path, w: World) -> None:
     """
     chosen = real_pairs(w)
     synthesis.draw_table(path, w, chosen.facts[["caption", "label", "class"]], "pairs")
-    # Made or rendered before workers start.
-    worlds.backend(w).clip_folder(w)
+    worlds.backend(w).clip_folder(w)  # made before workers start
     worlds.backend(w).shifted(w, paired_task(w))
     sizes = [n for n in w.scaling.pairs if SPARE * n <= len(chosen)]
     jobs = {

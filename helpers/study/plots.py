@@ -113,8 +113,7 @@ def gear_box(image: np.ndarray, gear: tuple[float, float], width: float = 0.42) 
     span = max(1, round((last - first) * side))
     of_stretch = np.convolve(darkness, np.ones(span), "valid")
     middle = (np.arange(len(of_stretch)) + span / 2) / side - 0.5
-    # As far aside as the renderer puts them.
-    near = np.abs(np.abs(middle) - abs(first + last) / 2) <= 0.07
+    near = np.abs(np.abs(middle) - abs(first + last) / 2) <= 0.07  # as the renderer puts them
     gear_middle = 0.5 + middle[near][of_stretch[near].argmax()]
     pixels = round(width * side)  # whole pixels, so that all boxes are of one size
     left = int(np.clip(round(gear_middle * side - pixels / 2), 0, side - pixels))
@@ -149,10 +148,7 @@ def differences(ax: Axes, rows: pd.DataFrame, x: str, colour: str, label: str = 
 
 
 def desk(w: World, name: str) -> pd.DataFrame:
-    """A figure's committed table of the world that decides, to stand beside one's own.
-
-    No rows for worlds of other models or another pool.
-    """
+    """A figure's table as `desk` committed it; no rows for worlds of other models or pools."""
     other = worlds.DESK
     file = places.TOP / "figures" / other.name / f"{name}.csv"
     alike = (w.backend, w.pool.upstream) == (other.backend, other.pool.upstream)

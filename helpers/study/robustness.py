@@ -123,9 +123,8 @@ def plan(w: World) -> list[tuple[str, str, int | str, int]]:
         return [(*model, compared[:i].count(model[:2])) for i, model in enumerate(s.checkpoints)]
     n = min(s.images, *(len(tables.source_set(w, probed_task(w), name)) for name in SOURCES[:2]))
     models = [(family, "mixed", n) for family in s.mixed]
-    # The shortest trainings come last, so that no core waits long at the end.
+    # The shortest trainings come last, so that no core waits long; then [R]'s ablation of prompts.
     models += [(family, source, n) for family in FAMILIES[::-1] for source in SOURCES[:2]]
-    # [R]'s ablation of prompts
     models += [("supervised", kind, size) for size in s.prompted for kind in kinds(w)]
     return [(*model, seed) for model in models for seed in range(s.seeds)]
 

@@ -8,7 +8,7 @@ import pandas as pd
 from helpers import worlds
 from helpers.engine import report, store
 from helpers.measure import inference
-from helpers.study import captions, contrasts, plots
+from helpers.study import captions, plots
 from tests.study import cells
 
 
@@ -79,11 +79,15 @@ def test_axles_are_counted_together_and_apart():
 def test_cells_of_two_tables_that_are_far_apart():
     own = pd.concat([runs("retrieved", {4: 0.5, 8: 0.9}), runs("clip", {0: 0.3})])
     other = [own.assign(accuracy=own["accuracy"] + 0.001, seed=own["seed"] + 2 * i) for i in (1, 2)]
-    keys = ["task", "source", "n", "metric"]
-    assert contrasts.disagreements(own, pd.concat(other), keys) == (0, 3)
+
+    def far(pale):
+        found = cells.run("04", "far = ", main=own, pale=pale)["far"]
+        return found.sum(), len(found)
+
+    assert far(pd.concat(other)) == (0, 3)
     moved = pd.concat(other).assign(accuracy=lambda t: t["accuracy"] + 0.06 * (t["n"] == 8))
-    assert contrasts.disagreements(own, moved, keys) == (1, 3)
-    assert contrasts.disagreements(own, other[0], keys) == (0, 0), "two runs have no known spread"
+    assert far(moved) == (1, 3)
+    assert far(other[0]) == (0, 0), "two runs have no known spread"
 
 
 def test_the_desk_stands_beside_pocket_only(tmp_path, monkeypatch):

@@ -149,3 +149,19 @@ def test_which_runs_there_are_is_no_part_of_the_recipe():
     assert finetune.recipe(more, "mixed") == same
     assert finetune.recipe(worlds.replace(W, mixes={"size": 16}), "mixed") != same
     assert finetune.recipe(worlds.replace(W, adapter={"steps": 7}), "mixed") != same
+
+
+def test_a_mix_has_the_rate_of_its_sources_at_as_many_different_images(sets):
+    grid = [("retrieved", 12, 1e-4), ("retrieved", 48, 1e-2), ("synthetic", 12, 1e-6)]
+    grid.append(("synthetic", 48, 1e-4))
+    columns = ["task", "source", "n", "metric", "lr"]
+    rows = [("aircraft", source, n, m, lr) for source, n, lr in grid for m in finetune.METRICS]
+    rates = pd.DataFrame(rows, columns=columns)
+
+    def rate(*parts):
+        return mixes.rate_of(W, rates, mixes.Mix("aircraft", parts))
+
+    assert rate(("retrieved", 48)) == 1e-2 and rate(("drawn:templates", 48)) == 1e-4
+    assert rate(("retrieved", 24), ("synthetic", 24)) == 1e-3
+    assert rate(("retrieved:0.5 seen", 12), ("guided:plain 2", 36)) == pytest.approx(3.16e-4)
+    assert rate(("real:4", 48)) == 1e-4, "twelve images, over and over"

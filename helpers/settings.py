@@ -118,7 +118,7 @@ class AnalysisSettings:
 
     tasks: Names = ("aircraft",)  # that ablations are made on
     size: Count = 120  # images per arm of every ablation
-    generators: Names = ("short", "middle", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
+    generators: Names = ("short", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
     strengths: Numbers = (0.1, 0.5, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
     mixes: tuple[tuple[Count, Count], ...] = (
         (480, 480),
@@ -151,7 +151,7 @@ class RobustnessSettings:
 
     task: str = "flowers"  # shape and colour both tell its classes apart: cues can conflict
     images: Count = 480  # per model, whatever family and source; less where a source has less
-    steps: Count = 160  # updates, likewise
+    steps: Count = 144  # updates, likewise
     batch: Count = 64
     lr: Number = 2e-3
     image_size: Count = 48  # what the towers see; attacks and corruptions see the full picture
@@ -188,10 +188,10 @@ class AdapterSettings:
     """Low-rank adapters that tune a generator on a few real images, as DataDream's (ECCV 2024)."""
 
     rank: Count = 16  # of every adapter, and its scale alpha [DataDream]
-    steps: Count = 200  # updates; DataDream has 600 an image for a whole data set
+    steps: Count = 120  # updates; DataDream has 600 an image for a whole data set
     batch: Count = 8  # [DataDream]
     lr: Number = 3e-4  # DataDream has 1e-4, which hardly lowers the miniature's held-out loss
-    warmup: Count = 20  # updates; [DataDream] 100
+    warmup: Count = 12  # updates; [DataDream] 100
     text_encoder: bool = True  # adapted, too [DataDream]
 
 

@@ -58,7 +58,8 @@ DESK = replace(
         "sizes": (30, 60, 120, 240, 480, 960, 1_920, 3_840), "seeds": 20, "selection_seeds": 5,
         "largest_of": (("flowers", 960), ("cars", 960))},
     analysis={
-        "tasks": ("aircraft", "cars"), "size": 480, "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
+        "tasks": ("aircraft", "cars"), "size": 480, "generators": ("short", "middle", "long"),
+        "strengths": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8),
         "mixes": ((480, 480), (480, 960), (960, 960), (3_840, 3_840)), "judged": 400},
     scaling={
         "sizes": (12, 24, 48, 96, 192, 384, 768), "guidances": (1.0, 1.5, 2.0, 4.0, 7.5),

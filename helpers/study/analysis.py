@@ -80,8 +80,8 @@ def make(path: Path, w: World) -> None:
         for (real, drawn), what in itertools.product(mixes, ("epochs", "steps")):
             images = {"retrieved": real, "synthetic": drawn}
             n = real + drawn if what == "epochs" else real  # a size with as many steps
-            rows = finetune.rated_mix(rates, task, images, n).assign(n=real + drawn)
-            chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
+            rows = finetune.rated_mix(w, task, images, n)
+            chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}", n=real + drawn))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, pd.concat(chosen, ignore_index=True))
     mixed = results["source"].str.startswith("mixed-")

@@ -132,8 +132,10 @@ def rated(rates: pd.DataFrame, task: str, source: str, n: int) -> pd.DataFrame:
     return same[far == far.min()].drop_duplicates("metric").assign(n=n)
 
 
-def rated_mix(rates: pd.DataFrame, task: str, images: dict, n: int) -> pd.DataFrame:
+def rated_mix(w: World, task: str, images: dict, n: int) -> pd.DataFrame:
     """The same of a mix: the mean of its sources' rates, in logs, weighted by ``images``."""
+    own = w.finetune.selection_seeds  # else the committed table, which has all sizes of the desk
+    rates = store.load("finetuned", w).table("rates.parquet") if own else pd.read_csv(RATES)
     found = [rated(rates, task, source, n).sort_values("metric") for source in images]
     logs = np.average([np.log(t["lr"]) for t in found], axis=0, weights=list(images.values()))
     return found[0].assign(lr=[float(f"{lr:.3g}") for lr in np.exp(logs)])

@@ -62,13 +62,12 @@ def make(path: Path, w: World) -> None:
     ``source`` is ``Mix.name`` and ``n`` ``Mix.n``. All metrics have the rate of zero-shot accuracy.
     """
     store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
-    rates = store.load("finetuned", w).table("rates.parquet")
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
     rows = []
     jobs = {}
     guided = {}
     for mix in sorted(mixes, key=lambda mix: mix.n, reverse=True):
-        first = finetune.Run(mix.task, mix.name, "mixed", mix.n, 0, rate_of(w, rates, mix))
+        first = finetune.Run(mix.task, mix.name, "mixed", mix.n, 0, rate_of(w, mix))
         rows += [{**dataclasses.asdict(first), "metric": metric} for metric in finetune.METRICS]
         for seed in range(w.mixes.seeds):
             run = dataclasses.replace(first, seed=seed)
@@ -80,7 +79,7 @@ def make(path: Path, w: World) -> None:
     store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
 
 
-def rate_of(w: World, rates: pd.DataFrame, mix: Mix) -> float:
+def rate_of(w: World, mix: Mix) -> float:
     """The learning rate of a mix: that of its sources at as many *different* images."""
     classes = len(tables.benchmark(w, mix.task).classes)
     images = dict.fromkeys(finetune.SOURCES, 0)
@@ -89,8 +88,7 @@ def rate_of(w: World, rates: pd.DataFrame, mix: Mix) -> float:
         kind, _, how = source.partition(":")
         images["retrieved" if kind in ("retrieved", "real") else "synthetic"] += count
         n += min(count, int(how) * classes) if kind == "real" else count
-    rated = finetune.rated_mix(rates, mix.task, images, n)
-    return float(rated.set_index("metric")["lr"][finetune.METRICS[0]])
+    return finetune.rated_mix(w, mix.task, images, n).query("metric == 'zero_shot'")["lr"].item()
 
 
 def grid(w: World) -> list[Mix]:

@@ -151,15 +151,17 @@ def test_which_runs_there_are_is_no_part_of_the_recipe():
     assert finetune.recipe(worlds.replace(W, adapter={"steps": 7}), "mixed") != same
 
 
-def test_a_mix_has_the_rate_of_its_sources_at_as_many_different_images(sets):
+def test_a_mix_has_the_rate_of_its_sources_at_as_many_different_images(sets, tmp_path, monkeypatch):
     grid = [("retrieved", 12, 1e-4), ("retrieved", 48, 1e-2), ("synthetic", 12, 1e-6)]
     grid.append(("synthetic", 48, 1e-4))
     columns = ["task", "source", "n", "metric", "lr"]
     rows = [("aircraft", source, n, m, lr) for source, n, lr in grid for m in finetune.METRICS]
-    rates = pd.DataFrame(rows, columns=columns)
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "rates.csv", index=False)
+    monkeypatch.setattr(finetune, "RATES", tmp_path / "rates.csv")
+    w = worlds.replace(W, finetune={"selection_seeds": 0})
 
     def rate(*parts):
-        return mixes.rate_of(W, rates, mixes.Mix("aircraft", parts))
+        return mixes.rate_of(w, mixes.Mix("aircraft", parts))
 
     assert rate(("retrieved", 48)) == 1e-2 and rate(("drawn:templates", 48)) == 1e-4
     assert rate(("retrieved", 24), ("synthetic", 24)) == 1e-3

@@ -120,9 +120,7 @@ class AnalysisSettings:
     size: Count = 120  # images per arm of every ablation
     generators: Names = ("short", "long")  # at equal size; [P] SD 1.1, 1.3, 1.5
     strengths: Numbers = (0.1, 0.5, 0.8)  # of SDEdit; [P] 0.1 ... 1.0
-    mixes: tuple[tuple[Count, Count], ...] = (
-        (480, 480),
-    )  # retrieved (where a task has them), and added
+    mixes: tuple[tuple[Count, Count], ...] = ((480, 480),)  # retrieved, and synthetic ones added
     judged: Count = 40  # images per class and source given to the detail judge
 
 

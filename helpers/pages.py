@@ -88,7 +88,7 @@ def write_contents() -> Path:
     Pages of ``desk`` come before those of ``pocket``; worlds that git ignores are left out.
     """
     root = places.figures_root()
-    lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "")]
+    lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "", None)]
     lines += ["", *answers.by_paper(root)]
     with store.alone(root):
         for path, found in _pages().items():

@@ -112,11 +112,14 @@ def recommend(
     best = near.loc[near["low"].idxmax()]
     gain = Estimate(*best[list(Estimate._fields)])
     words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
+    verdict = inference.verdict(gain, "+", margin)
+    if verdict == UNDECIDED and gain.high < margin:  # whatever it is, it would not matter
+        verdict = EQUIVALENT
     rest = gain._asdict()
     advice = {"task": task, "yours": retrieved}
     advice |= {name: int(best[name]) for name in ("retrieved", "synthetic")}
     advice |= {"gain": rest.pop("value"), **rest, "sure": 1 - gain.p_above(0)}
-    return advice | {"so": words[inference.verdict(gain, "+", margin)]}
+    return advice | {"so": words[verdict]}
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:
@@ -138,9 +141,6 @@ def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, An
         reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]
     if floors:
-        reasons.append(
-            f"near chance, the ceiling or the unadapted model: {', '.join(floors)}".removesuffix(
-                ": "
-            )
-        )
+        near = "near chance, the ceiling or the unadapted model"
+        reasons.append(f"{near}: {', '.join(floors)}".removesuffix(": "))
     return row | {"reason": "; ".join(reasons)}

@@ -218,6 +218,8 @@ def test_advice_is_the_largest_gain_of_the_nearest_row():
     assert worse["so"] == "do not" and worse["sure"] < 0.01
     unsure = decide.recommend(fields({(240, 60): (2, 3)}), "cars", 240, "long", 2)
     assert unsure["so"] == "try both" and unsure["low"] < 0 < unsure["high"]
+    little = decide.recommend(fields({(240, 60): (-1, 0.9)}), "cars", 240, "long", 2)
+    assert little["so"] == "no need" and little["low"] < -2 < 0 < little["high"] < 2
 
 
 @pytest.mark.parametrize("task, generator", [("boats", "long"), ("cars", "longest")])

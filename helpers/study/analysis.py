@@ -77,11 +77,11 @@ def make(path: Path, w: World) -> None:
             chosen.append(finetune.rated(rates, task, source, size).assign(source=arm))
         # drawn images added to retrieved ones, where a task has so many: equal epochs, or steps [P]
         mixes = [mix for mix in w.analysis.mixes if mix[0] <= finetune.sizes_of(w, task)[-1]]
-        for (real, drawn), what in itertools.product(mixes, ("epochs", "steps")):
+        for real, drawn in mixes:
             images = {"retrieved": real, "synthetic": drawn}
-            n = real + drawn if what == "epochs" else real  # a size with as many steps
-            rows = finetune.rated_mix(w, task, images, n)
-            chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}", n=real + drawn))
+            rows = finetune.rated_mix(w, task, images, real + drawn)
+            for what in ("epochs", "steps"):
+                chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, pd.concat(chosen, ignore_index=True))
     mixed = results["source"].str.startswith("mixed-")

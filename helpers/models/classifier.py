@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import balanced, nested_subset
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import gpu, progress
 from helpers.engine.late import functional, nn, torch
@@ -172,7 +172,7 @@ def measure(
     ``zero_shot`` is the model's own head; ``linear_probe`` is fitted on many labelled images,
     ``probe_{k}`` on k of each class, drawn by ``seed``.
     """
-    train, val = (thinned(split, s.probe_images) for split in (bench.train, bench.val))
+    train, val = (balanced(split, s.probe_images) for split in (bench.train, bench.val))
     x, y = (clips.embed_images(model.clip, split.images) for split in (train, val))
     images = clips.embed_images(model.clip, getattr(bench, held_out).images)
     classes = len(bench.classes)

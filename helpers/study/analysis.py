@@ -80,8 +80,8 @@ def make(path: Path, w: World) -> None:
         for real, drawn in mixes:
             images = {"retrieved": real, "synthetic": drawn}
             rows = finetune.rated_mix(w, task, images, real + drawn)
-            for what in ("epochs", "steps"):
-                chosen.append(rows.assign(source=f"mixed-{real}+{drawn}-equal-{what}"))
+            names = [f"mixed-{real}+{drawn}-equal-{what}" for what in ("epochs", "steps")]
+            chosen += [rows.assign(source=name) for name in names]
     store.write(path / "counts.parquet", pd.DataFrame(counts))
     results = measured(path, w, pd.concat(chosen, ignore_index=True))
     mixed = results["source"].str.startswith("mixed-")

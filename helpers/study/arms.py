@@ -11,7 +11,7 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, repeated, thinned
+from helpers.data.subsets import balanced, nested_subset, repeated
 from helpers.data.tables import Split
 from helpers.engine import artifacts, randomness, store
 from helpers.errors import StudyError, unknown
@@ -147,7 +147,7 @@ def evaluation_sets(w: World, task: str = "") -> dict[str, Split]:
     """A task's held-out sets by name: validation, ``test``, and those far from the train split."""
     task = task or w.tasks[0]
     bench = tables.benchmark(w, task)
-    val = thinned(bench.val, LOOKED_AT)
+    val = balanced(bench.val, LOOKED_AT)
     return {VALIDATION: val, "test": bench.test, **worlds.backend(w).shifted(w, task)}
 
 

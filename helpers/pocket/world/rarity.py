@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import tables
-from helpers.data.subsets import nested_subset, thinned
+from helpers.data.subsets import balanced, nested_subset
 from helpers.engine import store
 from helpers.engine.randomness import entropy, rng
 from helpers.measure.folds import LOOKED_AT, VALIDATION
@@ -167,7 +167,7 @@ def judged(w: World, path: Path, pool: str) -> pd.DataFrame:
 def held_out(w: World) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Embeddings and labels of validation and test images."""
     bench = tables.benchmark(w, TASK)
-    splits = {VALIDATION: thinned(bench.val, LOOKED_AT), "test": bench.test}
+    splits = {VALIDATION: balanced(bench.val, LOOKED_AT), "test": bench.test}
     model = clip.load(w)
     return {name: (clip.embed_images(model, s.images), s.labels) for name, s in splits.items()}
 

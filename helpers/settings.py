@@ -174,6 +174,7 @@ class MixSettings:
     counts: Counts = (120, 480)  # retrieved, and synthetic, images of the map, beside none
     steps: Count = 90  # updates of all runs that are compared at equal ones
     seeds: Count = 3
+    selection_seeds: Whole = 0  # runs per rate of a mix at equal updates; 0: its sources' rates
     size: Count = 120  # images of a source where a cause is moved, or a generator tuned
     access: Numbers = (0.02,)  # shares of the pool that a retriever sees
     noise: Numbers = (0.3,)  # shares of retrieved images with a wrong label
@@ -189,6 +190,7 @@ class AdapterSettings:
     steps: Count = 120  # updates; DataDream has 600 an image for a whole data set
     batch: Count = 8  # [DataDream]
     lr: Number = 3e-4  # DataDream has 1e-4, which hardly lowers the miniature's held-out loss
+    class_steps: Count = 100  # updates at least of an adapter for one class
     warmup: Count = 12  # updates; [DataDream] 100
     text_encoder: bool = True  # adapted, too [DataDream]
 

@@ -41,11 +41,16 @@ class Estimate(NamedTuple):
         return float(scipy.stats.t.sf((self.value - x) / self.se, self.df)) if self.df else 0.5
 
 
-def around(value: float, se: float, df: float, seeds: int, images: float = 0.0) -> Estimate:
-    """An estimate with its t interval; without any (``df`` 0) if ``se`` is zero or not finite."""
+def around(
+    value: float, se: float, df: float, seeds: int, images: float = 0.0, tests: int = 1
+) -> Estimate:
+    """An estimate with its t interval; without any (``df`` 0) if ``se`` is zero or not finite.
+
+    ``tests``: among how many it was picked, for which the interval is widened (Bonferroni).
+    """
     if not (0 < se < np.inf and np.isfinite(value)):
         return Estimate(float(value), -np.inf, np.inf, np.inf, 0.0, seeds)
-    half = float(se * scipy.stats.t.ppf(1 - ALPHA / 2, df))
+    half = float(se * scipy.stats.t.ppf(1 - ALPHA / 2 / tests, df))
     return Estimate(float(value), value - half, value + half, float(se), float(df), seeds, images)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from helpers.engine import figures, store
 from helpers.errors import StudyError, reading, unknown
 from helpers.measure import inference
-from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED, Cell, Estimate
+from helpers.measure.inference import EQUIVALENT, FLOOR, HOLDS, REVERSED, UNDECIDED, Cell
 from helpers.worlds import World
 
 DECLARATIONS = Path(__file__).parent / "claims.csv"
@@ -100,8 +100,9 @@ def recommend(
 
     ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
     ``Estimate``. Of the nearest by log ``retrieved``, the one decides whose interval begins
-    highest: ``gain`` is in points over adding none, ``sure`` (0..1) that there is one, ``so`` says
-    it in words. Raises ``StudyError`` on a task, or a generator, that the map does not have.
+    highest: ``gain`` is in points over adding none, ``sure`` (0..1) that there is one, both
+    corrected for the number of fields it was picked among; ``so`` says it in words. Raises
+    ``StudyError`` on a task, or a generator, that the map does not have.
     """
     for column, value in (("task", task), ("generator", generator)):
         if value not in set(gains[column]):
@@ -110,7 +111,8 @@ def recommend(
     far = (np.log1p(gains["retrieved"]) - np.log1p(retrieved)).abs()
     near = gains[far == far.min()]
     best = near.loc[near["low"].idxmax()]
-    gain = Estimate(*best[list(Estimate._fields)])
+    value, se, df, seeds, images = best[["value", "se", "df", "seeds", "images"]]
+    gain = inference.around(value, se, df, seeds, images, len(near))  # picked among so many
     words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
     verdict = inference.verdict(gain, "+", margin)
     if verdict == UNDECIDED and gain.high < margin:  # whatever it is, it would not matter
@@ -118,7 +120,7 @@ def recommend(
     rest = gain._asdict()
     advice = {"task": task, "yours": retrieved}
     advice |= {name: int(best[name]) for name in ("retrieved", "synthetic")}
-    advice |= {"gain": rest.pop("value"), **rest, "sure": 1 - gain.p_above(0)}
+    advice |= {"gain": rest.pop("value"), **rest, "sure": 1 - min(1, len(near) * gain.p_above(0))}
     return advice | {"so": words[verdict]}
 
 

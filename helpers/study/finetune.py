@@ -33,7 +33,7 @@ WHICH: dict[str, Any] = {  # settings that say which runs there are, each at one
     "finetune": {"sizes": (1,), "largest_of": (), "synthetic_beyond": 0, "seeds": 1, "lrs": (1.0,)},
     "analysis": {"tasks": ("",), "mixes": (), "judged": 1},
     "robustness": {"seeds": 1, "mixed": (), "prompts": (), "prompted": (1,)},
-    "mixes": {"tasks": ("",), "counts": (1,), "shots": (1,), "seeds": 1}
+    "mixes": {"tasks": ("",), "counts": (1,), "shots": (1,), "seeds": 1, "selection_seeds": 0}
     | {"access": (), "noise": (), "guides": ("plain",)},
 }
 

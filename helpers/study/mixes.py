@@ -5,34 +5,31 @@ are the images of notebook 04; ``retrieved:0.25 seen`` are those that a retrieve
 quarter of the pool, ``retrieved:0.25 wrong`` has a quarter of its labels exchanged; ``real:5`` are
 5 images of every class from the train split, over and over; ``drawn:templates`` is an arm of
 notebook 05; ``guided:context 5`` are drawn by a generator that was tuned on 5 real images of every
-class (``GUIDES``), after DataDream (ECCV 2024) and Beyond Objects.
+class (``guided.GUIDES``), after DataDream (ECCV 2024) and Beyond Objects.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import worlds
 from helpers.data import tables
 from helpers.data.subsets import nested_subset
-from helpers.data.tables import Benchmark, Split
+from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError, unknown
-from helpers.models import lora
-from helpers.study import analysis, finetune
+from helpers.study import analysis, finetune, guided
 from helpers.study.runs import collect
 from helpers.worlds import World
 
-GUIDES = ("plain", "class", "data set", "context", "retrieved")  # what the generator was tuned on
+AT_ALL_SHOTS = ("plain", "data set")  # the others only with the most real images
+FACTORS = (1 / 3, 1, 3)  # of a mix's rate, that are tried on validation
 
 
 @dataclass(frozen=True)
@@ -63,31 +60,73 @@ def make(path: Path, w: World) -> None:
     """
     store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
+    rates = choose_rates(path, w, mixes)
     rows = []
+    sets = {}
+    for mix in mixes:
+        first = dataclasses.asdict(run_of(mix, 0, rates[mix]))
+        rows += [{**first, "metric": metric} for metric in finetune.METRICS]
+        for how in (s.partition(":")[2] for s, _ in mix.parts if s.startswith("guided:")):
+            for seed in range(w.mixes.seeds):
+                sets[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
+    store.fill(path, sets, guided.draw, "sets of guided generators")
+    runs = [(mix, run_of(mix, s, rates[mix])) for mix in mixes for s in range(w.mixes.seeds)]
+    found = train(path, w, runs, "test", "runs on mixes")
+    store.write(path / "results.parquet", finetune.by_metric(w, found, pd.DataFrame(rows)))
+
+
+def run_of(mix: Mix, seed: int, lr: float) -> finetune.Run:
+    """A run on a mix, as notebook 04's tables have it."""
+    return finetune.Run(mix.task, mix.name, "mixed", mix.n, seed, lr)
+
+
+def train(path: Path, w: World, runs: Sequence, held_out: str, label: str) -> pd.DataFrame:
+    """What ``measured`` says of pairs of a mix and its run, the longest first."""
     jobs = {}
-    guided = {}
-    for mix in sorted(mixes, key=lambda mix: mix.n, reverse=True):
-        first = finetune.Run(mix.task, mix.name, "mixed", mix.n, 0, rate_of(w, mix))
-        rows += [{**dataclasses.asdict(first), "metric": metric} for metric in finetune.METRICS]
-        for seed in range(w.mixes.seeds):
-            run = dataclasses.replace(first, seed=seed)
-            jobs[f"runs/{mix.task}/{mix.name}-{seed:07d}.parquet"] = (w, path, mix, run)
-            for how in (s.partition(":")[2] for s, _ in mix.parts if s.startswith("guided:")):
-                guided[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
-    store.fill(path, guided, draw_guided, "sets of guided generators")
-    runs = collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, "runs on mixes")
-    store.write(path / "results.parquet", finetune.by_metric(w, runs, pd.DataFrame(rows)))
+    for mix, run in sorted(runs, key=lambda pair: pair[0].n, reverse=True):
+        file = f"{held_out}/{mix.task}/{mix.name}-{run.seed:07d}-{run.lr:g}.parquet"
+        jobs[file] = (w, path, mix, run, held_out)
+    return collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, label)
+
+
+def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]:
+    """The learning rate of every mix: ``rate_of``, or of ``FACTORS`` of it the best on validation.
+
+    That is asked, with ``w.mixes.selection_seeds``, where the number of updates is fixed, which is
+    not the one that the sources' rates were chosen at. Sets that compete with tuned generators keep
+    one rate for all of them.
+    """
+    rates = {mix: rate_of(w, mix) for mix in mixes}
+    kinds = ("guided", "real")
+    tried = [m for m in mixes if m.steps and not any(s.startswith(kinds) for s, _ in m.parts)]
+    seeds = range(finetune.FIRST_SELECTION, finetune.FIRST_SELECTION + w.mixes.selection_seeds)
+    runs = []
+    for mix, factor, seed in itertools.product(tried if seeds else (), FACTORS, seeds):
+        runs.append((mix, run_of(mix, seed, float(f"{factor * rates[mix]:.3g}"))))
+    if runs:
+        found = train(path, w, runs, "val", "runs on rates of mixes")
+        table = found.groupby(["task", "source", "lr"], as_index=False)["zero_shot"].mean()
+        table["chosen"] = table.index.isin(table.groupby(["task", "source"])["zero_shot"].idxmax())
+        store.write(path / "rates.parquet", table)
+        best = table[table["chosen"]].set_index(["task", "source"])["lr"]
+        rates |= {mix: float(best[mix.task, mix.name]) for mix in tried}
+    return rates
 
 
 def rate_of(w: World, mix: Mix) -> float:
-    """The learning rate of a mix: that of its sources at as many *different* images."""
+    """The learning rate that a mix's sources have at as many *different* images."""
     classes = len(tables.benchmark(w, mix.task).classes)
     images = dict.fromkeys(finetune.SOURCES, 0)
     n = 0
     for source, count in mix.parts:
         kind, _, how = source.partition(":")
+        if kind == "real":
+            count = min(count, int(how) * classes)
+        elif how.endswith(" seen"):
+            offered = len(tables.source_set(w, mix.task, "retrieved"))
+            count = min(count, round(float(how.split()[0]) * offered))
         images["retrieved" if kind in ("retrieved", "real") else "synthetic"] += count
-        n += min(count, int(how) * classes) if kind == "real" else count
+        n += count
     return finetune.rated_mix(w, mix.task, images, n).query("metric == 'zero_shot'")["lr"].item()
 
 
@@ -138,15 +177,16 @@ def opponents(w: World) -> list[Mix]:
     task = w.mixes.tasks[0]
     mixes = []
     for k in w.mixes.shots:
-        guided = [f"guided:{how} {k}" for how in w.mixes.guides]
+        guides = [how for how in w.mixes.guides if k == w.mixes.shots[-1] or how in AT_ALL_SHOTS]
+        drawn = [f"guided:{how} {k}" for how in guides]
         mixes.append(Mix(task, ((f"real:{k}", n),), w.mixes.steps))
-        for source in ("retrieved", "synthetic", *guided):
+        for source in ("retrieved", "synthetic", *drawn):
             parts = ((source, n), (f"real:{k}", n))
             mixes += [Mix(task, parts, w.mixes.steps), Mix(task, parts[:1], w.mixes.steps)]
     return mixes
 
 
-def measured(w: World, path: Path, mix: Mix, run: finetune.Run) -> pd.DataFrame:
+def measured(w: World, path: Path, mix: Mix, run: finetune.Run, held_out: str) -> pd.DataFrame:
     """Finetune once on a mix: a row as of ``finetune.accuracies``, and how many ``images``."""
     sets = [part(w, path, mix.task, source, n, run.seed) for source, n in mix.parts]
     train = sets[0]
@@ -155,7 +195,7 @@ def measured(w: World, path: Path, mix: Mix, run: finetune.Run) -> pd.DataFrame:
     settings = w.finetune
     if mix.steps:
         settings = dataclasses.replace(settings, epochs=0, epochs_of=(), min_steps=mix.steps)
-    found = finetune.accuracies(w, run, "test", train, settings)
+    found = finetune.accuracies(w, run, held_out, train, settings)
     return found.assign(images=len(train))
 
 
@@ -163,7 +203,7 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
     """The images of one part of a mix, ``n`` or as many as there are; ``StudyError`` if unknown."""
     kind, _, how = source.partition(":")
     if kind == "real":
-        few = real_images(w, task, int(how), seed)
+        few = guided.real_images(w, task, int(how), seed)
         return few.take(np.arange(n) % len(few))
     if kind == "drawn":
         offered = analysis.arm_of(store.load("analysed", w).path, task, how)
@@ -187,79 +227,3 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
     other = (right.labels + rng.integers(1, classes, n)) % classes
     labels = np.where(rng.random(n) < float(share), other, right.labels)
     return dataclasses.replace(right, labels=labels)
-
-
-def real_images(w: World, task: str, k: int, seed: int) -> Split:
-    """``k`` images of every class of the train split, those for more holding those for fewer."""
-    bench = tables.benchmark(w, task)
-    rng = randomness.rng(w, "mixes", task, "real", seed)
-    return bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
-
-
-def draw_guided(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
-    """``w.mixes.size`` images (n, side, side, 3) uint8, classes in turns, by a tuned generator.
-
-    "plain": not tuned. "class", "data set": on the real images, an adapter for each or one for all
-    [DataDream]. "context": one for all, whose texts say what surrounds the object, and every class
-    drawn in all surroundings [Beyond Objects]. "retrieved": one, on as many retrieved images.
-    """
-    guide, _, k = how.rpartition(" ")
-    if guide not in GUIDES:
-        raise unknown("guide of a generator", guide, GUIDES)
-    bench = tables.benchmark(w, task)
-    real = real_images(w, task, int(k), seed)
-    if guide == "retrieved":
-        real = part(w, path, task, "retrieved", len(real), seed)
-    ways, texts = wordings(bench, real, guide == "context")
-    rng = randomness.rng(w, "mixes", task, how, seed)
-    labels = np.arange(w.mixes.size) % len(bench.classes)
-    captions = [ways[rng.integers(len(ways))].format(bench.classes[label]) for label in labels]
-    seeds = [randomness.entropy(w.seed, "guided", task, seed, i) for i in range(len(labels))]
-    groups = [(real.labels >= 0, labels >= 0)]
-    if guide == "class":
-        groups = [(real.labels == label, labels == label) for label in np.unique(labels)]
-    steps = w.adapter.steps // len(groups) if guide != "plain" else 0
-    drawn = np.zeros((len(labels), w.image_size, w.image_size, 3), np.uint8)
-    for learned, asked in groups:
-        rows = np.flatnonzero(asked)
-        shown = np.flatnonzero(learned)
-        asked_for = [captions[i] for i in rows], [seeds[i] for i in rows]
-        shown_with = [texts[i] for i in shown]
-        with tuned(w, path, real.take(shown), shown_with, seed, steps):
-            drawn[rows] = worlds.backend(w).draw(w, *asked_for)
-    return drawn
-
-
-@contextlib.contextmanager
-def tuned(
-    w: World, path: Path, real: Split, texts: Sequence[str], seed: int, steps: int
-) -> Iterator[None]:
-    """Within it, the world's generator draws as one that was tuned on images and their texts."""
-    if not steps:
-        yield
-        return
-    warmup = min(w.adapter.warmup, max(1, steps // 10))  # an adapter of one class has few updates
-    settings = dataclasses.replace(w.adapter, steps=steps, warmup=warmup)
-    pipe = worlds.backend(w).pipeline(w)
-    with tempfile.TemporaryDirectory(dir=path) as folder:
-        lora.tune(pipe, np.asarray(real.images), list(texts), settings, seed, Path(folder))
-        with lora.adapted(pipe, Path(folder)):
-            yield
-
-
-def wordings(bench: Benchmark, real: Split, context: bool) -> tuple[list[str], list[str]]:
-    """How classes are asked for, "a photo of a {}", and the text of each image to tune on.
-
-    With ``context`` images have their own captions, and classes are asked for in the words of all
-    of them that name their class.
-    """
-    names = [bench.classes[label] for label in real.labels]
-    if not context:
-        return [bench.templates[0]], [bench.templates[0].format(name) for name in names]
-    if "caption" not in real.facts:
-        lack = f"{bench.task} has no captions of its train images, which 'context' needs"
-        raise StudyError(f"{lack}; take it out of mixes guides.")
-    texts = list(real.facts["caption"])
-    pairs = zip(texts, names, strict=True)
-    ways = [text.replace(name, "{}") for text, name in pairs if name in text]
-    return ways or [bench.templates[0]], texts

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.data.subsets import evenly_spread, nested_subset, repeated, thinned, top_share
+from helpers.data.subsets import (
+    balanced,
+    evenly_spread,
+    nested_subset,
+    repeated,
+    thinned,
+    top_share,
+)
 from helpers.data.tables import Split
 from helpers.errors import StudyError
 
@@ -17,6 +24,17 @@ def test_nested_subsets_are_nested_and_balanced():
     assert np.bincount(labels[list(subsets[48])]).tolist() == [19, 10, 19]
     with pytest.raises(StudyError, match="only 90"):
         nested_subset(labels, 91, np.random.default_rng(0))
+
+
+def test_a_balanced_part_has_every_class_even_if_they_stand_in_turns():
+    labels = np.arange(1_400) % 14
+    split = Split(np.arange(1_400).reshape(-1, 1, 1, 1), labels)
+    assert np.bincount(thinned(split, 800).labels, minlength=14).min() == 0, "these positions alias"
+    part = balanced(split, 800)
+    counts = np.bincount(part.labels, minlength=14)
+    assert counts.sum() == 800 and counts.min() == 57 and counts.max() == 58
+    assert (np.diff(part.images.ravel()) > 0).all() and len(balanced(split, 5)) == 5
+    assert (balanced(split, 800).images == part.images).all() and balanced(split, 1_400) is split
 
 
 def test_top_share_per_class():

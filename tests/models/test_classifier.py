@@ -136,6 +136,22 @@ def test_finetuning_learns_leaves_the_original_alone_and_repeats(tiny_clip, benc
     assert all((answers == bench.test.labels).mean() > 0.8 for answers in found.values())
 
 
+def test_probes_see_as_many_labelled_images_of_every_class(tiny_clip, bench, monkeypatch):
+    counts = []
+
+    def spy(labelled, held, classes, s):
+        counts.append((np.bincount(labelled[1]).tolist(), np.bincount(held[1]).tolist()))
+        return np.zeros((classes, labelled[0].shape[1])), np.zeros(classes)
+
+    monkeypatch.setattr(classifier, "chosen_probe", spy)
+    images = np.zeros((40, *bench.train.images.shape[1:]), np.uint8)
+    skewed = Split(images, np.repeat([0, 1], [30, 10]))
+    skewed = dataclasses.replace(bench, train=skewed, val=skewed)
+    s = finetune_settings(probe_images=20, few_labels=())
+    classifier.measure(classifier.text_classifier(tiny_clip[0], bench), skewed, s)
+    assert counts == [([10, 10], [10, 10])]
+
+
 def test_few_labels_are_drawn_by_seed_and_probes_on_validation_do_not_see_it(tiny_clip, bench):
     s = finetune_settings(few_labels=(1,), probe_on="both")
     model = classifier.text_classifier(tiny_clip[0], bench)

@@ -213,7 +213,7 @@ def test_advice_is_the_largest_gain_of_the_nearest_row():
     assert expected.items() <= none.items() and none["sure"] > 0.99 and none["gain"] == 12
     some = decide.recommend(map_of, "cars", 200, "long", 2)
     expected = {"yours": 200, "retrieved": 240, "synthetic": 60, "so": "no need"}
-    assert expected.items() <= some.items() and 0.5 < some["sure"] < 0.9
+    assert expected.items() <= some.items() and 0.3 < some["sure"] < 0.5, "picked among two"
     worse = decide.recommend(fields({(240, 60): (-5, 1)}), "cars", 240, "long", 2)
     assert worse["so"] == "do not" and worse["sure"] < 0.01
     unsure = decide.recommend(fields({(240, 60): (2, 3)}), "cars", 240, "long", 2)

@@ -9,7 +9,7 @@ import pytest
 from helpers import worlds
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
-from helpers.study import finetune, mixes
+from helpers.study import finetune, guided, mixes
 
 W = worlds.get("smoke", mixes={"counts": (8, 16), "size": 12, "shots": (2,)})
 CLASSES = ("Airbus A320", "An-12", "DC-10")
@@ -64,7 +64,7 @@ def test_every_cause_and_every_opponent_has_its_controls():
     assert "retrieved 12 + drawn:templates 12, 2 steps" in names
     names = {mix.name for mix in mixes.opponents(W)}
     assert "real:2 12, 2 steps" in names
-    for source in ("retrieved", "synthetic", *(f"guided:{guide} 2" for guide in mixes.GUIDES)):
+    for source in ("retrieved", "synthetic", *(f"guided:{guide} 2" for guide in guided.GUIDES)):
         assert {f"{source} 12 + real:2 12, 2 steps", f"{source} 12, 2 steps"} <= names
 
 
@@ -85,7 +85,7 @@ def test_wrong_labels_are_others_and_as_many_as_said(sets, tmp_path):
 
 
 def test_real_images_are_nested_and_repeated(sets, tmp_path):
-    few, more = (mixes.real_images(W, "aircraft", k, 0) for k in (1, 4))
+    few, more = (guided.real_images(W, "aircraft", k, 0) for k in (1, 4))
     assert len(few) == 3 and sorted(few.labels) == [0, 1, 2] and len(more) == 12
     often = mixes.part(W, tmp_path, "aircraft", "real:1", 12, 0)
     assert np.bincount(often.labels).tolist() == [4, 4, 4] and set(often.images.ravel()) == {3}
@@ -95,18 +95,18 @@ def test_unknown_parts_are_named(sets, tmp_path):
     with pytest.raises(StudyError, match="unknown part of a mix 'borrowed'"):
         mixes.part(W, tmp_path, "aircraft", "borrowed", 12, 0)
     with pytest.raises(StudyError, match="unknown guide of a generator 'dreams'"):
-        mixes.draw_guided(W, tmp_path, "aircraft", "dreams 2", 0)
+        guided.draw(W, tmp_path, "aircraft", "dreams 2", 0)
 
 
 def test_context_is_asked_for_in_every_class(sets):
-    real = mixes.real_images(W, "aircraft", 2, 0)
-    ways, texts = mixes.wordings(sets, real, context=True)
+    real = guided.real_images(W, "aircraft", 2, 0)
+    ways, texts = guided.wordings(sets, real, context=True)
     assert set(ways) == {"{} over the sea"} and texts == real.facts["caption"].tolist()
-    ways, texts = mixes.wordings(sets, real, context=False)
+    ways, texts = guided.wordings(sets, real, context=False)
     assert ways == ["a photo of a {}."] and set(texts) == {f"a photo of a {c}." for c in CLASSES}
     without = Split(real.images, real.labels, real.facts.drop(columns="caption"))
     with pytest.raises(StudyError, match="take it out of mixes guides"):
-        mixes.wordings(sets, without, context=True)
+        guided.wordings(sets, without, context=True)
 
 
 def test_guided_generators_are_tuned_on_their_images_and_asked_in_turns(
@@ -125,21 +125,25 @@ def test_guided_generators_are_tuned_on_their_images_and_asked_in_turns(
         return np.zeros((len(captions), w.image_size, w.image_size, 3), np.uint8)
 
     backend = types.SimpleNamespace(pipeline=lambda w: None, draw=draw)
-    monkeypatch.setattr(mixes.worlds, "backend", lambda w: backend)
-    monkeypatch.setattr(mixes.lora, "tune", tune)
-    monkeypatch.setattr(mixes.lora, "adapted", lambda pipe, folder: mixes.contextlib.nullcontext())
-    drawn = mixes.draw_guided(W, tmp_path, "aircraft", "data set 2", 0)
+    monkeypatch.setattr(guided.worlds, "backend", lambda w: backend)
+    monkeypatch.setattr(guided.lora, "tune", tune)
+    monkeypatch.setattr(
+        guided.lora, "adapted", lambda pipe, folder: guided.contextlib.nullcontext()
+    )
+    drawn = guided.draw(W, tmp_path, "aircraft", "data set 2", 0)
     assert drawn.shape == (12, W.image_size, W.image_size, 3)
     assert tuned_on == [(6, {f"a photo of a {c}." for c in CLASSES}, 24, 3)]
     assert [asked.count(f"a photo of a {c}.") for c in CLASSES] == [4, 4, 4]
     tuned_on.clear()
-    mixes.draw_guided(W, tmp_path, "aircraft", "class 2", 0)
+    guided.draw(W, tmp_path, "aircraft", "class 2", 0)
     assert [row[0] for row in tuned_on] == [2, 2, 2] and {row[2] for row in tuned_on} == {8}
     tuned_on.clear()
-    mixes.draw_guided(W, tmp_path, "aircraft", "retrieved 2", 0)
+    guided.draw(W, tmp_path, "aircraft", "retrieved 2", 0)
     assert tuned_on[0][3] == 1
     tuned_on.clear()
-    mixes.draw_guided(W, tmp_path, "aircraft", "plain 2", 0)
+    guided.draw(W, tmp_path, "aircraft", "plain 2", 0)
+    guided.draw(W, tmp_path, "aircraft", "words 2", 0)
+    assert "over the sea" in asked[-1]
     assert not tuned_on and not list(tmp_path.iterdir())
 
 
@@ -167,3 +171,26 @@ def test_a_mix_has_the_rate_of_its_sources_at_as_many_different_images(sets, tmp
     assert rate(("retrieved", 24), ("synthetic", 24)) == 1e-3
     assert rate(("retrieved:0.5 seen", 12), ("guided:plain 2", 36)) == pytest.approx(3.16e-4)
     assert rate(("real:4", 48)) == 1e-4, "twelve images, over and over"
+    assert rate(("retrieved:0.25 seen", 48)) == 1e-4, "of 48 images that there are"
+
+
+def test_rates_at_equal_updates_are_chosen_on_validation(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(mixes, "rate_of", lambda w, mix: 1e-3)
+    asked = []
+
+    def train(path, w, runs, held_out, label):
+        asked.extend((mix, run, held_out) for mix, run in runs)
+        rows = [(mix.task, mix.name, run.lr, -abs(run.lr - 3e-3)) for mix, run in runs]
+        return pd.DataFrame(rows, columns=["task", "source", "lr", "zero_shot"])
+
+    monkeypatch.setattr(mixes, "train", train)
+    equal = mixes.Mix("aircraft", (("retrieved", 12), ("synthetic", 12)), 2)
+    growing = mixes.Mix("aircraft", (("retrieved", 12),))
+    rival = mixes.Mix("aircraft", (("synthetic", 12), ("real:2", 12)), 2)
+    three = [equal, growing, rival]
+    assert set(mixes.choose_rates(tmp_path, W, three).values()) == {1e-3} and not asked
+    w = worlds.replace(W, mixes={"selection_seeds": 2})
+    assert mixes.choose_rates(tmp_path, w, three) == {equal: 3e-3, growing: 1e-3, rival: 1e-3}
+    assert {mix for mix, _, _ in asked} == {equal} and {split for *_, split in asked} == {"val"}
+    assert {run.seed for _, run, _ in asked} == set(range(1_000_000, 1_000_002))
+    assert pd.read_parquet(tmp_path / "rates.parquet")["chosen"].sum() == 1

@@ -1,0 +1,106 @@
+"""Generators of notebook 08 that were tuned on a few real images of the task, or in their words.
+
+After DataDream (ECCV 2024) and Beyond Objects; recipes and differences are in ``draw``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from helpers import worlds
+from helpers.data import tables
+from helpers.data.subsets import nested_subset
+from helpers.data.tables import Benchmark, Split
+from helpers.engine import randomness
+from helpers.errors import StudyError, unknown
+from helpers.models import lora
+from helpers.study import finetune
+from helpers.worlds import World
+
+GUIDES = ("plain", "class", "data set", "words", "context", "retrieved")
+UNTUNED = ("plain", "words")  # of these guides
+
+
+def real_images(w: World, task: str, k: int, seed: int) -> Split:
+    """``k`` images of every class of the train split, those for more holding those for fewer."""
+    bench = tables.benchmark(w, task)
+    rng = randomness.rng(w, "mixes", task, "real", seed)
+    return bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
+
+
+def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
+    """``w.mixes.size`` images (n, side, side, 3) uint8, classes in turns, by a tuned generator.
+
+    "plain": not tuned. "class", "data set": on the real images, an adapter for each or one for all
+    [DataDream]. "context": one for all, whose texts say what surrounds the object, and every class
+    drawn in all surroundings [Beyond Objects]; "words": the same words, not tuned. "retrieved": one
+    adapter, on as many retrieved images.
+    """
+    guide, _, k = how.rpartition(" ")
+    if guide not in GUIDES:
+        raise unknown("guide of a generator", guide, GUIDES)
+    bench = tables.benchmark(w, task)
+    real = real_images(w, task, int(k), seed)
+    if guide == "retrieved":
+        run = finetune.Run(task, "retrieved", "", len(real), seed, 0.0)
+        real = finetune.training_images(w, run)
+    ways, texts = wordings(bench, real, guide in ("context", "words"))
+    rng = randomness.rng(w, "mixes", task, how, seed)
+    labels = np.arange(w.mixes.size) % len(bench.classes)
+    captions = [ways[rng.integers(len(ways))].format(bench.classes[label]) for label in labels]
+    seeds = [randomness.entropy(w.seed, "guided", task, seed, i) for i in range(len(labels))]
+    groups = [(real.labels >= 0, labels >= 0)]
+    if guide == "class":
+        groups = [(real.labels == label, labels == label) for label in np.unique(labels)]
+    steps = max(w.adapter.steps // len(groups), min(w.adapter.steps, w.adapter.class_steps))
+    steps = steps if guide not in UNTUNED else 0
+    drawn = np.zeros((len(labels), w.image_size, w.image_size, 3), np.uint8)
+    for learned, asked in groups:
+        rows = np.flatnonzero(asked)
+        shown = np.flatnonzero(learned)
+        asked_for = [captions[i] for i in rows], [seeds[i] for i in rows]
+        shown_with = [texts[i] for i in shown]
+        with tuned(w, path, real.take(shown), shown_with, seed, steps):
+            drawn[rows] = worlds.backend(w).draw(w, *asked_for)
+    return drawn
+
+
+@contextlib.contextmanager
+def tuned(
+    w: World, path: Path, real: Split, texts: Sequence[str], seed: int, steps: int
+) -> Iterator[None]:
+    """Within it, the world's generator draws as one that was tuned on images and their texts."""
+    if not steps:
+        yield
+        return
+    warmup = min(w.adapter.warmup, max(1, steps // 10))  # an adapter of one class has few updates
+    settings = dataclasses.replace(w.adapter, steps=steps, warmup=warmup)
+    pipe = worlds.backend(w).pipeline(w)
+    with tempfile.TemporaryDirectory(dir=path) as folder:
+        lora.tune(pipe, np.asarray(real.images), list(texts), settings, seed, Path(folder))
+        with lora.adapted(pipe, Path(folder)):
+            yield
+
+
+def wordings(bench: Benchmark, real: Split, context: bool) -> tuple[list[str], list[str]]:
+    """How classes are asked for, "a photo of a {}", and the text of each image to tune on.
+
+    With ``context`` images have their own captions, and classes are asked for in the words of all
+    of them that name their class.
+    """
+    names = [bench.classes[label] for label in real.labels]
+    if not context:
+        return [bench.templates[0]], [bench.templates[0].format(name) for name in names]
+    if "caption" not in real.facts:
+        lack = f"{bench.task} has no captions of its train images, which 'context' needs"
+        raise StudyError(f"{lack}; take it out of mixes guides.")
+    texts = list(real.facts["caption"])
+    pairs = zip(texts, names, strict=True)
+    ways = [text.replace(name, "{}") for text, name in pairs if name in text]
+    return ways or [bench.templates[0]], texts

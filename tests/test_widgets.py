@@ -59,7 +59,7 @@ def test_the_explorer_answers_when_its_slider_is_moved(lab):
     other = 0 if state["value"] else state["max"]
     said = move(lab, slider, value=other)
     assert tell(lab, "print(controls['retrieved'].value)").strip() == str(other)
-    assert "synthetic images: " in said
+    assert " synthetic images more: " in said
     assert f"Seen at {other} retrieved" in said
 
 

@@ -59,7 +59,12 @@ def of_this_study(curves):
     names = {"np": np, "pd": pd, "finetune": finetune, "contrasts": contrasts}
     w = worlds.replace(curves.w, mixes={"tasks": ("aircraft",)})
     names |= {"Cell": inference.Cell, "w": w, "curves": curves}
-    return cells.run("08", "def steeper", **names)["estimates"]
+    names |= dict(zip(("zero", "probe"), finetune.METRICS, strict=True))
+    sizes = curves.sizes("aircraft", "retrieved")
+    every = [("aircraft", metric, n) for metric in finetune.METRICS for n in sizes]
+    names["exchange"] = pd.DataFrame(every, columns=["task", "metric", "n"])
+    names = cells.run("08", "def steeper", **names)
+    return cells.run("08", "dearer = curves.resampled(", **names)["estimates"]
 
 
 def test_a_gap_is_paired_and_its_interval_holds_the_truth(made):

@@ -152,7 +152,7 @@ def judged(noise=0.05):
             steps = np.arange(12) / 50
             values = {"recognizability": 0.05 * i + steps + x, "diversity": 1 - 0.05 * i + y}
             table.append(pd.DataFrame(about | values))
-    return pd.concat(table).pivot(index=["arm", "draw"], columns="class")
+    return pd.concat(table)
 
 
 def claims(monkeypatch, runs, paired, rare=None):
@@ -162,9 +162,6 @@ def claims(monkeypatch, runs, paired, rare=None):
     )
     of_class = pd.concat([rows("synthetic", 0.1 + 0.03 * j, name=f"c{j:02d}") for j in range(12)])
     spans = exponents.halved(SIZES)
-    wide = judged()
-    x = wide["recognizability"].loc["synthetic"].to_numpy()
-    sizes = sorted(paired["n"].unique())
     top1, of_pairs = (
         exponents.levels(table).query("measure == 'top1'").set_index(["arm", "eval_set"])
         for table in (runs, paired)
@@ -173,23 +170,19 @@ def claims(monkeypatch, runs, paired, rare=None):
         **{"np": np, "pd": pd, "w": W, "Cell": Cell, "randomness": randomness, "store": store},
         **{"fits": fits, "folds": folds, "inference": inference, "report": types.SimpleNamespace()},
         **{"arms": arms, "decide": decide, "exponents": exponents, "worlds": worlds},
-        **{"runs": runs, "paired": paired, "top1": top1, "wide": wide, "spans": spans},
+        **{"runs": runs, "paired": paired, "top1": top1, "spans": spans},
+        **{"every_judged": judged(), "of_classes": of_class},
         "low_high": spans["full"],
         "every": dict.fromkeys(runs["arm"]),
         "held_out": dict.fromkeys(runs["eval_set"]),
         "bench": types.SimpleNamespace(classes=[f"c{j:02d}" for j in range(12)]),
         "guess": {"images": 0.5, "pairs": 0.5},
-        "pair_halves": exponents.halved(sizes),
-        "zero": of_pairs.xs("test", level="eval_set").query("n == @sizes[-1]")["mean"],
-        "rank": {
-            ("recognizability", name): exponents.class_correlation(W, x, of_class, span)
-            for name, span in spans.items()
-        },
+        "zero": of_pairs.xs("test", level="eval_set").query("n == n.max()")["mean"],
         **(thinning(rare) if rare else {"rare": None}),
     }
     for text in ('"SL03": (', "cells = {}", "knows = ", '"SL01": {', "exponents.contrast(runs, "):
         names = cells.run("06", text, **names)
-    for text in ('cells["SL02"]', 'cells["SL06"]', 'cells["SL12"]'):
+    for text in ('cells["SL02"]', 'cells["SL11"]', 'cells["SL06"]', 'cells["SL12"]'):
         names = cells.run("06", text, **names)
     return names["cells"]
 

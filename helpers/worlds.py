@@ -74,7 +74,7 @@ DESK = replace(
         "selection_seeds": 2, "size": 480, "access": (1 / 32, 1 / 8), "noise": (0.2, 0.5),
         "shots": (1, 5, 16),
         "guides": ("plain", "class", "data set", "words", "context", "retrieved")},
-    adapter={"steps": 700, "lr": 1e-3, "warmup": 70},  # the lowest held-out loss
+    adapter={"steps": 700, "lr": 1e-3, "warmup": 70},  # lowest held-out loss tried
 )
 PAPER = replace(
     World("paper", backend="paper"), image_size=224,

@@ -18,13 +18,11 @@ def thinned(split: Split, most: int) -> Split:
 
 
 def balanced(split: Split, most: int) -> Split:
-    """At most ``most`` images, as many of every class, in order; the same ones for every arm.
-
-    Evenly spread positions could miss classes whose images lie in turns.
-    """
-    rng = np.random.default_rng(0)
-    chosen = nested_subset(split.labels, min(len(split), most), rng)
-    return split if len(split) <= most else split.take(np.sort(chosen))
+    """At most ``most`` images, as many of every class: evenly spread ones may miss some of them."""
+    if len(split) <= most:
+        return split
+    chosen = nested_subset(split.labels, most, np.random.default_rng(0))
+    return split.take(np.sort(chosen))
 
 
 def nested_subset(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

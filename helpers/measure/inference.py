@@ -44,10 +44,8 @@ class Estimate(NamedTuple):
 def around(
     value: float, se: float, df: float, seeds: int, images: float = 0.0, tests: int = 1
 ) -> Estimate:
-    """An estimate with its t interval; without any (``df`` 0) if ``se`` is zero or not finite.
-
-    ``tests``: among how many it was picked, for which the interval is widened (Bonferroni).
-    """
+    """An estimate with its t interval, widened if it was picked among ``tests`` (Bonferroni);
+    without any (``df`` 0) if ``se`` is zero or not finite."""
     if not (0 < se < np.inf and np.isfinite(value)):
         return Estimate(float(value), -np.inf, np.inf, np.inf, 0.0, seeds)
     half = float(se * scipy.stats.t.ppf(1 - ALPHA / 2 / tests, df))

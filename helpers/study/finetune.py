@@ -17,7 +17,7 @@ from helpers.data.tables import Split
 from helpers.engine import artifacts, places, randomness, store
 from helpers.errors import StudyError
 from helpers.models import classifier, clip
-from helpers.settings import FinetuneSettings
+from helpers.settings import FinetuneSettings, MixSettings
 from helpers.study.runs import collect, packed
 from helpers.worlds import World
 
@@ -161,7 +161,7 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
         n = sizes[len(sizes) // 2]
         for keep in [keep for keep, offered in kept.items() if offered >= sizes[-1]]:
             available[task, keep] = kept[keep]
-            runs += [Run(task, "retrieved", keep, n, seed, middle) for seed in selection(w)]
+            runs += [Run(task, "retrieved", keep, n, s, middle) for s in selection(w.finetune)]
     found = measured(path, w, runs, "val", "runs on retrieval variants")
     found["val"] = found[list(METRICS)].mean(axis=1)
     table = found.groupby(CELL, as_index=False)["val"].mean()
@@ -181,7 +181,7 @@ def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
     for _ in range(EXTENSIONS + 1):
         grid = [(*cell, lr) for cell, rates in tried.items() for lr in sorted(rates)]
         first = first_runs(pd.DataFrame(grid, columns=[*CELL, "lr"]))
-        runs = [replace(run, seed=seed) for run in first for seed in selection(w)]
+        runs = [replace(run, seed=seed) for run in first for seed in selection(w.finetune)]
         found = measured(path, w, runs, "val", "runs on learning rates")
         keys = [*CELL, "lr"]
         long = found.melt([*keys, "seed"], list(METRICS), "metric", "val")
@@ -208,9 +208,9 @@ def beyond(rates: Iterable[float], best: float) -> set[float]:
     return set()
 
 
-def selection(w: World) -> range:
+def selection(s: FinetuneSettings | MixSettings) -> range:
     """The seeds that rates and variants are chosen with."""
-    return range(FIRST_SELECTION, FIRST_SELECTION + w.finetune.selection_seeds)
+    return range(FIRST_SELECTION, FIRST_SELECTION + s.selection_seeds)
 
 
 def sizes_of(w: World, task: str) -> list[int]:

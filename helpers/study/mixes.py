@@ -92,16 +92,13 @@ def train(path: Path, w: World, runs: Sequence, held_out: str, label: str) -> pd
 def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]:
     """The learning rate of every mix: ``rate_of``, or of ``FACTORS`` of it the best on validation.
 
-    That is asked, with ``w.mixes.selection_seeds``, where the number of updates is fixed, which is
-    not the one that the sources' rates were chosen at. Sets that compete with tuned generators keep
-    one rate for all of them.
+    That is asked where the number of updates is fixed, which is not the one that the sources' rates
+    were chosen at. Sets that compete with tuned generators keep one rate for all of them.
     """
     rates = {mix: rate_of(w, mix) for mix in mixes}
-    kinds = ("guided", "real")
-    tried = [m for m in mixes if m.steps and not any(s.startswith(kinds) for s, _ in m.parts)]
-    seeds = range(finetune.FIRST_SELECTION, finetune.FIRST_SELECTION + w.mixes.selection_seeds)
+    tried = [m for m in mixes if m.steps and "guided:" not in m.name and "real:" not in m.name]
     runs = []
-    for mix, factor, seed in itertools.product(tried if seeds else (), FACTORS, seeds):
+    for mix, factor, seed in itertools.product(tried, FACTORS, finetune.selection(w.mixes)):
         runs.append((mix, run_of(mix, seed, float(f"{factor * rates[mix]:.3g}"))))
     if runs:
         found = train(path, w, runs, "val", "runs on rates of mixes")
@@ -168,6 +165,11 @@ def causes(w: World) -> list[Mix]:
     return mixes
 
 
+def guides(w: World, k: int) -> list[str]:
+    """The guides that are tuned, or asked, with ``k`` real images of every class."""
+    return [how for how in w.mixes.guides if k == w.mixes.shots[-1] or how in AT_ALL_SHOTS]
+
+
 def opponents(w: World) -> list[Mix]:
     """Guided generators and what they compete with, on the first task, alone and with real images.
 
@@ -177,8 +179,7 @@ def opponents(w: World) -> list[Mix]:
     task = w.mixes.tasks[0]
     mixes = []
     for k in w.mixes.shots:
-        guides = [how for how in w.mixes.guides if k == w.mixes.shots[-1] or how in AT_ALL_SHOTS]
-        drawn = [f"guided:{how} {k}" for how in guides]
+        drawn = [f"guided:{how} {k}" for how in guides(w, k)]
         mixes.append(Mix(task, ((f"real:{k}", n),), w.mixes.steps))
         for source in ("retrieved", "synthetic", *drawn):
             parts = ((source, n), (f"real:{k}", n))

@@ -33,12 +33,17 @@ BELOW = (
 )
 
 
-def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with ``count`` panels in a row, ``width`` x ``height`` inches each, and its axes."""
-    size = (max(width * count, 6), height)
-    fig, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False, **options)
+def panels(
+    count: int, width: float, height: float, columns: int = 0, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of ``count`` panels, ``width`` x ``height`` inches, in a row or in columns."""
+    shape = (-(-count // (columns or count)), columns or count)
+    options |= {"figsize": (max(width * shape[1], 6), height * shape[0])}
+    fig, axes = plt.subplots(*shape, layout="constrained", squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
     plt.close(fig)  # a notebook shows it where it is saved, and not here as well
-    return fig, axes[0]
+    return fig, axes.flat[:count]
 
 
 def legend_of(axes: np.ndarray) -> tuple[list, list[str]]:

@@ -22,8 +22,8 @@ def test_a_grid_is_extended_at_its_edges_only(best, further):
 
 def test_selection_has_seeds_of_its_own():
     desk = worlds.WORLDS["desk"]
-    assert len(finetune.selection(desk)) == 5
-    assert not set(finetune.selection(desk)) & set(range(1_000))
+    assert len(finetune.selection(desk.finetune)) == 5
+    assert not set(finetune.selection(desk.finetune)) & set(range(1_000))
 
 
 def test_sizes_stop_where_a_task_is_told_to():

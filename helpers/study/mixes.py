@@ -165,9 +165,14 @@ def causes(w: World) -> list[Mix]:
     return mixes
 
 
-def guides(w: World, k: int) -> list[str]:
-    """The guides that are tuned, or asked, with ``k`` real images of every class."""
-    return [how for how in w.mixes.guides if k == w.mixes.shots[-1] or how in AT_ALL_SHOTS]
+def guides(w: World, k: int) -> dict[str, str]:
+    """The sources of the guides that are tuned, or asked, with ``k`` real images of every class.
+
+    What is "plain" does not see them: its images are the same for all ``k``.
+    """
+    first, last = w.mixes.shots[0], w.mixes.shots[-1]
+    asked = [how for how in w.mixes.guides if k == last or how in AT_ALL_SHOTS]
+    return {how: f"guided:{how} {first if how == 'plain' else k}" for how in asked}
 
 
 def opponents(w: World) -> list[Mix]:
@@ -177,13 +182,27 @@ def opponents(w: World) -> list[Mix]:
     """
     n = w.mixes.size
     task = w.mixes.tasks[0]
-    mixes = []
+    mixes = list(weights(w).values())
     for k in w.mixes.shots:
-        drawn = [f"guided:{how} {k}" for how in guides(w, k)]
         mixes.append(Mix(task, ((f"real:{k}", n),), w.mixes.steps))
-        for source in ("retrieved", "synthetic", *drawn):
+        for source in ("retrieved", "synthetic", *guides(w, k).values()):
             parts = ((source, n), (f"real:{k}", n))
             mixes += [Mix(task, parts, w.mixes.steps), Mix(task, parts[:1], w.mixes.steps)]
+    return mixes
+
+
+def weights(w: World) -> dict[tuple[str, str], Mix]:
+    """How much the fewest real images may count beside retrieved images and the last guide's.
+
+    Each once, half of a set, or four fifths: on average DataDream's weights of the loss, .8 and .2.
+    """
+    n, k, task = w.mixes.size, w.mixes.shots[0], w.mixes.tasks[0]
+    counts = {"each once": k * len(tables.benchmark(w, task).classes), "half": n}
+    counts["four fifths"] = 4 * n
+    mixes = {}
+    for source in ("retrieved", [*guides(w, k).values()][-1]):
+        for name, count in counts.items():
+            mixes[source, name] = Mix(task, ((source, n), (f"real:{k}", count)), w.mixes.steps)
     return mixes
 
 

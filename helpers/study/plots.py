@@ -168,25 +168,6 @@ def pale(ax: Axes, table: pd.DataFrame, of: Mapping[str, str], colour: str) -> N
     ax.plot(part.index, part, color=colour, lw=5, alpha=0.25, zorder=0, solid_capstyle="round")
 
 
-def power_law(ax: Axes, rows: pd.DataFrame, law: Mapping, colour: str, label: str) -> None:
-    """A measure against n on logarithmic axes: means with intervals, and a fitted law.
-
-    ``rows`` have ``n, mean, low, high``; ``law`` has ``k, b, n_min, n_max``: exp(b) n^-k in that
-    range. Sizes out of it are hollow.
-    """
-    inside = rows["n"].between(law["n_min"], law["n_max"])
-    style: dict[str, Any] = {"fmt": "o", "color": colour, "ms": 5, "lw": 1}
-    for chosen, face, text in ((inside, colour, label), (~inside, "white", None)):
-        part = rows[chosen]
-        bars = np.array([part["mean"] - part["low"].clip(lower=0), part["high"] - part["mean"]])
-        ax.errorbar(part["n"], part["mean"], bars, mfc=face, label=text, **style)
-    ends = np.array([law["n_min"], law["n_max"]], float)
-    ax.plot(ends, np.exp(law["b"]) * ends ** -law["k"], color=colour, lw=1.3)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:.3g}")
-    ax.yaxis.set_minor_formatter("{x:.3g}")
-
-
 def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "") -> None:
     """Published points, if any: ``n`` against ``y``, one grey dotted line per ``group``."""
     style: dict[str, Any] = {"color": "0.5", "mfc": "white", "ms": 8, "lw": 1}

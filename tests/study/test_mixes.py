@@ -68,6 +68,24 @@ def test_every_cause_and_every_opponent_has_its_controls():
         assert {f"{source} 12 + real:2 12, 2 steps", f"{source} 12, 2 steps"} <= names
 
 
+def test_few_real_images_count_once_for_half_or_for_four_fifths(sets):
+    mixes_of = mixes.weights(W)
+    assert [mix.parts[1] for mix in mixes_of.values()][:3] == [
+        ("real:2", 6),
+        ("real:2", 12),
+        ("real:2", 48),
+    ]
+    assert {source for source, _ in mixes_of} == {"retrieved", "guided:retrieved 2"}
+    assert set(mixes_of.values()) <= set(mixes.opponents(W))
+
+
+def test_what_sees_no_real_image_is_drawn_once_for_all_numbers_of_them():
+    more = worlds.replace(W, mixes={"shots": (1, 2)})
+    asked = [mixes.guides(more, k) for k in (1, 2)]
+    assert asked[0] == {"plain": "guided:plain 1", "data set": "guided:data set 1"}
+    assert asked[1]["plain"] == "guided:plain 1" and asked[1]["words"] == "guided:words 2"
+
+
 def test_a_retriever_that_sees_less_finds_some_of_the_same(sets, tmp_path):
     seen = mixes.part(W, tmp_path, "aircraft", "retrieved:0.25 seen", 48, 0)
     assert 0 < len(seen) < 48 and set(seen.images.ravel()) == {1}

@@ -1,7 +1,6 @@
 """Plots of one notebook: runs are dots, differences have intervals, a legend names each once."""
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -38,17 +37,6 @@ def test_a_difference_has_its_interval_and_zero(axes):
     assert marks.get_ydata().tolist() == [0.5, -1.0]
     ends = axes[0].collections[0].get_segments()
     assert [segment[:, 1].tolist() for segment in ends] == [[-0.5, 1.0], [-3.0, 0.0]]
-
-
-def test_sizes_outside_the_fit_are_hollow(axes):
-    law = {"k": 0.3, "b": np.log(3), "n_min": 24, "n_max": 48}
-    means = RUNS[RUNS["seed"] == 0].assign(mean=lambda t: t["loss"], low=0.1, high=3.0)
-    plots.power_law(axes[0], means, law, "red", "law")
-    fitted, hollow, line = (axes[0].lines[i] for i in (0, 1, -1))
-    assert fitted.get_xdata().tolist() == [24, 48] and fitted.get_markerfacecolor() == "red"
-    assert hollow.get_xdata().tolist() == [12, 96] and hollow.get_markerfacecolor() == "white"
-    assert line.get_xdata().tolist() == [24, 48]
-    assert line.get_ydata() == pytest.approx(3 * np.array([24, 48]) ** -0.3)
 
 
 def test_a_legend_names_each_label_once_and_sizes_are_ticks(axes):

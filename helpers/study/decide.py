@@ -86,7 +86,7 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
     before = None
     if path.exists():
         with reading(path, KeyError):
-            before = pd.read_csv(path, dtype={"sign": str})[COLUMNS]
+            before = pd.read_csv(path, dtype={"sign": str}, float_precision="round_trip")[COLUMNS]
             before = before.fillna({"cell": "", "reason": ""})
     table = decide(estimates, before)
     store.write(path, table.to_csv(index=False).encode())

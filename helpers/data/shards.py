@@ -18,6 +18,7 @@ from helpers.engine import gpu
 from helpers.errors import StudyError, reading
 
 BYTES = 100_000_000  # of one member of a tar
+HEADER = 2**20  # bytes of a long name, and of what pax says of a member
 
 
 def png(image: np.ndarray) -> bytes:
@@ -56,6 +57,15 @@ class Member(NamedTuple):
     size: int
 
 
+class _Headers(io.FileIO):
+    """A tar of which only headers are read; ``ReadError`` on one that claims to be endless."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= HEADER:
+            raise tarfile.ReadError(f"it has a header of {size:,} bytes")
+        return super().read(size)
+
+
 class Tar:
     """Images of a webdataset shard, decoded when asked for; ``StudyError`` where it is damaged.
 
@@ -78,13 +88,10 @@ class Tar:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         wanted, back = np.unique(rows, return_inverse=True)
         members = [self.images[i] for i in wanted]
-        images = []
-        for member, data in zip(members, self.read(members), strict=True):
-            name = f"{self.path}: {member.key}{member.ending}"
-            images.append(pictures.rgb(data, name, self.side))
+        read = zip(members, self.read(members), strict=True)
+        images = [pictures.rgb(x, f"{self.path}: {m.key}{m.ending}", self.side) for m, x in read]
         if len({image.shape for image in images}) > 1:
-            advice = "Make them of one size, or name their folder as laion in paper.toml"
-            raise StudyError(f"{self.path} holds images of several sizes. {advice}.")
+            raise StudyError(f"{self.path} holds images of several sizes. Make them of one.")
         return np.stack(images)[back]
 
     def rows(self) -> list[dict]:
@@ -113,19 +120,11 @@ class Tar:
                 names = [name.rpartition("/")[2] for name in names]
             names, keys = ([key.lstrip("0") for key in either] for either in (names, keys))
         counts = collections.Counter(names)
-        if keys is None:
-            matching = list(counts) == sorted(counts) and len(self) == len(counts) == listed
-            problem = "and there is no key that both have in order"
-        else:
-            matching = counts.keys() <= set(keys)
-            problem = "some of them under keys that no row has"
-        if not matching:
-            both = f"{listed} rows, its tar {len(self)} images"
-            again = "Make both again: helpers.paper.download.laion.download, or img2dataset"
-            problem += ", so nobody knows which is whose"
-            raise StudyError(f"{table} lists {both}, {problem}. {again}.")
-        if keys is None:
+        if keys is None and len(names) == listed and names == sorted(counts):
             return np.arange(listed)
+        if keys is None or not counts.keys() <= {*keys}:
+            both = f"{listed} rows, its tar {len(self)} images; neither keys nor order pair them up"
+            raise StudyError(f"{table} lists {both}: nobody knows which is whose. Make both anew.")
         place = {name: i for i, name in enumerate(names) if counts[name] == 1}
         rows = collections.Counter(keys)
         return np.array([place.get(k, -1) if rows[k] == 1 else -1 for k in keys], np.int64)
@@ -133,28 +132,20 @@ class Tar:
 
 @functools.lru_cache(maxsize=16)
 def _members(tar: Path, changed: int, size: int) -> list[Member]:
-    """The readable members of a tar; ``changed`` as a tar may be replaced."""
+    """The readable members of a tar, whole to its end; ``changed`` as a tar may be replaced."""
     found = []
-    with tarfile.open(tar, "r:") as file:
+    with _Headers(tar) as opened, tarfile.open(fileobj=opened, mode="r:") as file:
         for member in file:
-            name = Path(member.name)
+            name = Path(member.name.encode(errors="backslashreplace").decode())  # Latin-1, too
             plain = member.isreg() and not member.issparse() and member.size <= BYTES
             if plain and not name.name.startswith("."):
                 key = str(name.with_suffix("")) if name.name else ""
                 found.append(Member(key, name.suffix.lower(), member.offset_data, member.size))
+        opened.seek(file.offset)  # where tarfile stops, without a word, at damage, too
+        rest = opened.read(HEADER)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        raise ValueError(f"at byte {file.offset:,} it neither goes on nor ends as a tar does")
     return found
-
-
-def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
-    """The images at positions ``rows`` of the tar beside a parquet shard, which lists them all."""
-    images = Tar(shard.with_suffix(".tar"))
-    file = columns.parquet(shard)
-    keyed = "key" in file.schema_arrow.names
-    keys = file.read(["key"])["key"].cast("string").to_pylist() if keyed else None
-    at = images.matched(keys, file.metadata.num_rows, shard)[rows]
-    if len(at) and at.min() < 0:
-        raise StudyError(f"{shard} lists rows without an image of their own in {images.path.name}.")
-    return images[at]
 
 
 class Lazy:
@@ -186,8 +177,7 @@ class Lazy:
 
     def save(self, file: BinaryIO, chunk: int = 4_096) -> None:
         """Write to an open file what ``np.save`` would, holding at most ``chunk`` images."""
-        shape = (len(self), *self[:1].shape[1:])
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self), *self[:1].shape[1:])}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(self), chunk):
             file.write(np.ascontiguousarray(self[start : start + chunk]).data)
@@ -197,8 +187,7 @@ def located(sizes: Sequence[int], rows: Any) -> Iterator[tuple[int, np.ndarray, 
     """Yield (shard, positions in it, positions in ``rows``); ``StudyError`` on rows beyond all."""
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < sum(sizes)):
-        asked = f"rows {rows.min()} .. {rows.max()}"
-        raise StudyError(f"{asked} asked for; the pool has rows 0 .. {sum(sizes) - 1}.")
+        raise StudyError(f"rows {rows.min()} .. {rows.max()} asked for of 0 .. {sum(sizes) - 1}.")
     starts = np.cumsum((0, *sizes))
     shard = np.searchsorted(starts, rows, side="right") - 1
     for i in np.unique(shard):

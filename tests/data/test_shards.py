@@ -1,13 +1,17 @@
 """Shards: what is written is read again, only what is asked for, and damage is named."""
 
+import io
+import tarfile
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.data import shards, tables
-from helpers.data.shards import fetch_tar, tar_bytes
+from helpers.data.shards import tar_bytes
 from helpers.engine import store
 from helpers.errors import StudyError
+from helpers.pocket.world.pool import fetch_tar
 
 
 def test_broken_image_and_half_written_shard(tmp_path):
@@ -23,6 +27,64 @@ def test_broken_image_and_half_written_shard(tmp_path):
         tar.write_bytes(broken)
         with pytest.raises(StudyError, match=r"a\.tar"):
             tables.read_tars([tar])
+
+
+def pairs_in_tar() -> tuple[bytes, list[int]]:
+    """A tar of 10 pairs, and where each of its 30 headers and its end begin."""
+    images = np.random.default_rng(0).integers(0, 255, (10, 8, 8, 3), dtype=np.uint8)
+    whole = tar_bytes(images, [{"caption": f"number {i}"} for i in range(10)])
+    with tarfile.open(fileobj=io.BytesIO(whole)) as file:
+        starts = [member.offset for member in file]
+        return whole, [*starts, file.offset]
+
+
+WHOLE, STARTS = pairs_in_tar()
+FLIPPED = bytes([WHOLE[STARTS[15] + 5] ^ 1])
+DAMAGED = {
+    "a byte of a header": WHOLE[: STARTS[15] + 5] + FLIPPED + WHOLE[STARTS[15] + 6 :],
+    "a hole": WHOLE[: STARTS[15]] + bytes(1_024) + WHOLE[STARTS[15] + 1_024 :],
+    "cut in a header": WHOLE[: STARTS[15] + 100],
+    "cut before a header": WHOLE[: STARTS[15]],
+    "cut in a file": WHOLE[: STARTS[15] + 700],
+    "cut before its end": WHOLE[: STARTS[-1]],
+    "two tars joined": WHOLE + WHOLE,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_tar_that_does_not_reach_its_end_is_refused(tmp_path, damage):
+    """``tarfile`` stops without a word at a header that it cannot read."""
+    (tmp_path / "0.tar").write_bytes(DAMAGED[damage])
+    with pytest.raises(StudyError, match=r"cannot read .*0\.tar: ") as e:
+        shards.Tar(tmp_path / "0.tar")
+    assert "\n" not in str(e.value)
+    with tarfile.open(tmp_path / "0.tar") as file:  # as it was: fewer, or an error of another kind
+        assert damage == "cut in a file" or len(list(file)) in (15, 30)
+
+
+@pytest.mark.parametrize("end", [512, 1_024, 20_480, 2**21])
+def test_a_tar_may_end_in_any_number_of_empty_blocks(tmp_path, end):
+    (tmp_path / "0.tar").write_bytes(WHOLE[: STARTS[-1]] + bytes(end))
+    assert len(shards.Tar(tmp_path / "0.tar")) == 10
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_six_gigabytes_is_not_read(tmp_path, kind):
+    info = tarfile.TarInfo("x")
+    info.type = kind
+    info.size = 6 * 2**30
+    with (tmp_path / "0.tar").open("wb") as file:  # really that long, and sparse on the disk
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(512 + info.size + 1_024)
+    with pytest.raises(StudyError, match=r"0\.tar: it has a header of 6,442,450,944 bytes"):
+        shards.Tar(tmp_path / "0.tar")
+
+
+def test_long_names_are_read(tmp_path):
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "0.tar", "w", format=form) as file:
+            file.addfile(tarfile.TarInfo(f"{'deep/' * 200}a.png"))
+        assert shards.Tar(tmp_path / "0.tar").images[0].key == f"{'deep/' * 200}a"
 
 
 def test_only_wanted_members_are_decoded(tmp_path):

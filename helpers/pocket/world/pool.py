@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from helpers.data.shards import fetch_tar, tar_bytes
+from helpers.data import columns
+from helpers.data.shards import Tar, tar_bytes
 from helpers.data.tables import Pool
 from helpers.engine import store
 from helpers.engine.randomness import entropy
@@ -42,6 +43,12 @@ def open_pool(w: World) -> Pool:
     starts = range(0, w.pool.rows, w.pool.shard_rows)
     sizes = tuple(min(w.pool.shard_rows, w.pool.rows - start) for start in starts)
     return Pool(shards, fetch_tar, sizes, tuple(artifact.files("truth/?????.parquet")))
+
+
+def fetch_tar(shard: Path, rows: np.ndarray) -> np.ndarray:
+    """The images at positions ``rows`` of the tar beside a parquet shard, both in one order."""
+    images = Tar(shard.with_suffix(".tar"))
+    return images[images.matched(None, columns.parquet(shard).metadata.num_rows, shard)[rows]]
 
 
 def class_shares(w: World, task: str) -> pd.Series:

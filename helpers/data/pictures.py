@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ ENDINGS = (
     *(".tif", ".tiff", ".avif", ".ppm", ".pgm"),
 )
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")  # no other decoder
+FOLDERS = 1_000_000  # below one, those behind links counted each time
 PIXELS = 80_000_000  # of a picture; larger ones are not decoded
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # begins at more than ``PIXELS``
 
@@ -38,14 +39,13 @@ def rgb(
     try:
         if isinstance(file, Path) and file.exists() and not file.is_file():
             raise ValueError("it is no file, but a folder, pipe or device")
-        with Image.open(
-            io.BytesIO(file) if isinstance(file, bytes) else file, "r", FORMATS
-        ) as image:
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, "r", FORMATS) as image:
             if image.width * image.height > PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are over {PIXELS:,}")
             if reduced and side:
                 image.draft("RGB", (side, side))
-            picture = _flattened(ImageOps.exif_transpose(image))
+            picture = _flattened(ImageOps.exif_transpose(image), image.format)
         if side:
             picture = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
         return np.asarray(picture)
@@ -55,30 +55,39 @@ def rgb(
         raise StudyError(f"cannot read the image {name or file}: {reason}. {advice}") from e
 
 
-def _flattened(image: Image.Image) -> Image.Image:
-    """A picture in RGB, on white where it is transparent."""
+def _flattened(image: Image.Image, kind: str | None) -> Image.Image:
+    """A picture from a file of some kind in RGB, on white where it is transparent."""
     if image.mode == "F":
         raise ValueError("its pixels are fractions of no known range; save it with 8 bits")
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # told in 16 bits, which are 8 by now
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
     if image.mode.startswith("I"):
         levels = np.asarray(image)
         if levels.min() < 0 or levels.max() >= 2**16:
             raise ValueError("its pixels have more than 16 bits; save it with 8")
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
+        wide = kind == "TIFF" and image.mode == "I" and levels.max() < 2**8  # 8 bits, stored as 32
+        levels = np.where(levels == clear, 255, levels if wide else levels >> 8)
+        image = Image.fromarray(levels.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def files_below(folder: Path, entered: Iterable[str] = ()) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """All files in a folder and its subfolders, but hidden ones and what macOS leaves in archives.
 
-    Links are followed; a folder that was ``entered`` (its real path) is not entered again.
+    Links are followed, but to no folder that they lie in, as that would go round in circles.
     """
-    seen = set(entered)
+    outside = frozenset(map(os.path.realpath, folder.absolute().parents))
+    above: dict[Path, frozenset[str]] = {}  # folder -> those that it lies in, and itself
     for top, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
-        again = real in seen  # a link to a folder above would go round in circles
-        seen.add(real)
+        around = above.get(Path(top).parent, outside)
+        again = real in around
+        above[Path(top)] = around | {real}
+        if len(above) > FOLDERS:
+            raise StudyError(f"{folder} has over {FOLDERS:,} folders. Take out some of its links.")
         inside[:] = [] if again else sorted(n for n in inside if not n.startswith(HIDDEN))
         yield from (Path(top, n) for n in sorted(files) if not (again or n.startswith(HIDDEN)))

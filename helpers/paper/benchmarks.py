@@ -6,7 +6,6 @@ import collections
 import difflib
 import functools
 import itertools
-import os
 from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,10 +104,9 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
     Says how many files of other endings are left out; names that begin with a dot do not count.
     """
     paths = [path for path in paths if path.name[0] != "."]
-    above = {os.path.realpath(folder) for folder in {path.parent for path in paths}}
     files: set[Path] = set()
     for path in paths:
-        files |= set(pictures.files_below(path, above)) if path.is_dir() else {path}
+        files |= set(pictures.files_below(path)) if path.is_dir() else {path}
     visible = [file for file in files if file.name not in LITTER]
     found = sorted(file for file in visible if file.suffix.lower() in pictures.ENDINGS)
     others = collections.Counter(file.suffix.lower() or file.name for file in visible)
@@ -172,8 +170,8 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
     cars = about.dataset == "StanfordCars"
     listed, classes = {}, []
     try:
-        if [file for file in lists if file.stat().st_size > config.LARGEST]:
-            raise ValueError(f"its lists have over {config.LARGEST:,} bytes")
+        if [f for f in lists if f.stat().st_size > config.LARGEST or not f.is_file()]:
+            raise ValueError(f"its lists are no files, or have over {config.LARGEST:,} bytes")
         for name in ("train", "test") if cars else SPLITS:
             data = load(str(folder), split=name, download=False)
             pairs = data._samples if cars else zip(data._image_files, data._labels, strict=True)
@@ -187,11 +185,10 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
             raise ValueError("its splits have different classes")
     except Exception as e:  # readers of such files raise all kinds
         reason = f"{type(e).__name__}: {' '.join(str(e).split()).rstrip('.')}"
+        problem = f"{about.dataset} cannot be read under {folder} ({reason})"
         layout = f"in torchvision's layout ({about.folder}/), from {about.source}"
-        advice = f"Put it there {layout}, or name another folder as benchmarks in {config.FILE}."
-        raise StudyError(
-            f"{about.dataset} cannot be read under {folder} ({reason}). {advice}"
-        ) from e
+        advice = f"Put it there {layout}, or name another folder as benchmarks in {config.FILE}"
+        raise StudyError(f"{problem}. {advice}.") from e
     return tuple(classes[0]), listed
 
 
@@ -203,14 +200,12 @@ def imagenet(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if part.exists():
         table = config.table_of(part, "wnid", "name")
         return config.class_names(table["wnid"], part), config.class_names(table["name"], part)
-    wnids = tuple(sorted(p.name for p in (folder / "train").glob("n*")))
+    wnids = tuple(name for name in _subfolders(folder / "train") if name[0] == "n")
     names = clip.imagenet()[0]
     if len(wnids) != len(names):
-        raise StudyError(
-            f"ImageNet not found under {folder}: train/ has {len(wnids)} folders n01440764, "
-            "n01443537, ... instead of 1,000. Unpack it there in torchvision's layout, from "
-            f"{IMAGENET}; for a part of it, list the part's wnid,name in {part}."
-        )
+        problem = f"{folder} is not ImageNet: train/ has {len(wnids)} folders n*, not 1,000"
+        advice = f"Unpack it in torchvision's layout, from {IMAGENET}; of a part, list wnid,name in"
+        raise StudyError(f"{problem}. {advice} {part}.")
     return wnids, names
 
 

@@ -3,7 +3,9 @@
 import io
 import os
 import shutil
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -32,6 +34,19 @@ def palette(transparency) -> bytes:
     return file(image, "png", transparency=transparency)
 
 
+def sixteen_bits(colour: tuple[int, ...], clear: tuple[int, ...]) -> bytes:
+    """A PNG of 16 bits, grey or RGB, ``clear`` on the right, which its tRNS says is transparent."""
+    row = b"\0" + b"".join(struct.pack(f">{len(colour)}H", *c) * 10 for c in (colour, clear))
+    header = struct.pack(">IIBBBBB", 20, 20, 16, 2 if len(colour) == 3 else 0, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": struct.pack(f">{len(clear)}H", *clear)}
+    parts |= {b"IDAT": zlib.compress(row * 20), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def turned() -> bytes:
     """Red on the left when turned as EXIF says; stored with red above."""
     image = Image.new("RGB", (40, 40), "white")
@@ -48,9 +63,21 @@ cmyk = Image.new("CMYK", (20, 20), (0, 255, 255, 0))
 profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 tiff = Image.fromarray(RAMP.astype(">u2"))
 RED_AND_WHITE = (RED, (255, 255, 255))
+GREY_AND_WHITE = ((100, 100, 100), (255, 255, 255))
+wide = np.repeat(np.array([[200, 20]], np.int32), 10, 1).repeat(20, 0)  # 8 bits, stored as 32
+photograph = file(frames[0], "mpo", save_all=True, append_images=frames[1:])
 LEFT_AND_RIGHT = {  # file -> the mean colours of its left and right half
     "16 bits": (file(Image.fromarray(RAMP), "png"), ((127,) * 3, (127,) * 3)),
     "16 bits, TIFF": (file(tiff, "tiff"), ((127,) * 3, (127,) * 3)),
+    "8 bits in 32, TIFF": (file(Image.fromarray(wide), "tiff"), ((200,) * 3, (20,) * 3)),
+    "16 bits in 32, TIFF": (file(Image.fromarray(wide * 256), "tiff"), ((200,) * 3, (20,) * 3)),
+    "dark, PGM of 16 bits": (b"P5 20 20 65535\n" + b"\0\xc8" * 400, ((0,) * 3,) * 2),
+    "16 bits, grey, one level transparent": (sixteen_bits((25_700,), (0,)), GREY_AND_WHITE),
+    "16 bits, RGB, one colour transparent": (
+        sixteen_bits((25_700,) * 3, (4_660, 0, 4_660)),
+        GREY_AND_WHITE,
+    ),
+    "MPO, as phones take them": (photograph, (RED, RED)),
     "transparent": (file(half, "png"), RED_AND_WHITE),
     "transparent WebP": (file(half, "webp", lossless=True), RED_AND_WHITE),
     "grey and alpha": (file(half.convert("LA"), "png"), ((76,) * 3, (255,) * 3)),
@@ -151,6 +178,30 @@ def test_all_pictures_of_a_class_are_found_and_others_counted(tmp_path, capsys):
     assert "1 .svg, 1 .txt, 1 i" in said and said.count("\n") == 1
     shutil.rmtree(folder / "nested")
     assert len(benchmarks.image_files(folder.glob("*"))) == 7
+
+
+def test_a_folder_that_two_classes_link_counts_in_both_and_loops_end(tmp_path):
+    for place in ("top/rose", "top/tree", "elsewhere/deep"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").touch()
+    for name in ("rose", "tree"):
+        (tmp_path / "top" / name / "shared").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "top" / name / "round").symlink_to(tmp_path / "top")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path)
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(tmp_path / "elsewhere")
+    found = [str(p.relative_to(tmp_path)) for p in pictures.files_below(tmp_path / "top")]
+    inside = ("a.png", "shared/deep/a.png")
+    assert sorted(found) == [f"top/{name}/{file}" for name in ("rose", "tree") for file in inside]
+
+
+def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "FOLDERS", 1_000)
+    for i in range(20):  # two links to the next, so that there are 2**20 ways to the last
+        (tmp_path / f"{i}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{i}" / name).symlink_to(tmp_path / f"{i + 1}")
+    with pytest.raises(StudyError, match=r"over 1,000 folders. Take out some of its links"):
+        list(pictures.files_below(tmp_path / "0"))
 
 
 def test_a_pipe_is_no_picture(tmp_path):

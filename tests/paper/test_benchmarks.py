@@ -90,10 +90,27 @@ def test_imagenet_has_a_thousand_names_and_folders(tmp_path, monkeypatch):
     assert bench.test.images[7].shape == (224, 224, 3) and bench.test.facts["class"][7] == names[7]
     with pytest.raises(StudyError, match=r"cannot read the image .*n00000008"):
         bench.test.images[7:9]
+    (top / "train" / "n00000005.tar").write_bytes(b"as it was downloaded")
+    benchmarks._benchmark.cache_clear()
+    assert len(worlds.backend(w).benchmark(w, "imagenet").classes) == 1_000
     shutil.rmtree(top / "train" / "n00000005")
     benchmarks._benchmark.cache_clear()
     with pytest.raises(StudyError, match="999 folders"):
         worlds.backend(w).benchmark(w, "imagenet")
+
+
+def test_pictures_that_two_classes_share_by_links_count_in_both(tmp_path, monkeypatch):
+    folders(tmp_path / "flora", ("train", "test"), FLORA, 4)
+    folders(tmp_path, ("shared",), ("of both",), 3)
+    for name in FLORA:
+        (tmp_path / "flora" / "train" / name / "shared").symlink_to(tmp_path / "shared")
+        (tmp_path / "flora" / "train" / name / "round").symlink_to(tmp_path / "flora")
+    (tmp_path / "paper.toml").write_text("[tasks.flora]\nfolder = 'flora'\n")
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    w = worlds.get("paper")
+    bench = worlds.backend(w).benchmark(w, "flora")
+    assert np.bincount([*bench.train.labels, *bench.val.labels]).tolist() == [7, 7]
+    assert len(bench.test) == 8
 
 
 def test_own_task_needs_folders_and_names_only(paper, published, tmp_path, monkeypatch):

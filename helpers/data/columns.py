@@ -5,6 +5,8 @@ Spellings in use are those of LAION, Re-LAION, img2dataset, clip-retrieval, and 
 
 from __future__ import annotations
 
+import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,9 +42,14 @@ KINDS = {  # how files begin that are not what their names say
 
 
 def check(file: Path, wanted: str) -> None:
-    """Raise ``StudyError`` where a file, by its first bytes, is not what is ``wanted``."""
-    with reading(file), file.open("rb") as opened:
-        start = opened.read(64)
+    """Raise ``StudyError`` where a file is none, or not what is ``wanted``, or named in Latin-1."""
+    if re.search("[\ud800-\udfff]", str(file)):
+        raise StudyError(f"{str(file)!r} is no name in UTF-8. Rename the file, or its folder.")
+    with reading(file):
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise StudyError(f"{file} is not {wanted} but a folder, pipe or device. Take it out.")
+        with file.open("rb") as opened:
+            start = opened.read(64)
     found = next((what for magic, what in KINDS.items() if start.lstrip().startswith(magic)), "")
     if found or not start:
         what = found or "an empty file (0 bytes)"
@@ -86,13 +93,12 @@ def texts(column: pl.Series, where: object) -> pl.Series:
     Raises ``StudyError`` on lists, and on bytes that are no UTF-8.
     """
     if column.dtype != pl.Null and (column.dtype.is_nested() or column.dtype == pl.Object):
-        problem = f"column {column.name} of {where} holds {column.dtype}, not text"
+        problem = f"column {column.name} of {where} holds {column.dtype}"
         raise StudyError(f"{problem}. Write one text a row.")
     try:
         return column.cast(pl.String)
     except pl.exceptions.PolarsError as e:
-        problem = f"column {column.name} of {where} holds bytes that are not UTF-8"
-        raise StudyError(f"{problem}. Decode it as what it is, and write it as text.") from e
+        raise StudyError(f"{column.name} of {where} is not UTF-8. Decode it, write texts.") from e
 
 
 def evened(table: pl.DataFrame, where: object) -> pl.DataFrame:
@@ -104,8 +110,7 @@ def evened(table: pl.DataFrame, where: object) -> pl.DataFrame:
     for name, column in named(table.columns).items():
         for other in [c for c in table.columns if c != column and c.lower() == column.lower()]:
             if not table[other].equals(table[column].alias(other)):
-                problem = f"{where} has the columns {column} and {other}, which differ"
-                raise StudyError(f"{problem}. Drop one: both would be {name}.")
+                raise StudyError(f"{where}: {column} and {other}, both {name}, differ. Drop one.")
             table = table.drop(other)
         alike = [c for c in table.columns if c.lower() in SPELLINGS[name] and c != column]
         first = [column, *(c for c in alike if table[c].dtype == table[column].dtype)]

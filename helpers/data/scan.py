@@ -44,8 +44,9 @@ def write(shards: Sequence[Path], plan: rules.Plan, folder: Path, threads: int =
     rows = [[shard.name, sum(_layout(shard)[2])] for shard in shards]
     description = {"plan": repr(plan), "rows of shards": rows}
     if about.exists() and json.loads(about.read_text()) != description:
-        difference = f"other shards, classes or rule: see {about.name}"
-        raise StudyError(f"{folder} holds another scan ({difference}). Delete it or name another.")
+        raise StudyError(
+            f"{folder} holds another scan, see {about.name}. Delete it or name another."
+        )
     store.write(about, description)
     files = {f"matches-{i:05d}.parquet": job for i, job in enumerate(jobs)}
     missing = [file for file in files if not (folder / file).exists()]
@@ -91,8 +92,7 @@ def _layout(shard: Path) -> tuple[str, list[str], list[int]]:
     file = spellings.parquet(shard)
     names = file.schema_arrow.names
     text = spellings.captions(names, shard)
-    clash = ", ".join(sorted({"row", *COLUMNS[1:]} & set(names)))
-    if clash:
+    if clash := ", ".join(sorted({"row", *COLUMNS[1:]} & set(names))):
         raise StudyError(f"{shard} has columns that the scan adds: {clash}. Rename them.")
     groups = range(file.metadata.num_row_groups)
     return text, names, [file.metadata.row_group(i).num_rows for i in groups]

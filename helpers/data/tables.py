@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import html
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +157,7 @@ def read_tars(paths: Iterable[Path]) -> Split:
 
 def card(path: Path, facts: Mapping[str, Any]) -> None:
     """Write facts (values, lists, mappings) as ``card.json`` and ``README.md`` into a folder."""
-    lines = [f"# Card of {facts['artifact']}", "", *_markdown(facts, "##")]
+    lines = [f"# Card of {_words(facts['artifact'])}", "", *_markdown(facts, "##")]
     store.write(path / "card.json", facts)
     store.write(path / "README.md", "\n".join(lines).encode() + b"\n")
 
@@ -169,14 +168,14 @@ def _markdown(facts: Mapping[str, Any], heading: str) -> list[str]:
     sections: list[str] = []
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            sections += ["", f"{heading} {name}", "", *_markdown(value, f"{heading}#")]
+            sections += ["", f"{heading} {_words(name)}", "", *_markdown(value, f"{heading}#")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             rows = [list(value[0]), *(row.values() for row in value)]
             lines = [f"| {' | '.join(map(_words, row))} |" for row in rows]
             lines.insert(1, "|---" * len(value[0]) + "|")
-            sections += ["", f"{heading} {name}", "", *lines]
+            sections += ["", f"{heading} {_words(name)}", "", *lines]
         else:
-            bullets.append(f"- **{name}**: {_words(value)}")
+            bullets.append(f"- **{_words(name)}**: {_words(value)}")
     return bullets + sections
 
 
@@ -192,9 +191,7 @@ def quoted(text: str) -> str:
 
 def code_version(name: str, w: World) -> str:
     """A short hash of the sources that an artifact and all it is made from depend on."""
-    needs = [code_version(need, w) for need in artifacts.spec(name).needs.split()]
-    sources = json.dumps([artifacts.code(name, w), needs], sort_keys=True)
-    return hashlib.sha256(sources.encode()).hexdigest()[:12]
+    return artifacts.edition(name, w, digits=12)
 
 
 def pool_version(pool: Pool) -> dict[str, Any]:

@@ -88,10 +88,10 @@ def key(name: str, w: World, **variant: str) -> str:
     return edition(name, w) + _hash(name, w, True, variant)[4:]
 
 
-def edition(name: str, w: World) -> str:
+def edition(name: str, w: World, digits: int = 4) -> str:
     """What all keys of an artifact begin with: a hash of its code, and that of what it needs."""
     parts = [code(name, w), *(edition(n, w) for n in spec(name).needs.split())]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:4]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def recipe(name: str, w: World) -> str:

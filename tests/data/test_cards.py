@@ -51,6 +51,8 @@ def test_readable_card_keeps_every_fact(tmp_path):
             "n": 3,
             "parts": {"deep": {"share": 0.3}, "rows": [{"a": "x|y", "b": [1, 2]}]},
             "said": "<img src=x onerror=alert(1)>",
+            "<b>key|\n": 1,
+            "<i>part|": {"<u>": [{"<s>|": 2}]},
         },
     )
     lines = (tmp_path / "README.md").read_text().splitlines()
@@ -61,6 +63,8 @@ def test_readable_card_keeps_every_fact(tmp_path):
         and "| x\\|y | 1, 2 |" in lines
     )
     assert "- **said**: &lt;img src=x onerror=alert(1)&gt;" in lines
+    assert "- **&lt;b&gt;key\\| **: 1" in lines and "## &lt;i&gt;part\\|" in lines
+    assert "### &lt;u&gt;" in lines and "| &lt;s&gt;\\| |" in lines
     assert json.loads((tmp_path / "card.json").read_text())["parts"]["deep"] == {"share": 0.3}
 
 

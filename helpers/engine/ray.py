@@ -149,7 +149,7 @@ def _environment(kind: str) -> dict[str, str]:
     variables = {"STUDY_RUNS": str(places.root()), "STUDY_HEADLESS": "1", "STUDY_RAY": ""}
     for name in ("STUDY_PAPER", "HF_HOME"):
         if os.environ.get(name):
-            variables[name] = str(Path(os.environ[name]).absolute())
+            variables[name] = str(places.TOP / os.environ[name])  # where kernels work
     if kind == "CPU":
         variables |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     return variables

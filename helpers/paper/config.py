@@ -11,6 +11,7 @@ import html
 import io
 import os
 import re
+import stat
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from helpers.data.pictures import files_below
+from helpers.engine import places
 from helpers.errors import StudyError, unknown
 from helpers.worlds import World
 
@@ -42,6 +44,8 @@ PLAIN = {
 def text_of(file: Path) -> str:
     """A text file in UTF-8, with or without a byte-order mark. Raises ``StudyError`` otherwise."""
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise StudyError(f"{file} is a folder, pipe or device. It has to be a text file.")
         if file.stat().st_size > LARGEST:
             raise StudyError(f"{file} is larger than {LARGEST:,} bytes, so no list or table.")
         return file.read_text(encoding="utf-8-sig")
@@ -137,13 +141,24 @@ def _listing(folder: Path, changed: int) -> str:
     return hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
 
 
+def _path(name: Path | str, at: ValidationInfo) -> Path:
+    """``name`` in the folder that is the context; ``ValueError`` where no file can have it."""
+    path = os.fsencode(at.context / name)
+    if b"\0" in path or len(path) > 4_000 or max(map(len, path.split(b"/"))) > 255:
+        raise ValueError("no file can have that name")
+    return at.context / name
+
+
 # Types of settings; they are read in the context of the folder $STUDY_PAPER.
-Inside = Annotated[Path, Field(strict=False), AfterValidator(lambda path, at: at.context / path)]
-Name = Annotated[str, AfterValidator(lambda name, at: here(at.context, name))]
-Model = Annotated[str, AfterValidator(lambda name, at: placed(at.context, name))]
+NAMED = Field(strict=False, description="str, a name that a file can have")
+Inside = Annotated[Path, NAMED, AfterValidator(_path)]
+Text = Annotated[str, NAMED, AfterValidator(lambda name, at: _path(name, at) and name)]
+Name = Annotated[Text, AfterValidator(lambda name, at: here(at.context, name))]
+Model = Annotated[Text, AfterValidator(lambda name, at: placed(at.context, name))]
+Pixels = Annotated[int, Field(ge=1, le=8_192, description="int, from 1 to 8,192 pixels")]
 Word = Annotated[str, Field(pattern=r"\w")]
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
-Checkpoints = tuple[tuple[str, str, str], ...]
+Checkpoints = tuple[tuple[str, str, Text], ...]
 
 
 def _listed(classes: tuple[str, ...] | str, folder: Path) -> tuple[str, ...]:
@@ -165,7 +180,7 @@ class Task(_Table):
 
     folder: Inside
     classes: Annotated[
-        tuple[str, ...] | str, AfterValidator(lambda names, at: _listed(names, at.context))
+        tuple[str, ...] | Text, AfterValidator(lambda names, at: _listed(names, at.context))
     ] = Field((), description="a list of names or a text file")
     noun: Word = Field("object", description="a noun, such as bird")
     templates: tuple[Template, ...] = Field(
@@ -180,12 +195,12 @@ class Config(_Table):
     """``paper.toml`` with paths made absolute; the defaults are the published choices."""
 
     language_model: Name = "meta-llama/Llama-2-7b-hf"  # base weights [C]
-    generators: dict[str, Name] = Field(GENERATORS, description="a table of names")
-    drawn: int = 512  # pixels [C]
-    kept: int = 256  # pixels [C]
+    generators: dict[str, Name] = Field(GENERATORS, description="a table of names of folders")
+    drawn: Pixels = 512  # pixels [C]
+    kept: Pixels = 256  # pixels [C]
     clip: Name = "laion2b_s34b_b88k"  # of the architecture in World.clip.model [P]
     laion: Inside = Path("laion")
-    index: Name | None = Field(None, description="str")
+    index: Annotated[Name | None, NAMED] = None
     benchmarks: Inside = Path("benchmarks")
     judge: Model = "ViT-L-14/openai"  # neither finetuned nor a filter, and trained on other data
     # without any: those of RobustnessSettings
@@ -197,13 +212,14 @@ class Config(_Table):
 
 
 def root() -> Path:
-    """``$STUDY_PAPER``. Raises ``StudyError`` when it is not set or not there."""
-    path = os.environ.get("STUDY_PAPER", "")
-    if not path or not Path(path).is_dir():
+    """``$STUDY_PAPER``, seen from the folder of the package; ``StudyError`` if it is not there."""
+    given = os.environ.get("STUDY_PAPER", "")
+    path = places.TOP / given
+    if not given or not path.is_dir():
         problem = f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER"
         advice = "Make one, then: python -m helpers.run paper --check   Without data: take pocket"
-        raise StudyError(f"{problem} (now {path or 'not set'!r}). {advice}")
-    return Path(path).resolve()
+        raise StudyError(f"{problem} (now {str(path) if given else 'not set'!r}). {advice}")
+    return path.resolve()
 
 
 def settings() -> Config:
@@ -251,4 +267,4 @@ def _complaint(file: Path, error: Mapping[str, Any]) -> StudyError:
         layout = "the folder with train/<class>/*.jpg and test/<class>/*.jpg"
         return StudyError(f"{where}: {key} is missing; it names {layout}.")
     wanted = fields[key].description or fields[key].annotation.__name__
-    return StudyError(f"{where}: {key} was given {error['input']!r}; it wants {wanted}.")
+    return StudyError(f"{where}: {key} was given {error['input']!r:.200}; it wants {wanted}.")

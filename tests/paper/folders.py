@@ -1,6 +1,8 @@
 """Folders in the layouts of the published data, with few small images, and their settings."""
 
+import contextlib
 import hashlib
+import signal
 
 import numpy as np
 import pandas as pd
@@ -81,6 +83,22 @@ attacked = 4
 epsilons = [1, 4]
 pgd_steps = 2
 """
+
+
+@contextlib.contextmanager
+def within(seconds: int):
+    """Fails with ``TimeoutError`` what waits longer, as for a pipe that nobody fills."""
+
+    def stop(*_):
+        raise TimeoutError(f"not done in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 AIRCRAFT = ("A320", "F-16/A")

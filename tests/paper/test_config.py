@@ -1,5 +1,6 @@
 """paper.toml: what is wrong in it is said in one line; weights that it names are part of keys."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from helpers import paper as backend
 from helpers import worlds
 from helpers.data import pictures
-from helpers.engine import artifacts
+from helpers.engine import artifacts, places
 from helpers.engine.places import PACKAGE
 from helpers.errors import StudyError
 from helpers.paper import config
+from tests.paper.folders import within
 
 
 def test_weights_are_part_of_an_artifacts_name(published, paper, tmp_path, monkeypatch):
@@ -61,6 +63,27 @@ def test_weights_are_part_of_an_artifacts_name(published, paper, tmp_path, monke
         ("[world]\nfinetune = { epoch = 1 }", "Did you mean 'epochs'"),
         ("[world]\ntasks = ['aircaft']", "Did you mean 'aircraft'"),
         ("judge = 3", "judge was given 3; it wants str"),
+        ("kept = 0", "kept was given 0; it wants int, from 1 to 8,192 pixels"),
+        ("kept = -5", "kept was given -5; it wants int, from 1"),
+        ("drawn = 0", "drawn was given 0; it wants int, from 1"),
+        ("drawn = 1_000_000", "drawn was given 1000000; it wants int, from 1 to 8,192"),
+        ("kept = inf", "kept was given inf; it wants int"),
+        ("drawn = 1979-05-27", r"drawn was given datetime.date\(1979, 5, 27\); it wants int"),
+        ("clip = 07:32:00", r"clip was given datetime.time\(7, 32\); it wants str"),
+        ("[world]\nseed = 1979-05-27T07:32:00Z", "seed of world 'paper' was given datetime"),
+        ("[world.synthesis]\nguidance = inf", "guidance of .* was given inf; it wants a float"),
+        ("[world.clip]\ntop_share = nan", "top_share of .* was given nan; it wants a float"),
+        ('laion = "a\\u0000b"', r"laion was given 'a\\x00b'; it wants str, a name that a file can"),
+        ('clip = "a\\u0000b"', "clip was given .*; it wants str, a name that a file can have"),
+        (f'clip = "{"x" * 5_000}"', "clip was given 'x{199}; it wants str, a name that a file can"),
+        (f'laion = "{"x" * 256}"', "laion was given 'x{199}; it wants str, a name that a file can"),
+        (f'index = "{"a/" * 3_000}"', "index was given .*; it wants str, a name that a file can"),
+        (f'judge = "ViT-B-32/{"x" * 256}"', "judge was given .*; it wants str, a name"),
+        (f'generators.x = "{"x" * 256}"', "generators was given .*; it wants a table of names"),
+        (
+            "[tasks.birds]\nfolder = 'a\\u0000'".replace("'", '"'),
+            "folder was given .* it wants str",
+        ),
         ("checkpoints = ['timm/resnet50']", "wants a tuple of tuples"),
         (
             "checkpoints = [['superwised', 'synthetic', 'timm/resnet50']]",
@@ -137,6 +160,34 @@ def test_a_configuration_of_any_shape_is_one_line(tmp_path, monkeypatch, text):
     (tmp_path / config.FILE).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(StudyError, match=r"paper\.toml"):
         config.settings()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_what_is_no_file_is_not_read(tmp_path, monkeypatch, kind):
+    """A pipe that nobody fills would be waited for, and /dev/zero has no end."""
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    make = {"folder": Path.mkdir, "pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/null")}
+    make[kind](tmp_path / "names.txt")
+    make[kind](tmp_path / config.FILE)
+    with within(5):
+        with pytest.raises(StudyError, match=r"paper\.toml is a folder, pipe or device"):
+            config.settings()
+        with pytest.raises(StudyError, match=r"names\.txt is a folder, pipe or device"):
+            config.table_of(tmp_path / "names.txt", "wnid")
+
+
+def test_a_relative_folder_has_one_anchor(tmp_path, monkeypatch):
+    """As that of STUDY_RUNS: the clone, wherever a command is given and a kernel works."""
+    monkeypatch.setenv("STUDY_PAPER", os.path.relpath(tmp_path, places.TOP))
+    (tmp_path / config.FILE).write_text("kept = 64")
+    for cwd in (tmp_path, places.TOP):
+        monkeypatch.chdir(cwd)
+        assert config.root() == tmp_path and config.settings().kept == 64
+    monkeypatch.setenv("STUDY_PAPER", "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=f"now '{places.TOP / 'elsewhere'}'"):
+        config.root()
 
 
 def test_names_are_kept_in_one_spelling(tmp_path, monkeypatch):

@@ -106,5 +106,4 @@ def quality(w: World) -> dict:
 
 def retrain(w: World) -> Path:
     """Raises ``StudyError``: the published models are downloaded."""
-    advice = "retrain=True is for the rendered worlds"
-    raise StudyError(f"world {w.name!r} cannot train its upstream models; {advice}.")
+    raise StudyError(f"world {w.name!r} trains no models; retrain=True is for the rendered worlds.")

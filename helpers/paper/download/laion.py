@@ -71,8 +71,7 @@ def download(
                 link.symlink_to(folder.resolve())
                 work = shards.Downloader(link, extra, limits)
                 finished = workers.starmap(work, jobs, uses_gpu=False)
-                for _ in progress.over(finished, "shards downloaded", len(jobs)):
-                    pass
+                list(progress.over(finished, "shards downloaded", len(jobs)))
             shutil.rmtree(scratch, ignore_errors=True)
         return _report(rows, folder)
 
@@ -152,14 +151,12 @@ def _alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     except OSError as e:
-        advice = "Give a folder that can be created and written to."
-        raise StudyError(f"cannot write to {folder}: {e.strerror}. {advice}") from e
+        raise StudyError(f"cannot write to {folder}: {e.strerror}. Give another folder.") from e
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            advice = "Wait until it is done, or give another folder."
-            raise StudyError(f"another process downloads into {folder}. {advice}") from e
+            raise StudyError(f"another process downloads into {folder}. Wait for it.") from e
         yield
 
 
@@ -175,6 +172,5 @@ def _claim(folder: Path, wanted: pd.DataFrame, shard_rows: int) -> None:
         advice = "Give another folder, or delete that one."
         raise StudyError(f"{folder} holds another download: {there}, {asked}. {advice}")
     if not found and (any(folder.glob("*.tar")) or any(folder.glob("*.parquet"))):
-        problem = f"{folder} already holds shards that this download did not make"
-        raise StudyError(f"{problem}. Give an empty folder.")
+        raise StudyError(f"{folder} has shards that this download did not make. Give another.")
     store.write(file, mine)

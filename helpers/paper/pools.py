@@ -12,6 +12,8 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +36,6 @@ PEEK = 1_000  # rows of a table that are looked at to know its columns
 TEXT_BYTES = 1_000_000  # of one caption
 TABLE_BYTES = 2**32  # of one .csv, .tsv or .jsonl
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-OWN = {"report", "_tmp"}  # folders of a download that are no part of a pool
 COLUMNS = ("SAMPLE_ID", "URL", "TEXT", "NSFW", "similarity", "key", "tar", "image", "lost")
 NO_PICTURE = "no picture under its key, or several"
 NO_CAPTION = "no caption that can be read"
@@ -53,9 +54,8 @@ class Part(NamedTuple):
 
 
 def open_pool(w: World) -> Pool:
-    """The pool that is configured, with images ``kept`` pixels square; looked through at first.
-
-    ``StudyError`` where there is none, or where nobody knows which picture is whose.
+    """The configured pool, with images ``kept`` pixels square; looked through at first. Raises
+    ``StudyError`` where there is none, and where nobody knows which picture is whose.
     """
     s = config.settings()
     artifact = store.get("pool", w, lambda path: _build(path, s.laion, s.kept))
@@ -67,19 +67,31 @@ def open_pool(w: World) -> Pool:
 def _fetch(place: Path, side: int, shard: Path, rows: np.ndarray) -> np.ndarray:
     """The images at positions ``rows`` of a shard of the pool, (n, side, side, 3) uint8."""
     listed = pl.read_parquet(shard, columns=["tar", "image"], glob=False)
-    packed = shard.parent / listed["tar"][0]
-    tar = Tar(packed if packed.exists() else place / listed["tar"][0], side)
-    return tar[listed["image"].to_numpy()[rows]]
+    packed = shard.parent / "pictures" / f"{shard.stem}.tar"
+    tar = (place.parent if place.is_file() else place) / listed["tar"][0]
+    return Tar(tar if listed["tar"][0] else packed, side)[listed["image"].to_numpy()[rows]]
 
 
 def size(place: Path) -> int:
-    """How many pairs are listed in a pool. ``StudyError`` as from ``find``, and where rows and
-    pictures of one of the first ``FEW`` tars cannot be matched.
+    """How many pairs are listed in a pool. ``StudyError`` as from ``find``, where rows and pictures
+    of one of the first ``FEW`` tars cannot be matched, and where no pair at all can be kept.
     """
     parts = find(place)
     for part in [part for part in parts if part.tar][:FEW]:
         _matched(part, 1)
-    return sum(part.rows for part in parts)
+    lost: collections.Counter = collections.Counter()
+    for part in parts:
+        for reason, _ in _looked(part, 1)[2]:
+            if reason is None:
+                return sum(part.rows for part in parts)
+            lost[reason] += 1
+    raise StudyError(f"{_told(place, 0, lost)}. Name another as laion.")
+
+
+def _told(place: Path, kept: int, lost: Mapping[str, int]) -> str:
+    reasons = "; ".join(f"{n:,} {why}" for why, n in collections.Counter(lost).most_common())
+    total = kept + sum(lost.values())
+    return f"pool: {kept:,} pairs of {total:,} in {place}; lost: {reasons or 'nothing'}"
 
 
 def find(place: Path) -> list[Part]:
@@ -88,7 +100,12 @@ def find(place: Path) -> list[Part]:
     A line says how many archives, and pictures that no table names, are left out.
     """
     files = [place] if place.is_file() else list(pictures.files_below(place))
-    files = [file for file in files if not OWN & set(file.relative_to(place).parts[:-1])]
+    if files == [place] and place.suffix.lower() == ".tar":  # with the table beside it
+        files = [file for file in place.parent.iterdir() if file.stem == place.stem]
+    plans = [file for file in files if file.parts[-2:] == ("report", "plan.json")]
+    own = {plan.parents[1] / name for plan in plans for name in ("report", "_tmp")}  # of downloads
+    real = functools.cache(os.path.realpath)  # a folder that a link names again counts once
+    files = list({(real(f.parent), f.name): f for f in files if f.parent not in own}.values())
     of_kind = functools.partial(_of_kind, files)
     tables = [f for f in of_kind(*TABLES) if f == place or f.stem.lower() == "metadata"]
     for folder, number in collections.Counter(table.parent for table in tables).items():
@@ -99,18 +116,18 @@ def find(place: Path) -> list[Part]:
     for tar in of_kind(".tar"):
         columns.check(tar, "a tar")
         table = beside.pop(tar.with_suffix(""), None)
-        parts.append(Part(_length(table) if table else len(Tar(tar)), table, tar))
+        pairs = {m.key for m in Tar(tar).members if m.ending in (".txt", *pictures.ENDINGS)}
+        parts.append(Part(_length(table) if table else len(pairs), table, tar))
     alone = [table for table in beside.values() if table.suffix.lower() == ".parquet"]
     if alone and not tables:
-        advice = "download them with helpers.paper.download.laion"
-        problem = f"{alone[0]} has no pictures: no {alone[0].stem}.tar lies beside it"
-        raise StudyError(f"{problem}; {advice}.")
+        raise StudyError(f"{alone[0]}: no {alone[0].stem}.tar lies beside it. Download it first.")
     archives = of_kind(*ARCHIVES)
     if not parts:
         there = f"no parquet shards in {place}, no tars, and no metadata.csv or metadata.jsonl"
+        there = f"{tables[0]} has no rows" if tables else there
         there += ", but archives: unpack them" * bool(archives)
-        advice = "fill it with helpers.paper.download.laion.download, or name another folder"
-        raise StudyError(f"{there}; {advice} as laion in {config.FILE}.")
+        advice = "Fill it (helpers.paper.download.laion), or name another as laion"
+        raise StudyError(f"{there}. {advice} in {config.FILE}.")
     named = {file for part in parts if part.tar is None for file in part.table["file"]}
     loose = {str(file) for file in of_kind(*pictures.ENDINGS)} - named
     left_out = [f"{len(loose)} pictures that no table names"] * bool(loose)
@@ -138,9 +155,8 @@ def _slices(file: Path) -> list[Part]:
     table = columns.evened(_read(file), file)
     column = next((c for name in PATHS for c in table.columns if c.lower() == name), None)
     if column is None:
-        have = ", ".join(table.columns)
-        valid = f"Valid: {', '.join(PATHS)}"
-        raise StudyError(f"{file} has no column of pictures' paths; it has {have}. {valid}.")
+        have, valid = (", ".join(names) for names in (table.columns, PATHS))
+        raise StudyError(f"{file} has no column of pictures' paths, only {have}. Valid: {valid}.")
     paths = columns.texts(table[column], file).fill_null("").alias("URL")
     places = [file.parent / path for path in paths]
     inside = [".." not in p.parts and p.is_relative_to(file.parent) for p in places]
@@ -165,11 +181,8 @@ def _read(file: Path, first: int | None = None) -> pl.DataFrame:
         text = file.read_text("utf-8-sig")
         if ending == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            as_they_are = (list, dict, type(None))  # the first two are told later: they are no text
-            flat = [
-                {k: v if isinstance(v, as_they_are) else str(v) for k, v in row.items()}
-                for row in rows
-            ]
+            kept = (list, dict, type(None))  # the first two are told later: they are no text
+            flat = [{k: v if isinstance(v, kept) else str(v) for k, v in r.items()} for r in rows]
             return pl.DataFrame(flat, infer_schema_length=None)
         separator = max(",;\t|", key=text.partition("\n")[0].count)
         table = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
@@ -184,10 +197,11 @@ def _read(file: Path, first: int | None = None) -> pl.DataFrame:
 
 def _build(path: Path, place: Path, side: int) -> None:
     """Look through all parts of a pool; keep the rows that have a caption and a picture."""
+    folder = place.parent if place.is_file() else place
     jobs = {}
     for i, part in enumerate(find(place)):
-        tar = part.tar or path / "pictures" / f"{i:05d}.tar"
-        jobs[f"looked/{i:05d}.parquet"] = (part, place, tar, side)
+        where = str(part.tar.relative_to(folder)) if part.tar else ""
+        jobs[f"looked/{i:05d}.parquet"] = (part, where, path / "pictures" / f"{i:05d}.tar", side)
     what = "shards of the pool looked through"
     files = store.fill(path, jobs, look_through, what, len(jobs) > FEW, uses_gpu=False)
     kept = 0
@@ -207,25 +221,41 @@ def _build(path: Path, place: Path, side: int) -> None:
             store.write(path / file.name, rows)
         kept += len(rows)
     losses = pl.concat(lost)
-    reasons = "; ".join(f"{n:,} {why}" for why, n in losses["lost"].value_counts(sort=True).rows())
-    said = f"pool: {kept:,} pairs of {kept + len(losses):,} in {place}"
+    said = _told(place, kept, dict(losses["lost"].value_counts().rows()))
     if not kept:
-        raise StudyError(f"{said}. Lost: {reasons or 'nothing'}. Name another as laion.")
+        raise StudyError(f"{said}. Name another as laion.")
     if len(losses):
-        progress.say(f"{said}; lost: {reasons}. See {store.write(path / 'lost.parquet', losses)}")
+        progress.say(f"{said}. See {store.write(path / 'lost.parquet', losses)}")
 
 
-def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
+def look_through(part: Part, where: str, packed: Path, side: int) -> pl.DataFrame:
     """The rows of a part, where their pictures are, and why a row is lost; null when it is not.
 
-    Every picture is read once. Those that are files go into ``tar``, which is new.
+    Every picture is read once. Those that are files go into a tar, ``packed``, which is new.
+    """
+    table, at, looked = _looked(part, side)
+    lost, kept = [], []
+    for reason, picture in looked:
+        lost.append(reason)
+        if part.tar is None and reason is None:
+            kept.append(picture)
+    table = table.with_columns(lost=pl.Series(lost, dtype=pl.String))
+    if part.tar is None:
+        texts = table.filter(pl.col("lost").is_null())["TEXT"]
+        store.write(packed, tar_bytes(np.array(kept, np.uint8), [{"caption": t} for t in texts]))
+        at = table["lost"].is_null().cum_sum().cast(pl.Int64) - 1
+    table = table.with_columns(tar=pl.lit(where), image=pl.Series(at))
+    return table.select(name for name in COLUMNS if name in table.columns)
+
+
+def _looked(part: Part, side: int) -> tuple[pl.DataFrame, np.ndarray | None, Iterator[tuple]]:
+    """The rows of a part, where their pictures are in its tar, and, as they are asked for, why each
+    is lost (None: it is not), with its picture.
     """
     if part.tar is None:
-        table = part.table
-        rows = table.select("file", "URL").iter_rows()
-        reads = [
-            file and functools.partial(pictures.rgb, Path(file), url, side) for file, url in rows
-        ]
+        table, at = part.table, None
+        files = table.select("file", "URL").iter_rows()
+        reads = [f and functools.partial(pictures.rgb, Path(f), url, side) for f, url in files]
         why = ["a path that leads out of the folder"] * len(table)
     else:
         table, images, at = _matched(part, side)
@@ -233,28 +263,18 @@ def look_through(part: Part, place: Path, tar: Path, side: int) -> pl.DataFrame:
         why = table["status"] if "status" in table.columns else [""] * len(table)
     said = table["lost"] if part.table is None else [None] * len(table)
     long = table["TEXT"].str.len_bytes() > TEXT_BYTES
-    lost, kept = [], []
-    for row, read in enumerate(reads):
-        reason = said[row] or (NO_CAPTION if long[row] else None)
-        try:
-            picture = read() if read else None
-        except StudyError as e:
-            missing = isinstance(e.__cause__, FileNotFoundError)
-            reason = "no such file" if missing else UNREADABLE
-        if read is None:
-            reason = NO_PICTURE if why[row] in ("", "success") else why[row]
-        if part.tar is None and reason is None:
-            kept.append(picture)
-        lost.append(reason)
-    table = table.with_columns(lost=pl.Series(lost, dtype=pl.String))
-    if part.tar is None:
-        texts = table.filter(pl.col("lost").is_null())["TEXT"]
-        packed = tar_bytes(np.array(kept, np.uint8), [{"caption": text} for text in texts])
-        store.write(tar, packed)
-        at = table["lost"].is_null().cum_sum().cast(pl.Int64) - 1
-    where = tar.relative_to(place) if part.tar else Path(tar.parent.name, tar.name)
-    table = table.with_columns(tar=pl.lit(str(where)), image=pl.Series(at))
-    return table.select(name for name in COLUMNS if name in table.columns)
+    return table, at, map(_picture, reads, why, said, long)
+
+
+def _picture(read: Callable | None, why: str, said: str | None, long: bool) -> tuple:
+    """Why a row is lost, or None, and what ``read`` gives; ``why`` where it has nothing to read."""
+    if not read:
+        return NO_PICTURE if why in ("", "success") else why, None
+    try:
+        return said or (NO_CAPTION if long else None), read()
+    except StudyError as e:
+        missing = isinstance(e.__cause__, FileNotFoundError)
+        return "no such file" if missing else UNREADABLE, None
 
 
 def _matched(part: Part, side: int) -> tuple[pl.DataFrame, Tar, np.ndarray]:

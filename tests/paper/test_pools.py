@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from helpers.data import columns, pictures, rules, scan
 from helpers.data.shards import Tar
 from helpers.errors import StudyError
 from helpers.paper import pools
+from tests.paper.folders import within
 
 SIDE = 16
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250), "grey": (90,) * 3}
@@ -29,9 +31,9 @@ def encoded(colour="red", kind="png", size=(20, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def tar(path: Path, members: dict[str, bytes]) -> Path:
+def tar(path: Path, members: dict[str, bytes], **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as file:
+    with tarfile.open(path, "w", **options) as file:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -214,6 +216,148 @@ def test_keys_of_another_folder_are_no_keys(tmp_path):
     table.to_parquet(tmp_path / "p" / "0.parquet")
     with pytest.raises(StudyError, match="nobody knows which is whose"):
         pools.size(tmp_path / "p")
+
+
+def test_a_packed_tar_is_not_taken_for_one_of_the_pool(tmp_path):
+    """A table whose pictures are packed, beside a tar that is called as the packed one is."""
+    members = {"0.jpg": encoded("blue", "jpeg"), "0.txt": b"blue"}
+    members |= {"1.jpg": encoded("grey", "jpeg"), "1.txt": b"grey"}
+    tar(tmp_path / "pool" / "pictures" / "00000.tar", members)
+    for name in ("red", "green"):
+        (tmp_path / "pool" / f"{name}.png").write_bytes(encoded(name))
+    rows = [("red.png", "red"), ("green.png", "green")]
+    metadata(tmp_path / "pool", "csv", rows)
+    table, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(table, images) == RIGHT and not len(lost)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_laion_may_name_a_tar(tmp_path, beside):
+    """Alone with the captions inside, or with the table beside it; other shards do not count."""
+    texts = {f"{i}.txt": b"inside" for i in range(4)}
+    pictures_ = {f"{i}.png": encoded(name) for i, name in enumerate(COLOURS)}
+    for stem in ("00000", "00001"):
+        tar(tmp_path / "p" / f"{stem}.tar", pictures_ | texts)
+    if beside:
+        table = pd.DataFrame({"TEXT": TEXTS, "key": KEYS})
+        table.to_parquet(tmp_path / "p" / "00000.parquet")
+    file = tmp_path / "p" / "00000.tar"
+    rows, images, _ = opened(tmp_path / "made", file)
+    assert len(rows) == pools.size(file) == 4
+    assert told(rows, images) == (RIGHT if beside else {"inside": "grey"})
+
+
+def test_a_folder_that_a_link_names_again_counts_once(tmp_path):
+    shard(tmp_path / "pool" / "2024", {"TEXT": ["x", "y"]}, ["red", "blue"])
+    (tmp_path / "pool" / "latest").symlink_to(tmp_path / "pool" / "2024")
+    (tmp_path / "pool" / "2024" / "round").symlink_to(tmp_path / "pool")
+    rows, images, _ = opened(tmp_path / "made", tmp_path / "pool")
+    assert len(rows) == 2 and told(rows, images) == {"x": "red", "y": "blue"}
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_only_a_downloads_own_folders_are_no_part_of_the_pool(tmp_path, download):
+    for name in ("", "report", "_tmp", "a/report"):
+        shard(tmp_path / "pool" / name, {"TEXT": ["x"]}, ["red"])
+    if download:
+        (tmp_path / "pool" / "report" / "plan.json").write_text("{}")
+    assert len(opened(tmp_path / "made", tmp_path / "pool")[0]) == (2 if download else 4)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+NOTHING = {  # files of a pool of which nothing can be kept -> why all is lost
+    "no pictures there": ({}, "2 no such file"),
+    "pointers": ({"red.png": POINTER, "blue.png": POINTER}, "2 a picture that cannot be read"),
+    "captions in JSON": ({"x.tar": {"0.png": encoded(), "0.json": b"{}"}}, f"1 {pools.NO_CAPTION}"),
+    "no pictures in a tar": ({"x.tar": {"0.txt": b"x", "1.txt": b"y"}}, f"2 {pools.NO_PICTURE}"),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_a_pool_of_which_nothing_can_be_kept_is_found_out_at_once(tmp_path, kind):
+    files, why = NOTHING[kind]
+    (tmp_path / "pool").mkdir()
+    for name, data in files.items():
+        if isinstance(data, dict):
+            tar(tmp_path / "pool" / name, data)
+        else:
+            (tmp_path / "pool" / name).write_bytes(data)
+    if "x.tar" not in files:
+        metadata(tmp_path / "pool", "csv", [("red.png", "red"), ("blue.png", "blue")])
+    message = rf"0 pairs of {why[0]} in .*; lost: {why}\. Name another as laion"
+    with pytest.raises(StudyError, match=message):
+        pools.size(tmp_path / "pool")  # as the check does
+    with pytest.raises(StudyError, match=message):
+        opened(tmp_path / "made", tmp_path / "pool")
+    (tmp_path / "pool" / "green.png").write_bytes(encoded("green"))
+    (tmp_path / "pool" / "more").mkdir()
+    metadata(tmp_path / "pool" / "more", "csv", [("../green.png", "no"), ("green.png", "green")])
+    (tmp_path / "pool" / "more" / "green.png").write_bytes(encoded("green"))
+    listed = pools.size(tmp_path / "pool")
+    rows, _, lost = opened(tmp_path / "made again", tmp_path / "pool")
+    assert rows["TEXT"].to_list() == ["green"] and len(lost) == listed - 1 == int(why[0]) + 1
+
+
+LATIN = os.fsdecode(b"caf\xe9")  # as a disk has it that was written in Latin-1
+
+
+def test_members_named_in_latin_1_are_kept_apart(tmp_path):
+    other = os.fsdecode(b"caf\xe8")
+    members = {f"{LATIN}.png": encoded("red"), f"{LATIN}.txt": b"red", f"{other}.txt": b"blue"}
+    members |= {f"{other}.png": encoded("blue"), f"{LATIN} alone.png": encoded()}
+    tar(tmp_path / "pool" / "x.tar", members, format=tarfile.GNU_FORMAT)
+    rows, images, lost = opened(tmp_path / "made", tmp_path / "pool")
+    assert told(rows, images) == {"red": "red", "blue": "blue"}
+    assert lost["lost"].to_list() == [pools.NO_CAPTION] and pools.size(tmp_path / "pool") == 3
+    pd.DataFrame({"TEXT": list("abc")}).to_parquet(tmp_path / "pool" / "x.parquet")
+    with pytest.raises(StudyError, match="nobody knows which is whose"):
+        pools.size(tmp_path / "pool")  # they are not in order
+
+
+@pytest.mark.parametrize("name", [f"{LATIN}/metadata.csv", f"{LATIN}.tar", f"{LATIN}/0.parquet"])
+def test_a_table_or_tar_whose_path_is_not_utf_8_is_refused(tmp_path, name):
+    folder = (tmp_path / "pool" / name).parent
+    if name.endswith("parquet"):  # nobody can write one there, but such a folder can be moved there
+        shard(tmp_path / "before", {"TEXT": ["x"]}, ["red"], "0")
+        (tmp_path / "pool").mkdir()
+        (tmp_path / "before").rename(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "a.png").write_bytes(encoded())
+    if name.endswith("csv"):
+        metadata(folder, "csv", [("a.png", "x")])
+    if name.endswith("tar"):
+        tar(folder / f"{LATIN}.tar", {"0.png": encoded(), "0.txt": b"x"})
+    for refused in (lambda: pools.size(tmp_path / "pool"), lambda: opened(tmp_path, folder)):
+        with pytest.raises(StudyError, match=r"caf\\udce9.* is no name in UTF-8. Rename"):
+            refused()
+    (tmp_path / "fine").mkdir()
+    (tmp_path / "fine" / f"{LATIN}.png").write_bytes(encoded())  # but what no table names may be
+    tar(tmp_path / "fine" / "0.tar", {"0.png": encoded(), "0.txt": b"x"})
+    assert pools.size(tmp_path / "fine") == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet", "0.tar"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind, name):
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/null")
+    with within(5), pytest.raises(StudyError, match=rf"{name} is not .* folder, pipe or device"):
+        pools.size(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_table_without_rows_says_so(tmp_path, kind):
+    metadata(tmp_path, kind, [])
+    if kind == "jsonl":
+        (tmp_path / "metadata.jsonl").write_text("\n")
+    right = "no text column; it has none" if kind == "jsonl" else f"metadata.{kind} has no rows"
+    with pytest.raises(StudyError, match=right):
+        pools.size(tmp_path)
+    shard(tmp_path / "more", {"TEXT": ["x"]}, ["red"])
+    if kind != "jsonl":
+        assert pools.size(tmp_path) == 1
 
 
 def test_ids_of_several_kinds_stay_apart(tmp_path):
@@ -471,11 +615,12 @@ def test_a_member_that_claims_ten_gigabytes(tmp_path):
     path.parent.mkdir()
     info = tarfile.TarInfo("huge.png")
     info.size = 10 * 2**30
-    path.write_bytes(info.tobuf() + bytes(512))
+    header = info.tobuf()
+    path.write_bytes(header + bytes(512))
     with pytest.raises(StudyError, match=r"x\.tar"):
         opened(tmp_path / "made", tmp_path / "pool")
     with path.open("r+b") as file:  # really that long, and sparse on the disk
-        file.truncate(512 + info.size + 1024)
+        file.truncate(len(header) + info.size + 1024)
     with pytest.raises(StudyError, match="0 pairs of"):
         opened(tmp_path / "again", tmp_path / "pool")
 
@@ -506,7 +651,10 @@ def test_pictures_of_several_sizes_are_fitted(tmp_path):
         Tar(tmp_path / "pool" / "0.tar")[np.arange(3)]
 
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
+names = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12),
+    st.binary(min_size=1, max_size=8).map(lambda b: os.fsdecode(b.translate(None, b"/\0") or b"a")),
+)
 values = st.one_of(
     st.none(), st.text(max_size=20), st.integers(-5, 5), st.binary(max_size=8), st.floats(0, 1)
 )
@@ -525,6 +673,15 @@ def tables(draw):
     }
 
 
+@st.composite
+def webdatasets(draw):
+    """Members of a tar: pictures, captions and others under names of any bytes."""
+    kinds = {".png": encoded(), ".txt": b"a caption", ".json": b"{}", ".png ": b""}
+    endings = st.sampled_from([*kinds])
+    parts = draw(st.lists(st.tuples(names, endings), max_size=5))
+    return {f"{name}{ending}": kinds[ending] for name, ending in parts}
+
+
 quick = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -535,10 +692,16 @@ quick = settings(
     tables(),
     st.dictionaries(names, st.binary(max_size=20), max_size=3),
     st.sampled_from(["parquet", "jsonl", "csv"]),
+    st.one_of(st.just("."), names),
 )
-def test_any_folder_is_a_pool_or_an_error(tmp_path_factory, table, others, kind):
+def test_any_folder_is_a_pool_or_an_error(tmp_path_factory, table, others, kind, below):
     """Rows in = rows kept + rows lost, or one line; never another exception."""
-    place = tmp_path_factory.mktemp("any")
+    pool = tmp_path_factory.mktemp("any")
+    try:
+        place = pool / below
+        place.mkdir(exist_ok=True)
+    except OSError:
+        return
     for name, data in others.items():
         try:
             (place / name).write_bytes(data)
@@ -560,14 +723,26 @@ def test_any_folder_is_a_pool_or_an_error(tmp_path_factory, table, others, kind)
             frame.to_csv(place / "metadata.csv", index=False)
     except (TypeError, ValueError, OverflowError, UnicodeError):
         return  # nobody can write such a table
+    nothing_is_lost(tmp_path_factory.mktemp("made"), pool)
+
+
+def nothing_is_lost(made: Path, place: Path) -> None:
     try:
         listed = pools.size(place)
-        rows, images, lost = opened(tmp_path_factory.mktemp("made"), place)
     except StudyError as e:
         assert "\n" not in str(e)
         return
+    rows, images, lost = opened(made, place)  # what the check finds can be opened
     assert len(rows) == len(images) and len(rows) + len(lost) == listed
     assert rows["TEXT"].null_count() == 0
+
+
+@quick
+@given(webdatasets(), st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+def test_any_tar_is_a_pool_or_an_error(tmp_path_factory, members, form):
+    place = tmp_path_factory.mktemp("any")
+    tar(place / "0.tar", members, format=form)
+    nothing_is_lost(tmp_path_factory.mktemp("made"), place)
 
 
 @quick

@@ -34,10 +34,11 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     empty folder would lack. Raises ``StudyError`` on a ``paper.toml`` that cannot be read.
     """
     path = os.environ.get("STUDY_PAPER", "")
-    if path and Path(path).is_dir():
+    if _here(config.root):
         return needs(w), costs(w)
+    where = str(places.TOP / path) if path else "not set"
     advice = f"Make a folder for {config.FILE}, weights and data: export STUDY_PAPER=FOLDER."
-    rows = [Need("$STUDY_PAPER", f"{TASKS} 07", False, path or "not set", advice)]
+    rows = [Need("$STUDY_PAPER", f"{TASKS} 07", False, where, advice)]
     with tempfile.TemporaryDirectory() as empty:
         os.environ["STUDY_PAPER"] = empty
         try:
@@ -53,6 +54,7 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
 def needs(w: World) -> list[Need]:
     """What notebooks 00 to 07 look for: weights, benchmarks, pool, index, memory, disk."""
     s = config.settings()
+    new = w.captions.max_new_tokens
     drawing = {w.synthesis.generator: "00 02 05 06 08"}  # generator -> notebooks
     for name in (*w.analysis.generators, *w.scaling.generators):
         numbers = ["00 05"] * (name in w.analysis.generators)
@@ -60,7 +62,7 @@ def needs(w: World) -> list[Need]:
         drawing.setdefault(name, " ".join(numbers))
     tag = "" if Path(s.clip).is_dir() else f"{w.clip.model}/{w.clip.pretrained}"
     wanted = [  # what, for which notebooks, where it is looked for, by what, and with what
-        ("language model", "01", s.language_model, language.checked, s.language_model),
+        ("language model", "01", s.language_model, language.checked, s.language_model, new),
         *(
             (f"generator {name}", numbers, s.generators.get(name, name), _generator, name)
             for name, numbers in drawing.items()
@@ -68,7 +70,7 @@ def needs(w: World) -> list[Need]:
         ("CLIP", "00 02 03 04 05 06 07 08", s.clip, clip.checked, tag or s.clip),
         *((f"benchmark {task}", TASKS, s.benchmarks, _counts, w, task) for task in w.tasks),
         ("pool", "00 01 03", s.laion, lambda: f"{_pairs(s.laion):,} pairs in {s.laion}"),
-        ("index", "03", s.index, index.located, s.index),
+        ("index", "03", s.index, index.located, w, s.index),
         ("CLIP that judges", "06", s.judge, clip.checked, s.judge),
         ("probed benchmark", "07", s.benchmarks, _counts, w, w.robustness.task),
         ("probe sets", "07", s.benchmarks, _probe_sets, w),
@@ -97,7 +99,8 @@ def _short(place: object) -> str:
 
 
 def _generator(name: str) -> Path:
-    return generator.checked(f"generator {name}", generator.named(name))
+    s = config.settings()
+    return generator.checked(f"generator {name}", generator.named(name), s.drawn, s.kept)
 
 
 def _checkpoint(w: World, name: str) -> Path:
@@ -128,8 +131,8 @@ def _probe_sets(w: World) -> str:
     present = probes.present(base)
     tops = {name: Path(place).parts[0] for name, place in probes.PLACES.items()}
     lacking = [top for top in tops.values() if top not in {tops[name] for name in present}]
-    if (base / "imagenet").is_dir():
-        for files, *_ in probes.listed(w)[0].values():
+    if (base / "imagenet").is_dir() or w.robustness.task != "imagenet":
+        for files, *_ in probes.listed(w.robustness.task)[0].values():
             benchmarks.Decoded(files, w.image_size)[evenly_spread(len(files), DECODED)]
     without = f"; without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
     return f"{len(present)} of {len(tops)} in {base}{without}"
@@ -157,8 +160,7 @@ def _memory(need: float) -> Need:
     have = gpu.memory()
     note = "" if gpu.device() == "cuda" else "; no GPU here"
     where = f"{have / 1e9:.0f} GB on {gpu.describe()}, {need / 1e9:.1f} GB wanted{note}"
-    advice = "Take a GPU with more memory."
-    return Need("memory of the device", "00 01 02 05", have >= need, where, advice)
+    return Need("memory of the device", "00 01 02 05", have >= need, where, "Take a larger GPU.")
 
 
 def _disk(w: World) -> Need:

@@ -72,10 +72,19 @@ def load(name: str) -> Any:
     return pipe.to(gpu.device())
 
 
-def checked(what: str, name: str) -> Path:
-    """A generator's folder. Raises what ``load`` would, but reads no more than headers."""
-    _opened(name, what, device_map="meta")
+def checked(what: str, name: str, *sides: int) -> Path:
+    """A generator's folder. Raises what ``load`` would, and ``sample`` at ``sides`` (drawn, kept),
+    but reads no more than headers.
+    """
+    pipe = _opened(name, what, device_map="meta")
+    _check_sides(pipe, *sides or (pipe.vae_scale_factor, 1))
     return weights.folder(what, name)
+
+
+def _check_sides(pipe: Any, drawn: int, kept: int) -> None:
+    if drawn % pipe.vae_scale_factor or not 0 < kept <= drawn:
+        rule = f"drawn must be a multiple of {pipe.vae_scale_factor} pixels, and kept no more"
+        raise StudyError(f"drawn = {drawn}, kept = {kept} in paper.toml: {rule}.")
 
 
 def _opened(name: str, what: str = "generator", **options: Any) -> Any:
@@ -132,10 +141,7 @@ def sample(pipe, captions, seeds, settings, drawn, kept, images=None, strength=N
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from PIL import Image
 
-    block = pipe.vae_scale_factor
-    if drawn % block or not 0 < kept <= drawn:
-        rule = f"drawn must be a multiple of {block} pixels, and kept at most as many"
-        raise StudyError(f"drawn = {drawn}, kept = {kept} in paper.toml: {rule}.")
+    _check_sides(pipe, drawn, kept)
     result = np.zeros((len(captions), kept, kept, 3), np.uint8)
     if not len(captions):
         return result

@@ -24,10 +24,10 @@ import pandas as pd
 from helpers.data import columns
 from helpers.data.tables import Benchmark, Pool
 from helpers.engine import places, progress, store
-from helpers.engine.late import faiss
-from helpers.errors import StudyError
+from helpers.engine.late import faiss, open_clip
+from helpers.errors import StudyError, reading
 from helpers.models import clip
-from helpers.paper import config
+from helpers.paper import config, pools
 from helpers.worlds import World
 
 KINDS = ("image", "text")  # clip-retrieval's modalities
@@ -80,27 +80,41 @@ def search_index(w: World, bench: Benchmark) -> pd.DataFrame | None:
     return columns.of_pandas(found, f"index {index}").to_pandas().rename(columns={"URL": "url"})
 
 
-def located(index: str) -> str:
-    """The name of an index. Raises ``StudyError`` when it is that of a folder that holds none, or
-    one that cannot be searched; no back end is asked.
+def located(w: World, index: str) -> str:
+    """The name of an index. Raises ``StudyError`` when it cannot be searched: a back end is asked
+    once, of a folder vectors are compared with the world's CLIP, and the first captions are read.
     """
-    if not index.startswith(HTTP):
-        _folder(index)
+    if index.startswith(HTTP):
+        _query(index, "a photo", "image", 1, once=True)
+        return index
+    indices, pool = _folder(index)
+    own = config.clip_folder(w)
+    with reading(own, KeyError, TypeError):
+        published = open_clip.get_model_config(w.clip.model)
+        length = (clip.configuration(own)[0] if own.is_dir() else published)["embed_dim"]
+    _check_lengths(index, indices, length)
+    for table in pool.shards:
+        first = pools._read(table, pools.PEEK)
+        if "TEXT" in columns.named(first.columns):
+            columns.evened(first, table)
     return index
 
 
-def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
-    """Every pair once, in order of ``id``, with the largest of its similarities.
+def _check_lengths(index: str, indices: dict, length: int) -> None:
+    for kind, mapped in indices.items():
+        if mapped.d != length:
+            problem = f"{index}/{kind}.index has vectors of {mapped.d} numbers, clip makes {length}"
+            raise StudyError(f"{problem}. Set clip to the model that the index was built with.")
 
-    Rows without an ``id`` or a ``similarity`` are left out, and a line says how many.
-    """
+
+def _united(found: pd.DataFrame, index: str) -> pd.DataFrame:
+    """Every pair once, by ``id``, with its largest similarity; a line counts rows without them."""
     numbers = found.reindex(columns=["id", "similarity"]).apply(pd.to_numeric, errors="coerce")
     numbers = numbers.astype(float)
     position = numbers["id"]
     whole = np.isfinite(numbers).all(axis=1) & (position % 1 == 0) & position.between(0, LARGEST)
     if not whole.all():
-        left_out = f"{(~whole).sum()} rows without id or similarity are left out"
-        progress.say(f"index {index}: {left_out}")
+        progress.say(f"index {index}: {(~whole).sum()} rows without id or similarity are left out")
     found = found.assign(**numbers)[whole].astype({"id": np.int64})
     order = {"by": ["id", "similarity"], "ascending": [True, False], "kind": "stable"}
     return found.sort_values(**order).drop_duplicates("id", ignore_index=True)
@@ -111,16 +125,15 @@ def _folder(index: str) -> tuple[dict, Pool]:
     """The indices of a folder by kind, and its metadata as a pool without pictures."""
     path = Path(index)
     tables = sorted((path / "metadata").glob("[!.]*.parquet"))
-    if not (path / "image.index").exists() or not tables:
+    if not (path / "image.index").is_file() or not tables:
         problem = f"no index of clip-retrieval in {path}: it should hold image.index and metadata/"
-        valid = "Valid: such a folder, or a back end's address, http://HOST:PORT/knn-service."
-        advice = "Without index in paper.toml notebook 03 builds one."
-        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid} {advice}")
+        valid = "Valid: such a folder, http://HOST:PORT/knn-service, or none: notebook 03 builds it"
+        raise StudyError(f"{problem}*.parquet, perhaps text.index. {valid}.")
     sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)
     pool = Pool(tuple(tables), None, sizes)
     indices = {}
     for file in (path / f"{kind}.index" for kind in KINDS):
-        if not file.exists():
+        if not file.is_file():
             continue
         try:
             mapped = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
@@ -138,13 +151,9 @@ def ask_folder(w: World, index: str, texts: list[str], kinds: tuple, k: int) -> 
     """What a folder has nearest to a class's texts: metadata, ``id`` (position), ``similarity``."""
     indices, pool = _folder(index)
     queries = clip.embed_texts(clip.load(w), texts)
+    _check_lengths(index, indices, queries.shape[1])
     answers = []
     for kind in kinds:
-        length = indices[kind].d
-        if length != queries.shape[1]:
-            problem = f"{index}/{kind}.index has vectors of {length} numbers, the CLIP of the world"
-            advice = "Set clip to the model that it was built with, or start clip-retrieval back"
-            raise StudyError(f"{problem} makes {queries.shape[1]}. {advice} on it.")
         similarity, rows = indices[kind].search(queries, k)
         answers.append(pd.DataFrame({"id": rows.ravel(), "similarity": similarity.ravel()}))
     found = _united(pd.concat(answers, ignore_index=True).query("id >= 0"), index)
@@ -174,20 +183,21 @@ def _text(cell: object) -> str | None:
     return str(cell).encode("utf-8", "replace").decode()
 
 
-def _query(index: str, text: str, kind: str, k: int) -> list:
-    """One query, as clip-retrieval's client sends it; repeated where it fails."""
+def _query(index: str, text: str, kind: str, k: int, once: bool = False) -> list:
+    """One query, as clip-retrieval's client sends it; repeated where it fails, but for ``once``."""
     import requests
     from urllib3.exceptions import HTTPError
 
     url, name = urldefrag(index)
     counts = {"num_images": k, "num_result_ids": k}
     asked = {"text": text, "modality": kind, "indice_name": name or None, **counts, **SAFE, **PLAIN}
-    for i in range(TRIES):
+    options = {"headers": AS_IT_IS, "timeout": 60 if once else 600, "stream": True}
+    for i in range(1 if once else TRIES):
         time.sleep(WAIT * (2**i // 2))
         with _turn:
             time.sleep(1 / PER_SECOND)
         try:
-            with requests.post(url, json=asked, headers=AS_IT_IS, timeout=600, stream=True) as sent:
+            with requests.post(url, json=asked, **options) as sent:
                 body = sent.raw.read(ANSWER * 2**20, decode_content=False)
             answer = json.loads(body)
         except (OSError, ValueError, RecursionError, HTTPError) as e:

@@ -20,6 +20,7 @@ from helpers.settings import CaptionSettings, World
 
 WINDOWS = ("max_position_embeddings", "max_seq_len", "context_length")  # of configurations
 UNPADDED = ("ctrl", "openai-gpt", "recurrent_gemma")  # are told positions, and read padding, too
+SHORTEST = "dog => a good dog at noon\n" * 3 + "cat =>"  # about as long as the shortest prompts
 ROUND = 32  # tokens that a batch writes before finished texts leave it; most lines are shorter
 
 
@@ -36,10 +37,21 @@ def load(name: str) -> tuple[Any, Any]:
     return model.to(gpu.device()).eval(), tokenizer
 
 
-def checked(name: str) -> Path:
-    """The model's folder. Raises what ``load`` would, but reads no more than headers of weights."""
-    _opened(name, device_map="meta")
+def checked(name: str, new: int = 0) -> Path:
+    """The model's folder. Raises what ``load`` would, and ``continued`` of the shortest prompts and
+    ``new`` tokens, but reads no more than headers of weights.
+    """
+    model, tokenizer = _opened(name, device_map="meta")
+    _check_room(model, len(tokenizer(SHORTEST)["input_ids"]), new)
     return weights.folder("language model", name)
+
+
+def _check_room(model: Any, longest: int, new: int) -> None:
+    window = max(getattr(model.config, name, None) or 0 for name in WINDOWS)
+    if 0 < window < longest + new:
+        room = f"a prompt of {longest} tokens and {new} new ones do not fit"
+        advice = "take a model that reads more, or a smaller captions.max_new_tokens"
+        raise StudyError(f"{room} into the {window} that the language model reads; {advice}.")
 
 
 def _opened(name: str, **options: Any) -> tuple[Any, Any]:
@@ -79,12 +91,7 @@ def continued(
     """
     ends = line_ends(tokenizer)
     tokens = tokenizer(prompts)["input_ids"] if prompts else []
-    longest = max(map(len, tokens), default=0)
-    window = max(getattr(model.config, name, None) or 0 for name in WINDOWS)
-    if 0 < window < longest + settings.max_new_tokens:
-        room = f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones do not fit"
-        advice = "take a model that reads more, or a smaller captions.max_new_tokens"
-        raise StudyError(f"{room} into the {window} that the language model reads; {advice}.")
+    _check_room(model, max(map(len, tokens), default=0), settings.max_new_tokens)
     written: list[list[int]] = [[] for _ in prompts]
 
     def write(rows: Sequence[int]) -> list[list[int]]:

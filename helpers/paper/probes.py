@@ -45,14 +45,8 @@ def present(base: Path) -> list[str]:
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
-    """The probe sets that are there; at most ``robustness.probe_images`` images of each.
-
-    Raises ``StudyError`` on another task than ``imagenet``, and on folders of another layout.
-    """
-    if task != "imagenet":
-        problem = f"world {w.name!r} has probe sets of 'imagenet' only, not of {task!r}"
-        raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
-    found, *tables = listed(w)
+    """The sets of ``listed``, with at most ``robustness.probe_images`` images of each."""
+    found, *tables = listed(task)
     sets = {name: _read(w, *about) for name, about in found.items()}
     missing = [re.sub(r"/\d$", "", place) for name, place in PLACES.items() if name not in sets]
     note = f", left out as their folders are not there: {', '.join(dict.fromkeys(missing))}"
@@ -60,10 +54,13 @@ def probe_sets(w: World, task: str) -> ProbeSets:
     return ProbeSets(sets, *tables)
 
 
-def listed(w: World) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
+def listed(task: str) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
     """Files, labels and facts of every set that is there, and the tables of ``ProbeSets``; no image
-    is opened. Raises ``StudyError`` on what ``probe_sets`` could not use.
+    is opened. Raises ``StudyError`` on another task than ``imagenet``, or another layout.
     """
+    if task != "imagenet":
+        problem = f"the paper world has probe sets of 'imagenet' only, not of {task!r}"
+        raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)

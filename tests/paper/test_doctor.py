@@ -1,29 +1,38 @@
 """What is missing is said before anything starts, with the way to get it; and what a run costs."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
+import faiss
+import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import run
+from helpers.engine import places
 from tests import tiny
 from tests.paper.folders import SETTINGS
 
 
 @pytest.mark.parametrize(
-    "change, missing",
+    "change, missing, start",
     [
-        (("weights/llama", "weights/lama"), "language model"),
-        (("drawn = 64", 'benchmarks = "elsewhere"'), "benchmark aircraft"),
-        (("drawn = 64", 'index = "elsewhere"'), "index"),
-        (("drawn = 64", 'laion = "elsewhere"'), "pool"),
-        (("weights/clip", "laion2b_s34b_b88k"), "CLIP"),
-        (('folder = "flora"', 'folder = "fauna"'), "benchmark flora"),
+        (("weights/llama", "weights/lama"), "language model", "00 03"),
+        (("drawn = 64", 'benchmarks = "elsewhere"'), "benchmark aircraft", ""),
+        (("drawn = 64", 'index = "elsewhere"'), "index", "00 01 02"),
+        (("drawn = 64", 'laion = "elsewhere"'), "pool", ""),
+        (("weights/clip", "laion2b_s34b_b88k"), "CLIP", "01"),
+        (('folder = "flora"', 'folder = "fauna"'), "benchmark flora", ""),
     ],
 )
 def test_nothing_starts_while_something_is_missing(
-    published, tmp_path, monkeypatch, capsys, change, missing
+    published, tmp_path, monkeypatch, capsys, change, missing, start
 ):
+    """What can start is what has its needs here, and what it reads made by one before it."""
     for part in ("weights", "benchmarks", "flora", "laion"):
         (tmp_path / part).symlink_to(published / part)
     assert change[0] in SETTINGS
@@ -37,7 +46,9 @@ def test_nothing_starts_while_something_is_missing(
         re.findall(r"^MISSING (.+?)  ", printed, re.M) == [missing]
         and not (tmp_path / "runs").exists()
     )
-    assert "--check" in printed and "start" in printed.splitlines()[-2]
+    told = f"can start: python -m helpers.run paper {start}" if start else "nothing can start yet"
+    assert printed.splitlines()[-2] == told
+    assert printed.endswith("look again: python -m helpers.run paper 00 01 02 03 04 05 --check\n")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +155,66 @@ def test_damaged_pictures_of_a_task_are_found_before_anything_starts(
     assert "cannot read the image" in unfolded and "flora/test/tree/7.jpg" in unfolded
 
 
+def test_what_a_notebook_would_refuse_later_is_found_at_once(
+    published, tmp_path, monkeypatch, capsys
+):
+    """Sides that cannot be drawn, a language model that reads too little, another index, a task
+    without probe sets.
+    """
+    for part in ("benchmarks", "flora", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    shutil.copytree(published / "weights", tmp_path / "weights")
+    about = tmp_path / "weights" / "llama" / "config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"max_position_embeddings": 8}))
+    index = faiss.IndexFlatIP(7)
+    index.add(np.ones((2, 7), np.float32))
+    (tmp_path / "index" / "metadata").mkdir(parents=True)
+    faiss.write_index(index, str(tmp_path / "index" / "image.index"))
+    pd.DataFrame({"caption": ["x", "y"]}).to_parquet(tmp_path / "index" / "metadata" / "0.parquet")
+    text = SETTINGS.replace("drawn = 64", 'drawn = 60\nindex = "index"')
+    text = re.sub(r".*\"timm/.*\n", "", text)  # CLIP can be probed on any task
+    (tmp_path / "paper.toml").write_text(f'{text}\ntask = "flora"\n')
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path / "runs"))
+    assert run.main(["paper", "--check"]) == 2
+    out = capsys.readouterr().out
+    missing = re.findall(r"^MISSING (.+?)  ", out, re.M)
+    unfolded = " ".join(out.split())
+    assert {*missing} == {
+        "language model", "generator 1.1", "generator 1.5", "index", "probe sets"
+    }  # fmt: skip
+    assert "drawn = 60, kept = 32 in paper.toml: drawn must be a multiple of 8 pixels" in unfolded
+    assert re.search("a prompt of [0-9]+ tokens and 12 new ones do not fit into the 8", unfolded)
+    assert "image.index has vectors of 7 numbers, clip makes 32" in unfolded
+    assert "the paper world has probe sets of 'imagenet' only, not of 'flora'" in unfolded
+    (tmp_path / "paper.toml").write_text(SETTINGS.replace("kept = 32", "kept = 128"))
+    assert run.main(["paper", "--check", "02"]) == 2
+    assert "kept no more" in " ".join(capsys.readouterr().out.split())
+
+
+def test_from_another_folder_with_names_that_are_no_utf_8(published, tmp_path):
+    """A relative ``$STUDY_PAPER`` is seen from the clone, as a run does; the table is printed."""
+    for part in ("weights", "benchmarks", "laion"):
+        (tmp_path / part).symlink_to(published / part)
+    shutil.copytree(published / "flora", tmp_path / "flora")
+    (tmp_path / "flora" / "test" / "tree" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"cut")
+    (tmp_path / "paper.toml").write_text(SETTINGS)
+    (tmp_path / "else where").mkdir()
+    given = {"PYTHONIOENCODING": "utf-8:strict", "STUDY_RUNS": str(tmp_path / "runs")}
+    given["STUDY_PAPER"] = os.path.relpath(tmp_path, places.TOP)
+    done = subprocess.run(
+        [sys.executable, places.PACKAGE / "run.py", "paper", "--check", "01", "--seed", "3"],
+        cwd=tmp_path / "else where",
+        env=os.environ | given,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr and done.returncode == 2, done.stderr
+    assert re.findall(r"^MISSING (.+?)  ", done.stdout, re.M) == ["benchmark flora"]
+    assert r"flora/test/tree/caf\udce9.jpg" in "".join(done.stdout.split())
+    assert done.stderr.endswith("python -m helpers.run paper 01 --seed 3 --check\n")
+
+
 def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PAPER", str(published))
     monkeypatch.setenv("STUDY_FIGURES", str(tmp_path))
@@ -160,6 +231,9 @@ def test_check_names_cost_and_what_to_start(published, tmp_path, monkeypatch, ca
     assert printed.rstrip().endswith(
         "can start: python -m helpers.run paper 00 01 02 03 04 05 06 07 08"
     )
+    assert run.main(["paper", "--check", "03", "01", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "can start: python -m helpers.run paper 01 03 --seed 3"
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "00_throughput.csv").write_text(
         "bench,per_second,device\nsynthesis,0.5,a GPU\n"
@@ -186,7 +260,7 @@ def test_the_table_is_readable_at_100_columns(published, tmp_path, monkeypatch, 
     wide = [line for line in lines if len(line) > 100]
     assert not [line for line in wide if " " in line.strip() and "python -c" not in line], wide
     assert "open_clip.create_model('ViT-L-14', 'openai')\"" in out
-    assert lines[-1] == "can start: python -m helpers.run paper 02 04 05 08"
+    assert lines[-1] == "nothing can start yet"
     assert err.rstrip().endswith("look again: python -m helpers.run paper --check")
 
 

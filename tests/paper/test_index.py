@@ -295,6 +295,38 @@ def test_errors_say_what_to_do(made, w, tmp_path):
         search(w, str(tmp_path / "part"))
 
 
+def test_what_could_not_be_searched_is_found_before(made, w, tmp_path):
+    """Vectors of another length, captions that are no texts, an address where nobody answers."""
+    (made / "paper.toml").write_text('clip = "clip"\n')
+    w = worlds.get("paper")
+    assert index.located(w, str(made / "found")) == str(made / "found")
+    (tmp_path / "other" / "metadata").mkdir(parents=True)
+    table = pd.DataFrame({"url": ["a", "b"]})
+    table.to_parquet(tmp_path / "other" / "metadata" / "0.parquet")
+    for length in (7, 32):
+        vectors = faiss.IndexFlatIP(length)
+        vectors.add(np.ones((2, length), np.float32))
+        faiss.write_index(vectors, str(tmp_path / "other" / "image.index"))
+        index._folder.cache_clear()
+        if length == 7:
+            with pytest.raises(StudyError, match="vectors of 7 numbers, clip makes 32"):
+                index.located(w, str(tmp_path / "other"))
+    assert index.located(w, str(tmp_path / "other"))  # one without captions can be searched
+    table.assign(caption=[["x"], ["y"]]).to_parquet(tmp_path / "other" / "metadata" / "0.parquet")
+    with pytest.raises(StudyError, match=r"column TEXT of .*0\.parquet holds List"):
+        index.located(w, str(tmp_path / "other"))
+    with stumbling(lambda i: False) as (address, seen):
+        assert index.located(w, address) == address and len(seen) == 1
+    with stumbling(lambda i: True) as (address, seen):
+        with pytest.raises(StudyError, match="gave no answer to 'a photo'"):
+            index.located(w, address)
+        assert len(seen) == 1
+    with pytest.raises(
+        StudyError, match=r"http://127\.0\.0\.1:\d+/knn-service gave no answer.*refus"
+    ):
+        index.located(w, f"http://127.0.0.1:{free_port()}/knn-service")
+
+
 def test_the_named_index_serves_the_semantic_rule(made, w, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     (tmp_path / "paper.toml").write_text(f'index = "{made / "found"}"\n')

@@ -21,6 +21,7 @@ import contextlib
 import functools
 import logging
 import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -29,16 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from helpers import clean, pages, worlds
-from helpers.engine import (
-    artifacts,
-    catalogue,
-    kernel,
-    notebooks,
-    places,
-    progress,
-    ray,
-    store,
-)
+from helpers.engine import artifacts, catalogue, kernel, notebooks, places, progress, ray, store
 from helpers.errors import StudyError, folded, table, unknown, writing
 
 
@@ -58,13 +50,9 @@ def typed_parameters(
             f"argument: python -m helpers.run {given['world']}"
         )
     if seed is not None and str(given.get("seed", seed)) != str(seed):
-        raise StudyError(
-            f"--seed {seed} and -p seed={given['seed']} contradict each other; give one of them."
-        )
+        raise StudyError(f"--seed {seed} and -p seed={given['seed']} contradict; give one of them.")
     wanted = {"world": world, **({} if seed is None else {"seed": seed}), **given}
-    declared = {
-        path: papermill.inspect_notebook(str(path).translate(notebooks.BRACES)) for path in paths
-    }
+    declared = {p: papermill.inspect_notebook(str(p).translate(notebooks.BRACES)) for p in paths}
     every = {name for names in declared.values() for name in names}
     for name in wanted:
         if name not in every:
@@ -105,7 +93,8 @@ def execute(
     """
     worlds.get(world)
     values = typed_parameters(catalogue.chosen(names), world, seed, parameters or {})
-    _check_reads(world, values)
+    for error in filter(None, _unread(world, values).values()):
+        raise error
     os.environ["STUDY_HEADLESS"] = "1"
     try:
         Path.home()
@@ -159,14 +148,19 @@ def _show(pipe: int) -> None:
             print(told.rstrip(b"\0").decode(errors="replace"), end="", flush=True)
 
 
-def _check_reads(world: str, values: Mapping[Path, Mapping]) -> None:
-    """Raise ``MissingArtifact`` for the first artifact that will not be there when it is read."""
+def _unread(world: str, values: Mapping[Path, Mapping]) -> dict[Path, StudyError | None]:
+    """Why each notebook, if these run in order, cannot read an artifact; None where it can."""
     coming: set[str] = set()
+    errors: dict[Path, StudyError | None] = dict.fromkeys(values)
     for path, given in values.items():
-        for name in re.findall(r"`(\w+)`", catalogue.row(path, "Reads")):
-            if name in artifacts.ARTIFACTS and name not in coming:
-                store.load(name, worlds.get(world, seed=given.get("seed", 0)))
-        coming |= set(re.findall(r"`(\w+)`", catalogue.row(path, "Writes")))
+        try:
+            for name in re.findall(r"`(\w+)`", catalogue.row(path, "Reads")):
+                if name in artifacts.ARTIFACTS and name not in coming:
+                    store.load(name, worlds.get(world, seed=given.get("seed", 0)))
+            coming |= set(re.findall(r"`(\w+)`", catalogue.row(path, "Writes")))
+        except StudyError as e:
+            errors[path] = e
+    return errors
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -236,10 +230,13 @@ def _prepared(options: argparse.Namespace) -> tuple[worlds.World, list[str], dic
     """
     worlds.get(options.world)
     paths = catalogue.chosen(options.notebooks)
+    given: dict[str, str] = {}
     for text in options.p:
-        if "=" not in text:
-            raise StudyError(f"-p was given {text!r}; write name=value, such as -p seed=1.")
-    given = dict(text.split("=", 1) for text in options.p)
+        name, equals, value = text.partition("=")
+        if not equals or name in given:
+            problem = f"-p {name} was given twice" if equals else f"-p was given {text!r}"
+            raise StudyError(f"{problem}; write each once, as name=value, such as -p seed=1.")
+        given[name] = value
     if options.list:
         print(catalogue.listing(options.world, options.notebooks))
         return None
@@ -248,36 +245,44 @@ def _prepared(options: argparse.Namespace) -> tuple[worlds.World, list[str], dic
     if options.clean:
         clean.clean(w, options.yes)
         return None
-    meant = [path.name[:2] for path in paths]
-    _check_needs(w, meant, options.check)
+    _check_needs(w, options, values)
     if options.check:
         return None
     if options.ray:
         ray.check(options.ray)
     os.environ["STUDY_RAY"] = options.ray  # kernels inherit it
     _check_folders(*(root / w.name for root in (places.root(), places.figures_root())))
-    return w, meant, given
+    return w, [path.name[:2] for path in paths], given
 
 
-def _check_needs(w: worlds.World, meant: Sequence[str], asked: bool) -> None:
-    """Print what notebooks need, if ``asked`` or if some of it is not here: then ``StudyError``."""
+def _check_needs(w: worlds.World, options: argparse.Namespace, values: Mapping) -> None:
+    """Print what notebooks need, if asked to or if some of it is not here: then ``StudyError``."""
     needs, costs = worlds.backend(w).check(w)
     lacking = {number for n in needs if not n.found for number in n.notebooks.split()}
-    complete = not lacking & set(meant)
-    if asked or not complete:
-        lines = table([n for n in needs if set(meant) & set(n.notebooks.split())])
+    meant = {path.name[:2]: path for path in values}
+    if options.check or lacking & meant.keys():
+        lines = table([n for n in needs if meant.keys() & set(n.notebooks.split())])
         told = [key for key in costs if key in meant or not key.isdigit()]
         lines += [folded(f"cost    {key}: {costs[key]}") for key in told]
-        ready = " ".join(number for number in catalogue.notebooks() if number not in lacking)
-        command = f"can start: python -m helpers.run {w.name} {ready}"
-        lines.append(command if ready else "nothing can start yet")
-        print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    if not complete:
-        kept = "" if asked else ", so nothing was started"
-        raise StudyError(
-            f"not everything that these notebooks need is here{kept}; get what is MISSING above, "
-            f"then look again: python -m helpers.run {w.name} --check"
-        )
+        unread = _unread(w.name, {p: values[p] for n, p in meant.items() if n not in lacking})
+        ready = [path for path, error in unread.items() if not error]
+        given = [t for t in options.p if any(t.partition("=")[0] in values[p] for p in ready)]
+        start = f"can start: {_again(options, [path.name[:2] for path in ready], given)}"
+        why = "" if lacking else next(iter(unread.values()), "")
+        lines.append(start if ready else folded(f"nothing can start yet. {why}".strip(". ")))
+        print("\n".join(lines), file=sys.stdout if options.check else sys.stderr)
+    if lacking & meant.keys():
+        kept = "" if options.check else ", so nothing was started"
+        again = _again(options, options.notebooks, options.p)
+        problem = f"not everything that these notebooks need is here{kept}"
+        raise StudyError(f"{problem}; get what is MISSING above, then look again: {again} --check")
+
+
+def _again(options: argparse.Namespace, names: Sequence[str], given: Sequence[str]) -> str:
+    """The command that was given, for some notebooks and parameters."""
+    seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    words = [options.world, *names, *seed, *(word for text in given for word in ("-p", text))]
+    return f"python -m helpers.run {shlex.join(words)}"
 
 
 def _check_folders(*folders: Path) -> None:
@@ -290,4 +295,6 @@ def _check_folders(*folders: Path) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.stdout:  # names that are not UTF-8 are printed as they can be
+        sys.stdout.reconfigure(errors="backslashreplace")
     raise SystemExit(main())

@@ -29,6 +29,10 @@ def status(capsys, *arguments):
         (["pocket", "03", "-p", "wrold=paper"], "Did you mean 'world'"),
         (["pocket", "03", "-p", "seed"], "name=value"),
         (["pocket", "03", "-p", "seed=many"], "wants an int"),
+        (
+            ["pocket", "03", "-p", "seed=1", "-p", "seed=2"],
+            "-p seed was given twice; write each once",
+        ),
         (["pocket", "03", "-p", "seed=-1"], "no negative number"),
         (
             ["pocket", "01", "-p", "world=smoke"],
@@ -110,7 +114,7 @@ def test_a_failing_notebook_prints_its_message(capsys, tmp_path, monkeypatch):
     assert "python -m helpers.run smoke 01" in message
     # each finds what one before makes
     paths = [catalogue.notebooks()[n] for n in ("01", "02", "03", "04", "05", "07")]
-    run._check_reads("smoke", {path: {} for path in paths})
+    assert not any(run._unread("smoke", {path: {} for path in paths}).values())
 
 
 ERRORS = "from helpers.errors import NotKnown, StudyError"
@@ -161,6 +165,20 @@ def test_a_notebooks_error_is_one_line(notebook, capsys, tmp_path, code, words):
     assert (tmp_path / "runs" / "smoke" / "00_tiny.html").exists()
 
 
+@pytest.mark.parametrize("seed, tracked", [(0, True), (3, False)])
+def test_what_a_run_changed_of_committed_figures_is_said(
+    notebook, capsys, tmp_path, monkeypatch, seed, tracked
+):
+    """A clone with its own figures: the line says how to have them as they were."""
+    notebook("1 + 1")
+    monkeypatch.setattr(places, "COMMITTED", tmp_path / "figures")
+    monkeypatch.setattr(pages, "write", lambda *_: None)  # it would write the study's own README.md
+    assert run.main(["pocket", "--seed", str(seed)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    back = "(as committed: git checkout -- figures/pocket), executed copies"
+    assert (back in last) == tracked and ("git checkout" in last) == tracked
+
+
 def test_an_unexpected_error_keeps_its_traceback(notebook):
     notebook("def inner():\n    return [][1]\ninner()")
     with pytest.raises(PapermillExecutionError, match=r"inner\(\)(.|\n)*IndexError"):
@@ -203,6 +221,24 @@ def test_check_starts_nothing_and_says_nothing_of_starting(capsys, monkeypatch):
     assert len(printed.err.splitlines()) == 1
     assert run.main(["smoke", "--check", "00"]) == 0
     assert not capsys.readouterr().err
+
+
+def test_check_ends_with_the_very_command_that_can_start(capsys, tmp_path, monkeypatch):
+    """The numbers, seed and parameters that were given, but for what has nothing to read yet."""
+    monkeypatch.setenv("STUDY_RUNS", str(tmp_path))
+    start = "can start: python -m helpers.run smoke"
+    for arguments, right in (
+        ([], f"{start} 00 01 02 03 04 05 06 07 08"),
+        (["03", "--seed", "3"], f"{start} 03 --seed 3"),
+        (["00", "01", "-p", "retrain=False"], f"{start} 00 01 -p retrain=False"),
+        (["01", "00", "05", "-p", "seed=1"], f"{start} 00 01 -p seed=1"),  # 05 reads what 04 makes
+    ):
+        assert run.main(["smoke", "--check", *arguments]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == right
+    assert run.main(["smoke", "--check", "05"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "nothing can start yet. finetuned for world 'smoke' not found" in told
+    assert told.endswith("Run: python -m helpers.run smoke 04")
 
 
 def test_a_broken_figure_is_named(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ OFTEN = 0.2  # seconds between changes of the live line
 
 def tell(text: str, end: str = "\n") -> None:
     """Have the runner show a line, in place of the live one; nothing where there is no runner."""
-    line = f"{WIPE if _columns() else ''}{text}{end}".encode()
+    line = f"{WIPE if _columns() else ''}{text}{end}".encode(errors="backslashreplace")
     with contextlib.suppress(KeyError, OSError):  # not in a run, or its runner has ended
         pipe = os.open(os.environ["STUDY_PIPE"], os.O_WRONLY | os.O_NONBLOCK)
         with os.fdopen(pipe, "wb", buffering=0) as file:

@@ -143,8 +143,8 @@ def _members(tar: Path, changed: int, size: int) -> list[Member]:
                 found.append(Member(key, name.suffix.lower(), member.offset_data, member.size))
         opened.seek(file.offset)  # where tarfile stops, without a word, at damage, too
         rest = opened.read(HEADER)
-    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
-        raise ValueError(f"at byte {file.offset:,} it neither goes on nor ends as a tar does")
+    if not tarfile.BLOCKSIZE <= len(rest) < HEADER or rest.strip(b"\0"):
+        raise ValueError(f"no end at byte {file.offset:,}: cut, or joined by cat, not tar -A?")
     return found
 
 

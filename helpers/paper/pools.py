@@ -116,8 +116,7 @@ def find(place: Path) -> list[Part]:
     for tar in of_kind(".tar"):
         columns.check(tar, "a tar")
         table = beside.pop(tar.with_suffix(""), None)
-        pairs = {m.key for m in Tar(tar).members if m.ending in (".txt", *pictures.ENDINGS)}
-        parts.append(Part(_length(table) if table else len(pairs), table, tar))
+        parts.append(Part(_length(table) if table else len(_captions(Tar(tar))), table, tar))
     alone = [table for table in beside.values() if table.suffix.lower() == ".parquet"]
     if alone and not tables:
         raise StudyError(f"{alone[0]}: no {alone[0].stem}.tar lies beside it. Download it first.")

@@ -80,13 +80,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
     Links are followed, but to no folder that they lie in, as that would go round in circles.
     """
-    outside = frozenset(map(os.path.realpath, folder.absolute().parents))
-    above: dict[Path, frozenset[str]] = {}  # folder -> those that it lies in, and itself
+    outside = frozenset(map(os.path.realpath, Path(os.path.normpath(folder.absolute())).parents))
+    above: dict[Path, frozenset[str]] = {}  # folder -> it, and those that it lies in
     for top, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
         around = above.get(Path(top).parent, outside)
         again = real in around
-        above[Path(top)] = around | {real}
+        above[Path(top)] = around.union((real,), map(str, Path(real).parents))
         if len(above) > FOLDERS:
             raise StudyError(f"{folder} has over {FOLDERS:,} folders. Take out some of its links.")
         inside[:] = [] if again else sorted(n for n in inside if not n.startswith(HIDDEN))

@@ -6,6 +6,7 @@ import shutil
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,22 @@ def test_a_folder_that_two_classes_link_counts_in_both_and_loops_end(tmp_path):
     found = [str(p.relative_to(tmp_path)) for p in pictures.files_below(tmp_path / "top")]
     inside = ("a.png", "shared/deep/a.png")
     assert sorted(found) == [f"top/{name}/{file}" for name in ("rose", "tree") for file in inside]
+
+
+def test_a_link_up_from_where_a_link_led_is_not_followed(tmp_path, monkeypatch):
+    """``up -> ..`` leads to where its folder really lies, with strangers' pictures."""
+    for place in ("study", "data/pool/deep", "data/strange"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").touch()
+    (tmp_path / "data" / "pool" / "up").symlink_to("..")
+    (tmp_path / "study" / "pool").symlink_to(tmp_path / "data" / "pool")
+    for folder in ("study/pool", "study", "study/../study"):
+        found = [str(p) for p in pictures.files_below(tmp_path / folder)]
+        assert len(found) == (1 if folder.endswith("pool") else 2) and "strange" not in str(found)
+    monkeypatch.chdir(tmp_path / "study")  # ".." is no folder in this one
+    assert len(list(pictures.files_below(Path("../data/pool")))) == 1
+    assert any("strange" in str(p) for p in pictures.files_below(Path("..")))
+    assert Path("../study/a.png") in pictures.files_below(Path(".."))
 
 
 def test_links_that_multiply_are_refused(tmp_path, monkeypatch):

@@ -268,7 +268,7 @@ def _check_needs(w: worlds.World, options: argparse.Namespace, values: Mapping) 
         ready = [path for path, error in unread.items() if not error]
         given = [t for t in options.p if any(t.partition("=")[0] in values[p] for p in ready)]
         start = f"can start: {_again(options, [path.name[:2] for path in ready], given)}"
-        why = "" if lacking else next(iter(unread.values()), "")
+        why = "" if lacking & meant.keys() else next(iter(unread.values()), "")
         lines.append(start if ready else folded(f"nothing can start yet. {why}".strip(". ")))
         print("\n".join(lines), file=sys.stdout if options.check else sys.stderr)
     if lacking & meant.keys():

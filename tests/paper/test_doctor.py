@@ -262,6 +262,9 @@ def test_the_table_is_readable_at_100_columns(published, tmp_path, monkeypatch, 
     assert "open_clip.create_model('ViT-L-14', 'openai')\"" in out
     assert lines[-1] == "nothing can start yet"
     assert err.rstrip().endswith("look again: python -m helpers.run paper --check")
+    assert run.main(["paper", "--check", "05"]) == 0  # which needs none of the four
+    told = " ".join(capsys.readouterr().out.split())
+    assert "nothing can start yet. finetuned for world 'paper' not found" in told
 
 
 def test_a_missing_folder_says_so(monkeypatch, capsys):

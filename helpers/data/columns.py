@@ -42,7 +42,7 @@ KINDS = {  # how files begin that are not what their names say
 
 
 def check(file: Path, wanted: str) -> None:
-    """Raise ``StudyError`` where a file is none, or not what is ``wanted``, or named in Latin-1."""
+    """Raise ``StudyError`` on no regular file, one that is not ``wanted``, a name not in UTF-8."""
     if re.search("[\ud800-\udfff]", str(file)):
         raise StudyError(f"{str(file)!r} is no name in UTF-8. Rename the file, or its folder.")
     with reading(file):
@@ -52,7 +52,7 @@ def check(file: Path, wanted: str) -> None:
             start = opened.read(64)
     found = next((what for magic, what in KINDS.items() if start.lstrip().startswith(magic)), "")
     if found or not start:
-        what = found or "an empty file (0 bytes)"
+        what = found or "an empty file (0 bytes); get it again"
         raise StudyError(f"{file} is not {wanted} but {what}. Or take it out of its folder.")
 
 

@@ -80,11 +80,10 @@ def size(place: Path) -> int:
     for part in [part for part in parts if part.tar][:FEW]:
         _matched(part, 1)
     lost: collections.Counter = collections.Counter()
-    for part in parts:
-        for reason, _ in _looked(part, 1)[2]:
-            if reason is None:
-                return sum(part.rows for part in parts)
-            lost[reason] += 1
+    for reason in (reason for part in parts for reason, _ in _looked(part, 1)[2]):
+        if reason is None:
+            return sum(part.rows for part in parts)
+        lost[reason] += 1
     raise StudyError(f"{_told(place, 0, lost)}. Name another as laion.")
 
 
@@ -119,7 +118,8 @@ def find(place: Path) -> list[Part]:
         parts.append(Part(_length(table) if table else len(_captions(Tar(tar))), table, tar))
     alone = [table for table in beside.values() if table.suffix.lower() == ".parquet"]
     if alone and not tables:
-        raise StudyError(f"{alone[0]}: no {alone[0].stem}.tar lies beside it. Download it first.")
+        advice = "Download it, or if this table has captions and paths, name it as laion"
+        raise StudyError(f"{alone[0]}: no {alone[0].stem}.tar lies beside it. {advice}.")
     archives = of_kind(*ARCHIVES)
     if not parts:
         there = f"no parquet shards in {place}, no tars, and no metadata.csv or metadata.jsonl"
@@ -179,7 +179,8 @@ def _read(file: Path, first: int | None = None) -> pl.DataFrame:
             raise ValueError(f"it has over {TABLE_BYTES:,} bytes; write it as .parquet")
         text = file.read_text("utf-8-sig")
         if ending == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            lines = [line for line in text.split("\n") if line.strip()]
+            rows = [json.loads(line, parse_constant=lambda _: None) for line in lines]  # no "nan"
             kept = (list, dict, type(None))  # the first two are told later: they are no text
             flat = [{k: v if isinstance(v, kept) else str(v) for k, v in r.items()} for r in rows]
             return pl.DataFrame(flat, infer_schema_length=None)

@@ -428,6 +428,23 @@ def test_tables_as_other_programs_write_them(tmp_path, name, text):
         assert opened(tmp_path / "made", tmp_path / "pool")[0]["TEXT"].to_list() == [right]
 
 
+def test_no_caption_is_called_nan(tmp_path):
+    """As ``json.dumps`` writes what pandas has for a missing one."""
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.png").write_bytes(encoded())
+    lines = '{"file_name": "a.png", "text": NaN}\n{"file_name": "a.png", "text": "x"}'
+    (tmp_path / "pool" / "metadata.jsonl").write_text(lines)
+    assert opened(tmp_path / "made", tmp_path / "pool")[0]["TEXT"].to_list() == ["", "x"]
+
+
+def test_a_table_of_captions_and_paths_is_to_be_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded())
+    pd.DataFrame({"path": ["a.png"], "text": ["x"]}).to_parquet(tmp_path / "captions.parquet")
+    with pytest.raises(StudyError, match=r"no captions\.tar .* captions and paths, name it"):
+        pools.size(tmp_path)
+    assert pools.size(tmp_path / "captions.parquet") == 1
+
+
 def test_an_endless_table_is_refused(tmp_path):
     with (tmp_path / "metadata.csv").open("wb") as file:
         file.write(b"file_name,text\n")

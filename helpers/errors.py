@@ -137,9 +137,11 @@ def _fitting(hint: Any, value: Any, given: str, usual: object) -> Any:
 
 
 def _in_words(hint: Any) -> str:
-    """A type in words: "an int", "a tuple of str"."""
+    """A type in words, those of its description if it has one: "an int", "a tuple of str"."""
     if typing.get_origin(hint) is typing.Annotated:
-        return _in_words(typing.get_args(hint)[0])
+        plain, *details = typing.get_args(hint)
+        said = (getattr(detail, "description", None) for detail in details)
+        return next(filter(None, said), "") or _in_words(plain)
     if typing.get_origin(hint) is tuple:
         part = _in_words(typing.get_args(hint)[0])
         return "a tuple of tuples" if "tuple" in part else f"a tuple of {part.split()[-1]}"

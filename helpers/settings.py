@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Predicate
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
@@ -16,7 +17,11 @@ Whole = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 Numbers = tuple[Number, ...]
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+ONCE = Field(min_length=1, description="a tuple of str, each once")
+Names = Annotated[tuple[str, ...], ONCE, Predicate(lambda names: len({*names}) == len(names))]
+RISING = Field(description="a tuple of int, each larger than the one before")
+Sizes = Annotated[Counts, RISING, Predicate(lambda sizes: list(sizes) == sorted({*sizes}))]
+Share = Annotated[float, Field(gt=0, le=1, description="a float above 0, at most 1")]
 PerTask = tuple[tuple[str, Count], ...]  # another number for some tasks
 
 
@@ -77,7 +82,7 @@ class ClipSettings:
 
     model: str = "upstream"  # the world's own; otherwise a name that open_clip knows
     pretrained: str = ""
-    top_share: Number = 0.7  # best share per class kept by the filter, of both sources; [P] 0.3
+    top_share: Share = 0.7  # best share per class kept by the filter, of both sources; [P] 0.3
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class RetrievalSettings:
 class FinetuneSettings:
     """Full finetuning with cross-entropy from the text-initialised head ([P] section 4)."""
 
-    sizes: Counts = (30, 120, 480)  # nested subsets
+    sizes: Sizes = (30, 120, 480)  # nested subsets
     largest_of: PerTask = ()  # another largest size, where the pool has less
     synthetic_beyond: Whole = 1  # further doublings of the synthetic arm: the figure's grey zone
     seeds: Count = 3  # [P] at least 3
@@ -128,7 +133,7 @@ class AnalysisSettings:
 class ScalingSettings:
     """How does each source scale? (*Scaling Laws of Synthetic Images*, arXiv 2312.04567)"""
 
-    sizes: Counts = (12, 24, 48, 96, 192)  # nested; of the last, twice are drawn per arm
+    sizes: Sizes = (12, 24, 48, 96, 192)  # nested; of the last, twice are drawn per arm
     beyond: Whole = 2  # further doublings, for arms that need no drawing
     guidances: Numbers = (1.0, 2.0, 7.5)  # 7.5: the usual default; 1: no guidance
     prompts: tuple[str, ...] = ("templates", "training captions")
@@ -138,7 +143,7 @@ class ScalingSettings:
     batch: Count = 64
     hidden: Count = 256  # width of the classifier's hidden layer
     shifted_per_class: Count = 50  # images per class in each shifted test set
-    pairs: Counts = (48, 96, 192)  # captions of the language-supervised models
+    pairs: Sizes = (48, 96, 192)  # captions of the language-supervised models
     pair_seeds: Count = 3
     lots: Count = 1  # of the intervention: draws of classes made rare, two generators each
 
@@ -157,7 +162,7 @@ class RobustnessSettings:
     seeds: Count = 3  # [R] has one
     mixed: tuple[str, ...] = ("language-supervised",)  # families trained on mixtures, too [R]
     prompts: tuple[str, ...] = ("class names",)  # beside the language model's; [R] also templates
-    prompted: Counts = (240,)  # images per model of the prompt ablation, nested; twice are drawn
+    prompted: Sizes = (240,)  # images per model of the prompt ablation, nested; twice are drawn
     probe_images: Count = 280  # per probe set
     validation: Count = 420  # images for the temperature and the head's penalty
     attacked: Count = 98  # images given to FGSM and PGD

@@ -143,10 +143,10 @@ def _listing(folder: Path, changed: int) -> str:
 
 def _path(name: Path | str, at: ValidationInfo) -> Path:
     """``name`` in the folder that is the context; ``ValueError`` where no file can have it."""
-    path = os.fsencode(at.context / name)
-    if b"\0" in path or len(path) > 4_000 or max(map(len, path.split(b"/"))) > 255:
+    path = os.path.normpath(at.context / name)  # a ".." would look as if it led out of a pool
+    if "\0" in path or len(path) > 4_000 or max(map(len, os.fsencode(path).split(b"/"))) > 255:
         raise ValueError("no file can have that name")
-    return at.context / name
+    return Path(path)
 
 
 # Types of settings; they are read in the context of the folder $STUDY_PAPER.

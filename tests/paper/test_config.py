@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers import paper as backend
 from helpers import worlds
@@ -12,7 +13,7 @@ from helpers.data import pictures
 from helpers.engine import artifacts, places
 from helpers.engine.places import PACKAGE
 from helpers.errors import StudyError
-from helpers.paper import config
+from helpers.paper import config, pools
 from tests.paper.folders import within
 
 
@@ -188,6 +189,18 @@ def test_a_relative_folder_has_one_anchor(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=f"now '{places.TOP / 'elsewhere'}'"):
         config.root()
+
+
+def test_a_pool_beside_the_folder_of_settings(tmp_path, monkeypatch):
+    """Its ".." does not look like paths that lead out of it, relative or absolute."""
+    for folder in ("study", "pool"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "study" / "paper.toml").write_text('laion = "../pool"')
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path / "study"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "pool" / "a.png")
+    for path in ("a.png", tmp_path / "pool" / "a.png"):
+        (tmp_path / "pool" / "metadata.csv").write_text(f"file_name,text\n{path},x\n")
+        assert pools.size(config.settings().laion) == 1
 
 
 def test_names_are_kept_in_one_spelling(tmp_path, monkeypatch):

@@ -185,10 +185,9 @@ def _published(about: Public, folder: Path) -> tuple[tuple[str, ...], Listed]:
             raise ValueError("its splits have different classes")
     except Exception as e:  # readers of such files raise all kinds
         reason = f"{type(e).__name__}: {' '.join(str(e).split()).rstrip('.')}"
-        problem = f"{about.dataset} cannot be read under {folder} ({reason})"
         layout = f"in torchvision's layout ({about.folder}/), from {about.source}"
         advice = f"Put it there {layout}, or name another folder as benchmarks in {config.FILE}"
-        raise StudyError(f"{problem}. {advice}.") from e
+        raise StudyError(f"cannot read {about.dataset} in {folder} ({reason}). {advice}.") from e
     return tuple(classes[0]), listed
 
 

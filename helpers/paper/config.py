@@ -124,14 +124,16 @@ def clip_folder(w: World) -> Path:
 
 
 def identity(name: str) -> str:
-    """What tells weights or data apart wherever they lie, for the keys of artifacts: a hash of the
-    names and sizes of a folder's files, a file's name and size, or another name as it is.
+    """What tells weights or data apart wherever they lie, for the keys of artifacts: names and
+    sizes of a folder's files (hashed), of a file and those of its stem, or another name as it is.
     """
     path = Path(name)
     if path.is_absolute() and path.is_dir():
         return _listing(path, path.stat().st_mtime_ns)
-    is_file = path.is_absolute() and path.is_file()
-    return f"{path.name}, {path.stat().st_size} bytes" if is_file else name
+    if not (path.is_absolute() and path.is_file()):
+        return name
+    beside = sorted(f for f in path.parent.iterdir() if f.stem == path.stem and f.is_file())
+    return ", ".join(f"{file.name} of {file.stat().st_size} bytes" for file in beside)
 
 
 @functools.lru_cache(maxsize=64)

@@ -204,8 +204,7 @@ def _build(path: Path, place: Path, side: int) -> None:
         jobs[f"looked/{i:05d}.parquet"] = (part, where, path / "pictures" / f"{i:05d}.tar", side)
     what = "shards of the pool looked through"
     files = store.fill(path, jobs, look_through, what, len(jobs) > FEW, uses_gpu=False)
-    kept = 0
-    lost = []
+    kept, lost = 0, []
     kinds = {pl.read_parquet(file, n_rows=0, glob=False).schema.get("SAMPLE_ID") for file in files}
     for file in files:
         table = pl.read_parquet(file, glob=False)

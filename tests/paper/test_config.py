@@ -239,6 +239,17 @@ def test_all_files_of_a_folder_count_once_links_too(tmp_path):
     assert config.identity(str(tmp_path / "top")) != before
 
 
+def test_a_table_beside_a_tar_is_part_of_its_name(tmp_path):
+    """Captions that are put right make another pool."""
+    for name in ("0.tar", "0.csv", "1.tar"):
+        (tmp_path / name).write_text("key,text")
+    before = config.identity(str(tmp_path / "0.tar"))
+    (tmp_path / "1.tar").write_text("another")
+    assert config.identity(str(tmp_path / "0.tar")) == before
+    (tmp_path / "0.csv").write_text("key,text\n0,a fish")
+    assert config.identity(str(tmp_path / "0.tar")) != before
+
+
 def test_the_example_has_every_key_and_is_valid(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
     shutil.copy(PACKAGE / "paper" / "example.toml", tmp_path / config.FILE)

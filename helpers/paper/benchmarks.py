@@ -256,8 +256,8 @@ def _folders(folder: Path, names: Sequence[str], splits: Sequence[str]) -> Liste
             raise StudyError(f"{top} has no images {lack}; {wanted}.")
         if len(kept) < len(files):
             progress.say(f"{top}: {len(files) - len(kept)} images outside class folders left out")
-        if empty and split == "test":
-            progress.say(f"{top} has no images for {some}; {len(empty)} classes are not tested")
+        if empty:
+            progress.say(f"{top} has no images for {some}; {split} lacks {len(empty)} classes")
         order = np.argsort(numbers, kind="stable")
         listed[split] = ([kept[i] for i in order], numbers[order])
     return listed

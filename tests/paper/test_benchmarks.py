@@ -194,7 +194,11 @@ def test_a_class_of_one_picture_stays_in_train(tmp_path, monkeypatch, capsys):
     bench = task_of(tmp_path, monkeypatch)
     assert set(bench.train.labels) == set(range(8))
     assert len(bench.train) + len(bench.val) == 18 and len(bench.val)
-    assert "has no images for rare 0, rare 1" in capsys.readouterr().out  # of test
+    assert "test has no images for rare 0, rare 1" in capsys.readouterr().out
+    folders(tmp_path / "t", ("val",), ("rose", "tree"), 6)
+    assert len(task_of(tmp_path, monkeypatch).val) == 12
+    assert "val lacks 6 classes" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "t" / "val")
     shutil.rmtree(tmp_path / "t" / "train" / "rose")
     shutil.rmtree(tmp_path / "t" / "train" / "tree")
     shutil.rmtree(tmp_path / "t" / "test")

@@ -70,11 +70,11 @@ def folder(what: str, name: str) -> Path:
             f"{what} {name!r} is not on this machine. Accept its licence on its page, log in (hf "
             f"auth login), then: hf download {name}   Or put its folder into paper.toml."
         )
+    if strange := [p for p in found.rglob("*") if p.exists() and not (p.is_file() or p.is_dir())]:
+        raise StudyError(f"{strange[0]} is a pipe or device, which would be waited for. Remove it.")
     here = {path.name for path in found.iterdir()}
     if "adapter_config.json" in here or not here & {"config.json", "model_index.json"}:
-        wanted = (
-            "Give a folder as transformers or diffusers saves it: no GGUF, and adapters merged."
-        )
+        wanted = "Give a folder as transformers or diffusers saves it: no GGUF, adapters merged."
         raise StudyError(f"{what} {name!r}: {found} holds no whole model. {wanted}")
     for part in (found, *sorted(p for p in found.iterdir() if p.is_dir())):
         files = sorted(part.glob("*.safetensors"))

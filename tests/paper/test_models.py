@@ -32,6 +32,7 @@ from helpers.study import captions
 from tests import tiny
 from tests.bench import __main__ as bench_command
 from tests.bench import _models
+from tests.paper.folders import within
 
 W = worlds.get("paper", synthesis={"steps": 8, "batch": 3}, captions={"batch": 16})
 TEXTS = ["a boat at sea", "an old house", "a boat at sea", "A320 on the runway", "a rose"]
@@ -566,6 +567,16 @@ def test_a_missing_part_of_a_generator_is_named(folders, tmp_path, part):
     shutil.rmtree(tmp_path / "torn" / part)
     with pytest.raises(StudyError, match=f"it has no folder {part}"):
         generator.checked("generator", str(tmp_path / "torn"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "more/a.json"])
+def test_a_pipe_among_weights_is_not_waited_for(folders, tmp_path, file):
+    shutil.copytree(folders / "language_model", tmp_path / "m")
+    (tmp_path / "m" / "more").mkdir()
+    (tmp_path / "m" / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "m" / file)
+    with within(20), pytest.raises(StudyError, match=f"{file} is a pipe or device"):
+        language.checked(str(tmp_path / "m"))
 
 
 def test_adapters_files_and_other_systems_paths_are_no_models(folders, tmp_path):

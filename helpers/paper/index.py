@@ -132,9 +132,7 @@ def _folder(index: str) -> tuple[dict, Pool]:
     sizes = tuple(columns.parquet(table).metadata.num_rows for table in tables)
     pool = Pool(tuple(tables), None, sizes)
     indices = {}
-    for file in (path / f"{kind}.index" for kind in KINDS):
-        if not file.is_file():
-            continue
+    for file in filter(Path.is_file, (path / f"{kind}.index" for kind in KINDS)):
         try:
             mapped = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as e:
@@ -143,6 +141,8 @@ def _folder(index: str) -> tuple[dict, Pool]:
         if mapped.ntotal != len(pool):
             problem = f"{file} holds {mapped.ntotal} vectors, but its metadata {len(pool)} rows"
             raise StudyError(f"{problem}. Build both from one table.")
+        if mapped.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise StudyError(f"{file} has distances, no similarities. Build it with metric ip.")
         indices[file.stem] = mapped
     return indices, pool
 

@@ -6,6 +6,7 @@ import gzip
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -293,6 +294,18 @@ def test_errors_say_what_to_do(made, w, tmp_path):
     faiss.write_index(narrow, str(tmp_path / "part" / "image.index"))
     with pytest.raises(StudyError, match="vectors of 16 numbers"):
         search(w, str(tmp_path / "part"))
+
+
+def test_an_index_of_distances_is_refused(made, w, tmp_path):
+    """They are small where pairs are alike, and would be sorted as similarities."""
+    (made / "paper.toml").write_text('clip = "clip"\n')
+    shutil.copytree(made / "found", tmp_path / "found", symlinks=True)
+    vectors = faiss.IndexFlatL2(32)
+    vectors.add(np.ones((N, 32), np.float32))
+    (tmp_path / "found" / "image.index").unlink()
+    faiss.write_index(vectors, str(tmp_path / "found" / "image.index"))
+    with pytest.raises(StudyError, match=r"image\.index has distances, .* metric ip"):
+        index.located(worlds.get("paper"), str(tmp_path / "found"))
 
 
 def test_what_could_not_be_searched_is_found_before(made, w, tmp_path):

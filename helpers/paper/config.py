@@ -217,7 +217,7 @@ def root() -> Path:
     """``$STUDY_PAPER``, seen from the folder of the package; ``StudyError`` if it is not there."""
     given = os.environ.get("STUDY_PAPER", "")
     path = places.TOP / given
-    if not given or not path.is_dir():
+    if not given or not os.access(f"{path}/", os.R_OK | os.X_OK):  # a folder that may be entered
         problem = f"the paper world reads {FILE}, weights and data from the folder in $STUDY_PAPER"
         advice = "Make one, then: python -m helpers.run paper --check   Without data: take pocket"
         raise StudyError(f"{problem} (now {str(path) if given else 'not set'!r}). {advice}")

@@ -191,6 +191,18 @@ def test_a_relative_folder_has_one_anchor(tmp_path, monkeypatch):
         config.root()
 
 
+@pytest.mark.parametrize("name", ["x" * 5_000, "a file", "nowhere", "closed", "closed/inside"])
+def test_a_folder_that_cannot_be_entered_is_one_line(tmp_path, monkeypatch, name):
+    (tmp_path / "a file").touch(mode=0o777)
+    (tmp_path / "closed" / "inside").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    if name.startswith("closed") and os.access(tmp_path / "closed", os.X_OK):
+        pytest.skip("this user may enter any folder")
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path / name))
+    with pytest.raises(StudyError, match="Make one, then: python -m helpers"):
+        config.root()
+
+
 def test_a_pool_beside_the_folder_of_settings(tmp_path, monkeypatch):
     """Its ".." does not look like paths that lead out of it, relative or absolute."""
     for folder in ("study", "pool"):

@@ -99,7 +99,7 @@ def class_names(given: Iterable[str], where: object) -> tuple[str, ...]:
 
 def here(folder: Path, name: str) -> str:
     """The path of ``name`` in the folder if it is there, else the name: on a hub, or a service."""
-    return str(folder / name) if (folder / name).exists() else name
+    return str(folder / name) if os.access(folder / name, os.F_OK) else name
 
 
 def placed(folder: Path, name: str, say: Callable[[str], str] = str) -> str:
@@ -128,10 +128,10 @@ def identity(name: str) -> str:
     sizes of a folder's files (hashed), of a file and those of its stem, or another name as it is.
     """
     path = Path(name)
-    if path.is_absolute() and path.is_dir():
-        return _listing(path, path.stat().st_mtime_ns)
-    if not (path.is_absolute() and path.is_file()):
+    if not path.is_absolute() or not os.access(path, os.R_OK):
         return name
+    if path.is_dir():
+        return _listing(path, path.stat().st_mtime_ns)
     beside = sorted(f for f in path.parent.iterdir() if f.stem == path.stem and f.is_file())
     return ", ".join(f"{file.name} of {file.stat().st_size} bytes" for file in beside)
 

@@ -87,7 +87,7 @@ def _found(what: str, numbers: str, place: object, find: Callable, *arguments) -
     """A need at the place that ``find(*arguments)`` returns, or missing, by the error it raises."""
     try:
         return Need(what, numbers, True, _short(find(*arguments)))
-    except StudyError as e:
+    except (StudyError, PermissionError) as e:
         key = {"CLIP that judges": "judge", "probed checkpoint": "checkpoints"}.get(what)
         other = f" Or name another folder or file as {key} in {config.FILE}." if key else ""
         return Need(what, numbers, False, f"looked for {_short(place)}", f"{e}{other}")
@@ -145,7 +145,7 @@ def _here(find: Callable, *arguments) -> Any:
     """What ``find(*arguments)`` returns, or None while it is not here."""
     try:
         return find(*arguments)
-    except StudyError:
+    except (StudyError, PermissionError):
         return None
 
 

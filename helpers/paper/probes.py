@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ PLACES = {"original": "imagenet/val", **AMONG, **CORRUPTIONS, **GROUPED, **OUTSI
 
 def present(base: Path) -> list[str]:
     """The names of the probe sets whose folders are under ``base``."""
-    return [name for name, place in PLACES.items() if (base / place).is_dir()]
+    return [name for name, place in PLACES.items() if os.access(f"{base / place}/", os.R_OK)]
 
 
 def probe_sets(w: World, task: str) -> ProbeSets:
@@ -59,8 +60,7 @@ def listed(task: str) -> tuple[dict[str, tuple], pd.DataFrame, dict, dict]:
     is opened. Raises ``StudyError`` on another task than ``imagenet``, or another layout.
     """
     if task != "imagenet":
-        problem = f"the paper world has probe sets of 'imagenet' only, not of {task!r}"
-        raise StudyError(f"{problem}; set robustness={{'task': 'imagenet'}}.")
+        raise StudyError(f"probe sets of 'imagenet' only, not {task!r}: set robustness.task to it.")
     base = config.settings().benchmarks
     wnids = list(benchmarks.imagenet(base / "imagenet")[0])
     groups = pd.DataFrame(index=wnids)

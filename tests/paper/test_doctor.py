@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from helpers import run
 from helpers.engine import places
+from helpers.paper import config, doctor, probes
 from tests import tiny
 from tests.paper.folders import SETTINGS
 
@@ -186,7 +188,7 @@ def test_what_a_notebook_would_refuse_later_is_found_at_once(
     assert "drawn = 60, kept = 32 in paper.toml: drawn must be a multiple of 8 pixels" in unfolded
     assert re.search("a prompt of [0-9]+ tokens and 12 new ones do not fit into the 8", unfolded)
     assert "image.index has vectors of 7 numbers, clip makes 32" in unfolded
-    assert "the paper world has probe sets of 'imagenet' only, not of 'flora'" in unfolded
+    assert "probe sets of 'imagenet' only, not 'flora'" in unfolded
     (tmp_path / "paper.toml").write_text(SETTINGS.replace("kept = 32", "kept = 128"))
     assert run.main(["paper", "--check", "02"]) == 2
     assert "kept no more" in " ".join(capsys.readouterr().out.split())
@@ -265,6 +267,21 @@ def test_the_table_is_readable_at_100_columns(published, tmp_path, monkeypatch, 
     assert run.main(["paper", "--check", "05"]) == 0  # which needs none of the four
     told = " ".join(capsys.readouterr().out.split())
     assert "nothing can start yet. finetuned for world 'paper' not found" in told
+
+
+def test_what_may_not_be_looked_at_is_missing(tmp_path, monkeypatch):
+    """As folders of others on a machine that many share."""
+    monkeypatch.setenv("STUDY_PAPER", str(tmp_path))
+
+    def closed():
+        raise PermissionError(13, "Permission denied", "/others/pool")
+
+    need = doctor._found("pool", "00", "/others/pool", closed)
+    assert not need.found and "denied: '/others/pool'" in need.get
+    assert doctor._here(closed) is None
+    monkeypatch.setattr(Path, "is_dir", lambda _: closed())
+    assert probes.present(Path("/others/benchmarks")) == []
+    assert config.identity("/others/pool") == "/others/pool"
 
 
 def test_a_missing_folder_says_so(monkeypatch, capsys):

@@ -58,7 +58,7 @@ def of_this_study(curves):
     """What notebook 08 works out of rates of exchange: claims OW1 and OW2."""
     names = {"np": np, "pd": pd, "finetune": finetune, "contrasts": contrasts}
     w = worlds.replace(curves.w, mixes={"tasks": ("aircraft",)})
-    names |= {"Cell": inference.Cell, "w": w, "curves": curves}
+    names |= {"inference": inference, "w": w, "curves": curves}
     names |= dict(zip(("zero", "probe"), finetune.METRICS, strict=True))
     sizes = curves.sizes("aircraft", "retrieved")
     every = [("aircraft", metric, n) for metric in finetune.METRICS for n in sizes]

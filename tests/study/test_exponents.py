@@ -91,6 +91,18 @@ def test_published_points_stand_below_in_the_same_columns():
         assert list(zip(rows["source"], rows["n"], strict=True)) == expected
 
 
+def test_sizes_outside_the_fit_are_hollow():
+    law = {"k": 0.3, "b": np.log(3), "n_min": 24, "n_max": 48}
+    means = pd.DataFrame({"n": [12, 24, 48, 96], "mean": 1.0, "low": 0.1, "high": 3.0})
+    _, ax = plt.subplots()
+    cells.run("06", "def fit_line(", np=np)["fit_line"](ax, means, law, "red", "law")
+    fitted, hollow, line = (ax.lines[i] for i in (0, 1, -1))
+    assert fitted.get_xdata().tolist() == [24, 48] and fitted.get_markerfacecolor() == "red"
+    assert hollow.get_xdata().tolist() == [12, 96] and hollow.get_markerfacecolor() == "white"
+    assert line.get_xdata().tolist() == [24, 48]
+    assert line.get_ydata() == pytest.approx(3 * np.array([24, 48]) ** -0.3)
+
+
 def test_the_desks_means_lie_behind_the_curves_of_sources():
     runs = pd.concat([rows("train", 0.5), rows("guidance-1", 0.3)])
     spans = exponents.halved(SIZES)
@@ -106,6 +118,7 @@ def test_the_desks_means_lie_behind_the_curves_of_sources():
         "pale": pale.assign(source="train", prompt="no prompt", guidance=0.0),
         **{"colours": {"train": "red"}, "about": about},
     }
+    names["fit_line"] = cells.run("06", "def fit_line(", np=np)["fit_line"]
     curve = cells.run("06", "def curve(", **names)["curve"]
     curve(left, "train", "test", "error", "red", "real")
     curve(right, "guidance-1", "test", "error", "red", "synthetic")

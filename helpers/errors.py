@@ -182,3 +182,9 @@ def reading(
     except (OSError, ValueError, *kinds) as e:
         damage = "missing, truncated or damaged (a broken image?)"
         raise StudyError(f"cannot read {path}: {e}. It is {damage}; {way}.") from e
+
+
+def closed(error: OSError) -> None:
+    """Raise ``StudyError`` about a folder that cannot be looked into, as ``os.walk`` found."""
+    advice = "Allow it to be read, or take it out"
+    raise StudyError(f"cannot look into {error.filename}: {error.strerror}. {advice}.") from error

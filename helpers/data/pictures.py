@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from helpers.errors import StudyError
+from helpers.errors import StudyError, closed
 
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")  # no folders of pictures
 ENDINGS = (
@@ -82,7 +82,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     """
     outside = frozenset(map(os.path.realpath, Path(os.path.normpath(folder.absolute())).parents))
     above: dict[Path, frozenset[str]] = {}  # folder -> it, and those that it lies in
-    for top, inside, files in os.walk(folder, followlinks=True):
+    for top, inside, files in os.walk(folder, onerror=closed, followlinks=True):
         real = os.path.realpath(top)
         around = above.get(Path(top).parent, outside)
         again = real in around

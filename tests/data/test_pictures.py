@@ -221,6 +221,21 @@ def test_links_that_multiply_are_refused(tmp_path, monkeypatch):
         list(pictures.files_below(tmp_path / "0"))
 
 
+def test_a_folder_that_may_not_be_read_is_no_silent_loss(tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "shut").mkdir()
+    scan = os.scandir
+
+    def denied(folder):
+        if str(folder).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(StudyError, match=r"cannot look into .*shut: Permission denied\. Allow it"):
+        list(pictures.files_below(tmp_path))
+
+
 def test_a_pipe_is_no_picture(tmp_path):
     os.mkfifo(tmp_path / "x.png")
     with pytest.raises(StudyError, match=r"x\.png: .* pipe"):

@@ -102,7 +102,9 @@ def sentence(claims: dict[str, dict[str, str]]) -> str:
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
     """A table: what retrieved images teach more than as many synthetic ones, task by task."""
-    lines = [f"| retrieved - synthetic, points | {' | '.join(METRICS)} | the paper: retrieved is |"]
+    lines = [
+        f"| retrieved - synthetic, points | {' | '.join(METRICS)} | the paper says retrieved is |"
+    ]
     lines.append("|---" * 4 + "|")
     for task, ids in GAPS.items():
         rows = [claims[name] for name in ids]
@@ -116,18 +118,26 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
 def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     """The claims on reasons that have been asked, each with its world."""
     rows = [(claims[name], what) for name, what in REASONS.items() if claims[name]["value"]]
-    return [f"- *{row['claim']}* {_found(row)} ({what}; {row['world']})." for row, what in rows]
+    line = "- *{0[claim]}* {1} (points; {2}; {0[world]})."
+    return [line.format(row, _found(row), what) for row, what in rows]
 
 
 def turned(claims: dict[str, dict[str, str]], most: int | None) -> list[str]:
     """In one sentence the claims that are reversed even after correction, if any."""
     rows = [row for row in claims.values() if row["corrected"] == "reversed"]
+    units = _units()
     told = []
     for row in rows[:most]:
-        found = f"{float(row['value']):+.2g}, {row['cell']}"
+        found = f"{float(row['value']):+.2g} {units[row['id']]}; {row['cell']}"
         told.append(f"*{row['claim'].removesuffix('.')}* ({found})")
     told += [f"{len(rows) - most} more in the report"] if most and len(rows) > most else []
     return [f"- Reversed, against the papers: {'; '.join(told)}."] if rows else []
+
+
+def _units() -> dict[str, str]:
+    """What the values of claims are in, "points" or "points per doubling", by id."""
+    with (Path(__file__).parent / "study" / "claims.csv").open(encoding="utf-8") as file:
+        return {row["id"]: row["metric"].rpartition(", ")[2] for row in csv.DictReader(file)}
 
 
 def _counted(rows: Sequence[dict[str, str]]) -> str:

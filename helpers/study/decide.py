@@ -100,9 +100,9 @@ def recommend(
 
     ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
     ``Estimate``. Of the nearest by log ``retrieved``, the one decides whose interval begins
-    highest: ``gain`` is in points over adding none, ``sure`` (0..1) that there is one, both
-    corrected for the number of fields it was picked among; ``so`` says it in words. Raises
-    ``StudyError`` on a task, or a generator, that the map does not have.
+    highest; where none reaches the margin, nothing is added, and the highest end is told. ``gain``
+    is in points over adding none, ``sure`` one minus the p-value of no gain, both corrected for the
+    number of fields; ``so`` says it. ``StudyError`` on a task, or generator, that is not there.
     """
     for column, value in (("task", task), ("generator", generator)):
         if value not in set(gains[column]):
@@ -110,18 +110,21 @@ def recommend(
         gains = gains[gains[column] == value]
     far = (np.log1p(gains["retrieved"]) - np.log1p(retrieved)).abs()
     near = gains[far == far.min()]
-    best = near.loc[near["low"].idxmax()]
-    value, se, df, seeds, images = best[["value", "se", "df", "seeds", "images"]]
-    gain = inference.around(value, se, df, seeds, images, len(near))  # picked among so many
-    words = {HOLDS: "add them", REVERSED: "do not", EQUIVALENT: "no need", UNDECIDED: "try both"}
-    verdict = inference.verdict(gain, "+", margin)
-    if verdict == UNDECIDED and gain.high < margin:  # whatever it is, it would not matter
-        verdict = EQUIVALENT
-    rest = gain._asdict()
-    advice = {"task": task, "yours": retrieved}
-    advice |= {name: int(best[name]) for name in ("retrieved", "synthetic")}
-    advice |= {"gain": rest.pop("value"), **rest, "sure": 1 - min(1, len(near) * gain.p_above(0))}
-    return advice | {"so": words[verdict]}
+    known = near[["value", "se", "df", "seeds", "images"]].to_numpy(float)
+    found = [
+        inference.around(value, se, df, int(seeds), images, len(near))
+        for value, se, df, seeds, images in known
+    ]
+    needless = all(gain.high < margin for gain in found)
+    at = int(np.argmax([gain.high if needless else gain.low for gain in found]))
+    words = {HOLDS: "add them", REVERSED: "do not"}
+    verdict = inference.verdict(found[at], "+", margin)
+    row, rest = near.iloc[at], found[at]._asdict()
+    advice: dict[str, Any] = {"task": task, "yours": retrieved, "retrieved": int(row["retrieved"])}
+    advice |= {"synthetic": 0 if needless else int(row["synthetic"])}
+    advice |= {"gain": rest.pop("value"), **rest}
+    advice |= {"sure": 1 - min(1, len(near) * found[at].p_above(0))}
+    return advice | {"so": words.get(verdict, "no need" if needless else "try both")}
 
 
 def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:

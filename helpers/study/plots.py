@@ -25,7 +25,6 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of an image'
 VERDICTS = {HOLDS: ("#332288", "o"), REVERSED: ("#882255", "X"), EQUIVALENT: ("#8a6d3b", "s")}
 VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
 TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)  # estimates of claims, in margins
-SIGNS = {"helps": "+", "hurts": "-", "no difference": "=", "open": "?"}
 AXIS = "estimate and 95 % interval in margins, claim's side right"
 BELOW = (
     "grey: inside the margin, where a difference is called equivalent; blue: where the claim holds"
@@ -179,15 +178,14 @@ def published(ax: Axes, table: pd.DataFrame, group: str, y: str, what: str = "")
 
 
 def gain_map(ax: Axes, table: pd.DataFrame) -> None:
-    """Gains (``value``, points) by ``retrieved`` (rows) and ``synthetic`` images, with a sign each.
-
-    ``verdict``: helps, hurts, no difference or open. A line borders what helps.
+    """Gains (``value``, points) by ``retrieved`` (rows) and ``synthetic`` images, and ``verdict``:
+    helps, hurts, same or open. A line borders what helps.
     """
     wide = table.pivot(index="retrieved", columns="synthetic", values="value")
-    signs = table.pivot(index="retrieved", columns="synthetic", values="verdict").map(SIGNS.get)
+    words = table.pivot(index="retrieved", columns="synthetic", values="verdict")
     style: dict[str, Any] = {"cmap": "BrBG", "vmin": -10, "vmax": 10, "cbar": False}
-    sns.heatmap(wide, annot=wide.map("{:+.1f} ".format) + signs, fmt="", ax=ax, **style)
-    helps = signs.to_numpy() == "+"
+    sns.heatmap(wide, annot=wide.map("{:+.1f}\n".format) + words, fmt="", ax=ax, **style)
+    helps = words.to_numpy() == "helps"
     for i, j in np.argwhere(helps[:, 1:] != helps[:, :-1]):
         ax.plot([j + 1, j + 1], [i, i + 1], color="k", lw=3)
     for i, j in np.argwhere(helps[1:] != helps[:-1]):

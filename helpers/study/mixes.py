@@ -93,7 +93,7 @@ def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]
     """The learning rate of every mix: ``rate_of``, or of ``FACTORS`` of it the best on validation.
 
     That is asked where the number of updates is fixed, which is not the one that the sources' rates
-    were chosen at. Sets that compete with tuned generators keep one rate for all of them.
+    were chosen at. Sets with real images, or of guided generators, keep their sources' rates.
     """
     rates = {mix: rate_of(w, mix) for mix in mixes}
     tried = [m for m in mixes if m.steps and "guided:" not in m.name and "real:" not in m.name]

@@ -26,6 +26,7 @@ METRICS = ("zero_shot", "linear_probe")
 FILTER = "top"  # the filter of both sources in the main contrast, that of [P]
 FIRST_SELECTION = 1_000_000  # seeds from here on choose rates and variants, and are not reported
 AT_ONCE = 5  # seeds after which the rows of finished runs are kept
+WORSE = 0.01  # accuracy by which a rate has to be below no training, to be called harmful
 EXTENSIONS = 3  # how often at most a grid of rates is extended whose best lies at an edge
 CELL = ["task", "source", "keep", "n"]
 RATES = places.PACKAGE / "study" / "rates.csv"  # python -m helpers.run desk 04
@@ -175,9 +176,12 @@ def choose_variants(path: Path, w: World) -> dict[str, str]:
 def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
     """For each cell and metric the rate that is best on validation, over the selection's seeds.
 
-    A grid whose best rate lies at its edge is extended. All means, ``val``, go to ``lrs.parquet``.
+    A grid whose best rate lies at its edge is extended there, and one of which all rates leave the
+    unadapted CLIP ``WORSE`` at its lower edge. All means, ``val``, go to ``lrs.parquet``.
     """
     tried = {cell: set(w.finetune.lrs) for cell in cells}
+    clips = [Run(task, "clip", "none", 0, 0, 0.0) for task in {task for task, *_ in cells}]
+    idle = measured(path, w, clips, "val", "unadapted CLIP").set_index("task")
     for _ in range(EXTENSIONS + 1):
         grid = [(*cell, lr) for cell, rates in tried.items() for lr in sorted(rates)]
         first = first_runs(pd.DataFrame(grid, columns=[*CELL, "lr"]))
@@ -188,8 +192,11 @@ def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
         table = long.groupby([*keys, "metric"], as_index=False)["val"].mean()
         best = table.loc[table.groupby([*CELL, "metric"])["val"].idxmax()]
         before = sum(map(len, tried.values()))
-        for *cell, lr in best[keys].itertuples(index=False):
-            tried[tuple(cell)] |= beyond(tried[tuple(cell)], lr)
+        lowest = table.groupby(CELL)["lr"].min()
+        for *cell, metric, lr, val in best[[*CELL, "metric", "lr", "val"]].itertuples(index=False):
+            harmed = val < idle[metric][cell[0]] - WORSE
+            rates = tried[tuple(cell)]
+            rates |= beyond(rates, lowest[tuple(cell)] if harmed else lr)
         if sum(map(len, tried.values())) == before:
             break
     table["chosen"] = table.index.isin(best.index)
@@ -200,12 +207,8 @@ def choose_rates(path: Path, w: World, cells: Sequence[tuple]) -> pd.DataFrame:
 def beyond(rates: Iterable[float], best: float) -> set[float]:
     """The next rate, in steps as between the last two, where ``best`` lies at an edge; or none."""
     ordered = sorted(rates)
-    if len(ordered) == 1:
-        return set()
-    for edge, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
-        if best == edge:
-            return {float(f"{edge * edge / inner:.0e}")}
-    return set()
+    ends = {ordered[0]: ordered[1:2], ordered[-1]: ordered[-2:-1]}  # an edge -> what is beside it
+    return {float(f"{best * best / inner:.0e}") for inner in ends.get(best, ())}
 
 
 def selection(s: FinetuneSettings | MixSettings) -> range:
@@ -258,7 +261,7 @@ def accuracies(
     s = s or w.finetune
     steps = 0
     if run.source == "clip":
-        found = classifier.baseline(clip.load(w), bench, s)
+        found = classifier.baseline(clip.load(w), bench, s, held_out)
     else:
         train = training_images(w, run) if train is None else train
         seed = randomness.entropy(w.seed, "run", run.task, run.seed)

@@ -92,8 +92,8 @@ def train(path: Path, w: World, runs: Sequence, held_out: str, label: str) -> pd
 def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]:
     """The learning rate of every mix: ``rate_of``, or of ``FACTORS`` of it the best on validation.
 
-    That is asked where the number of updates is fixed, which is not the one that the sources' rates
-    were chosen at. Sets with real images, or of guided generators, keep their sources' rates.
+    Asked where updates are fixed, at another number than when sources' rates were chosen. Sets with
+    real images, or of guided generators, keep their sources' rates.
     """
     rates = {mix: rate_of(w, mix) for mix in mixes}
     tried = [m for m in mixes if m.steps and "guided:" not in m.name and "real:" not in m.name]
@@ -166,10 +166,8 @@ def causes(w: World) -> list[Mix]:
 
 
 def guides(w: World, k: int) -> dict[str, str]:
-    """The sources of the guides that are tuned, or asked, with ``k`` real images of every class.
-
-    What is "plain" does not see them: its images are the same for all ``k``.
-    """
+    """The sources of the guides that are tuned, or asked, with ``k`` real images of every class;
+    what is "plain" does not see them and is the same for all ``k``."""
     first, last = w.mixes.shots[0], w.mixes.shots[-1]
     asked = [how for how in w.mixes.guides if k == last or how in AT_ALL_SHOTS]
     return {how: f"guided:{how} {first if how == 'plain' else k}" for how in asked}
@@ -192,10 +190,8 @@ def opponents(w: World) -> list[Mix]:
 
 
 def weights(w: World) -> dict[tuple[str, str], Mix]:
-    """How much the fewest real images may count beside retrieved images and the last guide's.
-
-    Each once, half of a set, or four fifths: on average DataDream's weights of the loss, .8 and .2.
-    """
+    """How much the fewest real images may count beside retrieved images and the last guide's: each
+    once, half, or four fifths, on average the weights of DataDream's loss."""
     n, k, task = w.mixes.size, w.mixes.shots[0], w.mixes.tasks[0]
     counts = {"each once": k * len(tables.benchmark(w, task).classes), "half": n}
     counts["four fifths"] = 4 * n

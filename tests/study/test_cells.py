@@ -81,11 +81,12 @@ def test_cells_of_two_tables_that_are_far_apart():
     other = [own.assign(accuracy=own["accuracy"] + 0.001, seed=own["seed"] + 2 * i) for i in (1, 2)]
 
     def far(pale):
-        found = cells.run("04", "far = ", main=own, pale=pale)["far"]
+        known = types.SimpleNamespace(labels=lambda task: np.zeros(10_000))
+        found = cells.run("04", "far = ", main=own, pale=pale, runs=known)["far"]
         return found.sum(), len(found)
 
     assert far(pd.concat(other)) == (0, 3)
-    moved = pd.concat(other).assign(accuracy=lambda t: t["accuracy"] + 0.06 * (t["n"] == 8))
+    moved = pd.concat(other).assign(accuracy=lambda t: t["accuracy"] - 0.06 * (t["n"] == 8))
     assert far(moved) == (1, 3)
     assert far(other[0]) == (0, 0), "two runs have no known spread"
 

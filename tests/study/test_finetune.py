@@ -20,6 +20,32 @@ def test_a_grid_is_extended_at_its_edges_only(best, further):
     assert finetune.beyond((best,), best) == set(), "one rate has no steps"
 
 
+def test_where_every_rate_harms_lower_ones_are_tried(tmp_path, monkeypatch):
+    """Validation accuracy by rate: at 240 images the grid's middle is best, and yet harmful."""
+    harmful = {1e-3: 0.3, 3e-4: 0.45, 1e-4: 0.44, 3e-5: 0.43, 9e-6: 0.51, 3e-6: 0.5}
+    asked = []
+
+    def measured(path, w, wanted, held_out, label):
+        assert held_out == "val"
+        asked.extend(wanted)
+        rows = []
+        for run in wanted:
+            known = harmful if run.n == 240 else {3e-4: 0.7}
+            value = 0.5 if run.source == "clip" else known.get(run.lr, 0.495)
+            scores = dict.fromkeys(finetune.METRICS, value)
+            rows.append({**dataclasses.asdict(run), **scores})
+        return pd.DataFrame(rows)
+
+    monkeypatch.setattr(finetune, "measured", measured)
+    w = worlds.get("desk", finetune={"lrs": (1e-3, 3e-4, 1e-4), "selection_seeds": 2})
+    cells = [("cars", "synthetic", "keep", n) for n in (240, 480)]
+    chosen = finetune.choose_rates(tmp_path, w, cells)
+    assert set(chosen[chosen["n"] == 240]["lr"]) == {9e-6}
+    assert set(chosen[chosen["n"] == 480]["lr"]) == {3e-4}
+    tried = {run.n: {r.lr for r in asked if r.n == run.n} for run in asked if run.n}
+    assert tried[240] == set(harmful) and tried[480] == {1e-3, 3e-4, 1e-4}
+
+
 def test_selection_has_seeds_of_its_own():
     desk = worlds.WORLDS["desk"]
     assert len(finetune.selection(desk.finetune)) == 5

@@ -13,7 +13,7 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data.shards import Lazy, Tar, gathered, located
-from helpers.engine import artifacts, store
+from helpers.engine import store
 from helpers.errors import NotKnown, unknown
 from helpers.worlds import World
 
@@ -187,11 +187,6 @@ def _words(value: Any) -> str:
 def quoted(text: str) -> str:
     """What a stranger wrote, for Markdown that shows it letter by letter: no tags, no links."""
     return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in " ".join(text.split()))
-
-
-def code_version(name: str, w: World) -> str:
-    """A short hash of the sources that an artifact and all it is made from depend on."""
-    return artifacts.edition(name, w, digits=12)
 
 
 def pool_version(pool: Pool) -> dict[str, Any]:

@@ -155,11 +155,12 @@ def pigeonhole(
 
 
 class Cell(NamedTuple):
-    """A part of a claim, such as one task; ``floor``: both arms are near chance or the ceiling."""
+    """A part of a claim; ``floor``: both arms near chance or the ceiling; ``unit``: of seeds."""
 
     name: str
     estimate: Estimate
     floor: bool = False
+    unit: str = "seeds"
 
 
 class Verdict(NamedTuple):

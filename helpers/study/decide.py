@@ -142,7 +142,8 @@ def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, An
     row = {**estimate._asdict(), **decided._asdict(), "cell": decided.cell.name}
     if decided.verdict == UNDECIDED:
         row["needed"] = needed = inference.seeds_needed(estimate, claim["sign"], claim["margin"])
-        wanted = f"about {needed:,.0f} seeds" if needed < np.inf else "more test images"
+        more = f"about {needed:,.0f} {decided.cell.unit}"
+        wanted = more if needed < np.inf else "more test images"
         reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]
     if floors:

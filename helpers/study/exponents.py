@@ -94,7 +94,7 @@ def contrast(
     return found
 
 
-def agreed(found: Mapping[tuple[str, str], Estimate], floor: bool) -> list[Cell]:
+def agreed(found: Mapping[tuple, Estimate], floor: bool, unit: str = "seeds") -> list[Cell]:
     """One cell whose interval spans those of the calibrated loss on both ranges.
 
     So a verdict needs both. If not all estimates, by measure and range, have one sign, it spans
@@ -106,7 +106,8 @@ def agreed(found: Mapping[tuple[str, str], Estimate], floor: bool) -> list[Cell]
     low, high = min(lows), max(highs)
     se = (high - low) / 2 / scipy.stats.t.ppf(0.975, min(df)) if min(df) > 0 else np.inf
     spanned = inference.around((low + high) / 2, se, min(df), seeds[0], max(images))
-    return [Cell("both ranges" if one_sign else "measures or ranges disagree", spanned, floor)]
+    name = "both ranges" if one_sign else "measures or ranges disagree"
+    return [Cell(name, spanned, floor, unit)]
 
 
 def per_class(runs: pd.DataFrame, span: Span) -> pd.DataFrame:

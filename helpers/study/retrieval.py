@@ -18,7 +18,7 @@ from helpers.data import copies, rules, scan, tables
 from helpers.data.shards import Lazy
 from helpers.data.subsets import top_share
 from helpers.data.tables import Benchmark, Pool
-from helpers.engine import progress, store
+from helpers.engine import artifacts, progress, store
 from helpers.errors import unknown
 from helpers.models import clip
 from helpers.study.embeddings import INDEX, SHARD, embeddings, search
@@ -65,7 +65,7 @@ def make(path: Path, w: World) -> None:
     constants = {"index": INDEX, "domain_quantile": DOMAIN_QUANTILE, "class_cap": CLASS_CAP}
     facts = {
         "artifact": "retrieved",
-        "code": tables.code_version("retrieved", w),
+        "code": artifacts.edition("retrieved", w, digits=12),
         "pool": tables.pool_version(pool),
         "retrieval": {**dataclasses.asdict(w.retrieval), **constants},
         "clip": dataclasses.asdict(w.clip),

@@ -7,13 +7,13 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.engine import sources, store
+from helpers.engine import artifacts, sources, store
 
 W = worlds.get("pocket", tasks=("flowers",), retrieval={"rules": ("substring", "word")})
 
 
-def test_code_version_follows_the_sources_that_count(monkeypatch):
-    before = {name: tables.code_version(name, W) for name in ("pool", "retrieved", "captions")}
+def test_an_edition_follows_the_sources_that_count(monkeypatch):
+    before = {name: artifacts.edition(name, W) for name in ("pool", "retrieved", "captions")}
     assert len(set(before.values())) == 3
     real = sources.digest
     monkeypatch.setattr(
@@ -21,7 +21,7 @@ def test_code_version_follows_the_sources_that_count(monkeypatch):
         "digest",
         lambda module: real(module) + "x" * (module == "helpers.study.embeddings"),
     )
-    after = {name: tables.code_version(name, W) for name in before}
+    after = {name: artifacts.edition(name, W) for name in before}
     assert {name for name in before if before[name] != after[name]} == {"retrieved"}
 
 

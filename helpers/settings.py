@@ -192,7 +192,7 @@ class AdapterSettings:
     """Low-rank adapters that tune a generator on a few real images, as DataDream's (ECCV 2024)."""
 
     rank: Count = 16  # of every adapter, and its scale alpha [DataDream]
-    steps: Count = 120  # updates; DataDream has 600 an image for a whole data set
+    steps: Count = 120  # updates; DataDream has 200 epochs: 25 an image
     batch: Count = 8  # [DataDream]
     lr: Number = 3e-4  # DataDream has 1e-4, which hardly lowers the miniature's held-out loss
     class_steps: Count = 100  # updates at least of an adapter for one class

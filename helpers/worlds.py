@@ -108,8 +108,9 @@ PAPER = replace(
             ("language-supervised", "retrieved", "open_clip/ViT-B-16-quickgelu/openai"),
         )},
     mixes={  # 16 real images of a class, as in DataDream's main table
-        "counts": (15_625, 62_500, 250_000), "steps": 3_000, "size": 50_000, "shots": (16,)},
-    adapter={"steps": 600 * 16, "lr": 1e-4, "warmup": 100},
+        "counts": (15_625, 62_500, 250_000), "steps": 3_000, "size": 50_000, "shots": (16,),
+        "guides": ("plain", "class", "data set", "retrieved")},  # benchmarks have no captions
+    adapter={"steps": 200 * 100 * 16 // 8, "lr": 1e-4, "warmup": 100},  # epochs, classes, images
 )
 # fmt: on
 WORLDS = {w.name: w for w in (SMOKE, POCKET, DESK, PAPER)}

@@ -19,7 +19,7 @@ from helpers.data.subsets import nested_subset
 from helpers.data.tables import Benchmark, Split
 from helpers.engine import randomness
 from helpers.errors import StudyError, unknown
-from helpers.models import lora
+from helpers.models import clip, lora
 from helpers.study import finetune
 from helpers.worlds import World
 
@@ -28,10 +28,15 @@ UNTUNED = ("plain", "words")  # of these guides
 
 
 def real_images(w: World, task: str, k: int, seed: int) -> Split:
-    """``k`` images of every class of the train split, those for more holding those for fewer."""
+    """``k`` images of every class of the train split, those for more holding those for fewer.
+
+    They are as large as the pool's, which a benchmark's need not be: sets hold both.
+    """
     bench = tables.benchmark(w, task)
     rng = randomness.rng(w, "mixes", task, "real", seed)
-    return bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
+    few = bench.train.take(nested_subset(bench.train.labels, k * len(bench.classes), rng))
+    side = tables.source_set(w, task, "retrieved").images[:1].shape[1]
+    return dataclasses.replace(few, images=clip.shrunk(np.asarray(few.images), side))
 
 
 def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
@@ -60,15 +65,16 @@ def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
         groups = [(real.labels == label, labels == label) for label in np.unique(labels)]
     steps = max(w.adapter.steps // len(groups), min(w.adapter.steps, w.adapter.class_steps))
     steps = steps if guide not in UNTUNED else 0
-    drawn = np.zeros((len(labels), w.image_size, w.image_size, 3), np.uint8)
+    parts = []
     for learned, asked in groups:
         rows = np.flatnonzero(asked)
         shown = np.flatnonzero(learned)
         asked_for = [captions[i] for i in rows], [seeds[i] for i in rows]
         shown_with = [texts[i] for i in shown]
         with tuned(w, path, real.take(shown), shown_with, seed, steps):
-            drawn[rows] = worlds.backend(w).draw(w, *asked_for)
-    return drawn
+            parts.append(worlds.backend(w).draw(w, *asked_for))
+    order = np.concatenate([np.flatnonzero(asked) for _, asked in groups])
+    return np.concatenate(parts)[np.argsort(order)]
 
 
 @contextlib.contextmanager

@@ -51,6 +51,11 @@ class Mix:
         """Images in all."""
         return sum(n for _, n in self.parts)
 
+    @property
+    def arm(self) -> tuple[str, int]:
+        """What its runs are called in tables: (source, n)."""
+        return self.name, self.n
+
 
 @store.builds("mixed")
 def make(path: Path, w: World) -> None:
@@ -92,22 +97,38 @@ def train(path: Path, w: World, runs: Sequence, held_out: str, label: str) -> pd
 def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]:
     """The learning rate of every mix: ``rate_of``, or of ``FACTORS`` of it the best on validation.
 
-    Asked where updates are fixed, at another number than when sources' rates were chosen. Sets with
-    real images, or of guided generators, keep their sources' rates.
+    A grid whose best rate lies at its edge is extended there; all means go to ``rates.parquet``.
+    Images of guided generators learn as as many of the study's own generator do. A single source
+    whose updates grow keeps its rate, which was chosen so in notebook 04.
     """
     rates = {mix: rate_of(w, mix) for mix in mixes}
-    tried = [m for m in mixes if m.steps and "guided:" not in m.name and "real:" not in m.name]
-    runs = []
-    for mix, factor, seed in itertools.product(tried, FACTORS, finetune.selection(w.mixes)):
-        runs.append((mix, run_of(mix, seed, float(f"{factor * rates[mix]:.3g}"))))
-    if runs:
+    like = {mix: unguided(mix) for mix in mixes if mix.steps or len(mix.parts) > 1}
+    if not (finetune.selection(w.mixes) and like):
+        return rates
+    tried = {}
+    for mix in dict.fromkeys(like.values()):
+        tried[mix] = {float(f"{factor * rate_of(w, mix):.3g}") for factor in FACTORS}
+    for _ in range(finetune.EXTENSIONS + 1):
+        grid = [(mix, lr) for mix, lrs in tried.items() for lr in sorted(lrs)]
+        asked = itertools.product(grid, finetune.selection(w.mixes))
+        runs = [(mix, run_of(mix, seed, lr)) for (mix, lr), seed in asked]
         found = train(path, w, runs, "val", "runs on rates of mixes")
         table = found.groupby(["task", "source", "lr"], as_index=False)["zero_shot"].mean()
         table["chosen"] = table.index.isin(table.groupby(["task", "source"])["zero_shot"].idxmax())
-        store.write(path / "rates.parquet", table)
         best = table[table["chosen"]].set_index(["task", "source"])["lr"]
-        rates |= {mix: float(best[mix.task, mix.name]) for mix in tried}
-    return rates
+        for mix, lrs in tried.items():
+            lrs |= finetune.beyond(lrs, best[mix.task, mix.name])
+        if sum(map(len, tried.values())) == len(grid):
+            break
+    store.write(path / "rates.parquet", table)
+    return rates | {mix: float(best[other.task, other.name]) for mix, other in like.items()}
+
+
+def unguided(mix: Mix) -> Mix:
+    """The same mix with synthetic images in place of a guided generator's."""
+    kinds = ((source.partition(":")[0], source, n) for source, n in mix.parts)
+    parts = [("synthetic" if kind == "guided" else source, n) for kind, source, n in kinds]
+    return dataclasses.replace(mix, parts=tuple(parts))
 
 
 def rate_of(w: World, mix: Mix) -> float:
@@ -181,6 +202,9 @@ def opponents(w: World) -> list[Mix]:
     n = w.mixes.size
     task = w.mixes.tasks[0]
     mixes = list(weights(w).values())
+    if "retrieved" in w.mixes.guides:  # retrieve, then generate: the images it was tuned on as well
+        tuned = guides(w, w.mixes.shots[-1])["retrieved"]
+        mixes.append(Mix(task, (("retrieved", n), (tuned, n)), w.mixes.steps))
     for k in w.mixes.shots:
         mixes.append(Mix(task, ((f"real:{k}", n),), w.mixes.steps))
         for source in ("retrieved", "synthetic", *guides(w, k).values()):

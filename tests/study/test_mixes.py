@@ -1,5 +1,6 @@
 """Training sets of notebook 08: which mixes there are, and which images they have."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from helpers import worlds
+from helpers.data import tables
 from helpers.data.tables import Benchmark, Split
 from helpers.errors import StudyError
 from helpers.study import finetune, guided, mixes
@@ -64,6 +66,7 @@ def test_every_cause_and_every_opponent_has_its_controls():
     assert "retrieved 12 + drawn:templates 12, 2 steps" in names
     names = {mix.name for mix in mixes.opponents(W)}
     assert "real:2 12, 2 steps" in names
+    assert "retrieved 12 + guided:retrieved 2 12, 2 steps" in names, "retrieve, then generate"
     for source in ("retrieved", "synthetic", *(f"guided:{guide} 2" for guide in guided.GUIDES)):
         assert {f"{source} 12 + real:2 12, 2 steps", f"{source} 12, 2 steps"} <= names
 
@@ -165,6 +168,15 @@ def test_guided_generators_are_tuned_on_their_images_and_asked_in_turns(
     assert not tuned_on and not list(tmp_path.iterdir())
 
 
+def test_real_images_are_as_large_as_those_they_are_trained_with(sets, monkeypatch):
+    large = images(1, 48)
+    large = dataclasses.replace(large, images=np.full((48, 6, 6, 3), 1, np.uint8))
+    monkeypatch.setattr(tables, "source_set", lambda *asked: large)
+    few = guided.real_images(W, "aircraft", 2, 0)
+    assert few.images.shape == (6, 6, 6, 3) and (few.images == 3).all()
+    assert len(few.plus(large)) == 54
+
+
 def test_which_runs_there_are_is_no_part_of_the_recipe():
     same = finetune.recipe(W, "mixed")
     more = worlds.replace(W, mixes={"seeds": 40, "counts": (8, 16, 32), "guides": ("plain",)})
@@ -204,11 +216,15 @@ def test_rates_at_equal_updates_are_chosen_on_validation(sets, tmp_path, monkeyp
     monkeypatch.setattr(mixes, "train", train)
     equal = mixes.Mix("aircraft", (("retrieved", 12), ("synthetic", 12)), 2)
     growing = mixes.Mix("aircraft", (("retrieved", 12),))
-    rival = mixes.Mix("aircraft", (("synthetic", 12), ("real:2", 12)), 2)
+    rival = mixes.Mix("aircraft", (("guided:class 2", 12), ("real:2", 12)), 2)
+    plain = mixes.Mix("aircraft", (("synthetic", 12), ("real:2", 12)), 2)
     three = [equal, growing, rival]
     assert set(mixes.choose_rates(tmp_path, W, three).values()) == {1e-3} and not asked
     w = worlds.replace(W, mixes={"selection_seeds": 2})
-    assert mixes.choose_rates(tmp_path, w, three) == {equal: 3e-3, growing: 1e-3, rival: 1e-3}
-    assert {mix for mix, _, _ in asked} == {equal} and {split for *_, split in asked} == {"val"}
+    assert mixes.choose_rates(tmp_path, w, three) == {equal: 3e-3, growing: 1e-3, rival: 3e-3}
+    assert {mix for mix, _, _ in asked} == {equal, plain}, "tuned generators as the study's own"
+    assert {split for *_, split in asked} == {"val"}
     assert {run.seed for _, run, _ in asked} == set(range(1_000_000, 1_000_002))
-    assert pd.read_parquet(tmp_path / "rates.parquet")["chosen"].sum() == 1
+    tried = {run.lr for _, run, _ in asked}
+    assert tried == {3.33e-4, 1e-3, 3e-3, 9e-3}, "an edge that is best has another one beyond it"
+    assert pd.read_parquet(tmp_path / "rates.parquet")["chosen"].sum() == 2

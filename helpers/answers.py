@@ -109,8 +109,8 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
     for task, ids in GAPS.items():
         rows = [claims[name] for name in ids]
         said = ", ".join(PUBLISHED[row["sign"]] for row in rows)
-        n = re.findall(r"retrieved (\d+)", rows[0]["cell"])
-        at = f", {int(n[0]):,} images each" if n else ""
+        n = re.search(r"\d[\d,]*", rows[0]["cell"])
+        at = f", {int(n[0].replace(',', '')):,} images each" if n else ""
         lines.append(f"| {task}{at} | {' | '.join(map(_found, rows))} | {said} |")
     return lines
 

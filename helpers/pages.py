@@ -94,7 +94,7 @@ def write_contents() -> Path:
         for path, found in _pages().items():
             lines += _entry(path, found)
         lines += ["", "## All figures"]
-        for folder in filter(places.shown, (root / name for name in worlds.WORLDS)):
+        for folder in _folders():
             listed = _figures(folder)
             lines += ["", f"World `{folder.name}`:", "", *listed] if listed else []
         return store.write(root / "README.md", ("\n".join(lines) + "\n").encode())
@@ -111,14 +111,18 @@ def _notebooks() -> list[str]:
 
 def _pages() -> dict[Path, list[Path]]:
     """The pages of every notebook that has any: those of ``desk`` before those of ``pocket``."""
-    root = places.figures_root()
-    names = dict.fromkeys([worlds.DESK.name, worlds.POCKET.name, *worlds.WORLDS])
-    folders = [root / name for name in names if places.shown(root / name)]
     every = {}
     for path in catalogue.notebooks().values():
-        found = [folder / f"{path.stem}.md" for folder in folders]
+        found = [folder / f"{path.stem}.md" for folder in _folders()]
         every[path] = [page for page in found if page.exists()]
     return {path: found for path, found in every.items() if found}
+
+
+def _folders() -> list[Path]:
+    """The worlds' folders of figures, that which decides first; not those that git ignores."""
+    names = dict.fromkeys([worlds.DESK.name, worlds.POCKET.name, *worlds.WORLDS])
+    folders = (places.figures_root() / name for name in names)
+    return [folder for folder in folders if places.shown(folder)]
 
 
 WHAT = """\

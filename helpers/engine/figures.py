@@ -27,7 +27,7 @@ SOURCES = {
     "retrieved": "retrieved",
     "synthetic": "synthetic",
     "mixed": "mixed",
-    "ground_truth": "ground truth",
+    "ground_truth": "test images",
 }
 COLOURS = dict(zip(SOURCES, ("#5c5c5c", "#0072b2", "#d55e00", "#009e73", "#b8860b"), strict=True))
 CATEGORIES = ("#332288", "#d99ab8", "#7a7a7a", "#aa9fd6", "#882255")  # of whatever is not a source
@@ -74,16 +74,17 @@ def save(
     """Keep a figure as ``NN_name.png``, and the plotted rows as ``NN_name.csv``.
 
     Returns what a notebook displays. ``alt`` says in 60 to 300 characters what form the figure has
-    and what it shows; it is kept in the PNG. ``title`` states what the figure finds and stands
-    above it; a line below names world, seed and device. Raises ``StudyError`` on an alt text out
-    of bounds or a folder that cannot be written to.
+    and what it shows; it is kept in the PNG. ``title`` states what the figure finds, stands above
+    it and begins its text on pages; a line below names world, its seed and the device. Raises
+    ``StudyError`` on an alt text out of bounds or a folder that cannot be written to.
     """
     if not 60 <= len(alt) <= 300:
         has = f"the alt text of {name} has {len(alt)} characters"
         raise StudyError(f"{has}; write 60 to 300: its form, then what it shows.")
-    below = f"{w.name} world · seed {w.seed} · {gpu.describe()}"
+    below = f"{w.name} world of seed {w.seed} · {gpu.describe()}"
     fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
     _head(fig, title)
+    told = f"{title}. {alt}" if title else alt
     buffer = BytesIO()
     about = {"Description": alt, "Title": name, "Software": None}
     tight = {"bbox_inches": "tight", "pad_inches": 0.1}
@@ -93,7 +94,7 @@ def save(
     if data is not None:
         rows = data.to_csv(index=False, float_format="%.6g").encode()
         store.write(folder(w) / f"{name}.csv", rows)
-    return Shown(buffer.getvalue(), name, alt)
+    return Shown(buffer.getvalue(), name, told)
 
 
 def _head(fig: Figure, title: str) -> None:

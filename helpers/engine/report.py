@@ -48,10 +48,12 @@ def predict(*options: str) -> RadioButtons:
     return RadioButtons(options=options, value=None, layout={"width": "auto"})
 
 
-def settle(prediction: RadioButtons, found: str) -> Markdown:
-    """What a reader predicted by a control of ``predict``, beside what was found."""
+def settle(prediction: RadioButtons, found: str, question: str = "") -> Markdown:
+    """What a reader predicted by a control of ``predict``, beside what was found: the ``question``
+    once more, and both."""
     said = f"You predicted *{prediction.value}*; this" if prediction.value else "This"
-    return text(f"{said} world found *{found}*.")
+    asked = f"**Prediction.** {question} " if question else ""
+    return text(f"{asked}{said} world found *{found}*.")
 
 
 def rows(results: pd.DataFrame, template: str) -> list[str]:
@@ -73,8 +75,8 @@ def listed(items: Iterable, none: str = "none", between: str = ", ") -> str:
 
 
 def words(name: str) -> str:
-    """The name of a column or metric as words: "zero_shot" is "zero shot"."""
-    return name.replace("_", " ")
+    """The name of a column or metric as words: "linear_probe" is "linear probe"."""
+    return name.replace("zero_shot", "zero-shot").replace("_", " ")
 
 
 def verdict(low: float, high: float, above: str, below: str, between: str = OPEN) -> str:

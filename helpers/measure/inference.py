@@ -231,8 +231,9 @@ def holm(p: Column) -> np.ndarray:
     return np.take_along_axis(ranked, order.argsort(-1), -1)
 
 
-def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
-    """The seeds in all that decide a claim; inf: no number of them does, nan: nothing is known."""
+def seeds_needed(estimate: Estimate, sign: str, margin: float, tests: int = 1) -> float:
+    """The seeds in all that decide a claim, one of ``tests`` (Bonferroni); inf: no number of them
+    does, nan: nothing is known."""
     value, _, _, se, _, seeds, images = estimate
     if not np.isfinite(se):
         return np.nan
@@ -243,7 +244,7 @@ def seeds_needed(estimate: Estimate, sign: str, margin: float) -> float:
     def decide(n: int) -> bool:
         falling = max(se**2 - images, 0) * seeds / n
         df = (n - 1) * ((images + falling) / max(falling, 1e-9 * se**2)) ** JOINED
-        return around(0, np.sqrt(images + falling), df, n).high < enough
+        return around(0, np.sqrt(images + falling), df, n, tests=tests).high < enough
 
     n = bisect_left(range(MOST + 1), True, max(seeds + 1, 2), key=decide)
     return float(n) if n <= MOST else np.inf

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import tables
-from helpers.engine import randomness
+from helpers.engine import randomness, report
 from helpers.measure import inference
 from helpers.measure.inference import Cell, Estimate
 from helpers.study.finetune import METRICS
@@ -136,8 +136,8 @@ class Runs:
         *means, base = (100 * self.hits(task, metric, a).mean() for a in (arm, other, CLIP))
         floor = max(means) < chance + margin or min(means) > 100 - margin
         idle = gained and max(abs(mean - base) for mean in means) < margin
-        name = f"{task}, {metric}: {arm[0]} {arm[1]} - {other[0]} {other[1]}"
-        return Cell(name.replace("_", " "), self.gap(task, metric, arm, other), bool(floor or idle))
+        name = f"{task}, {report.words(metric)}: {told(arm)} minus {told(other)}"
+        return Cell(name, self.gap(task, metric, arm, other), bool(floor or idle))
 
     def stacked(self, task: str, metric: str, source: str) -> np.ndarray:
         """``hits`` at all sizes of a source: (sizes, seeds, images)."""
@@ -158,6 +158,22 @@ class Runs:
         """``statistic`` of the mean hits of arrays (..., seeds, images), resampled at once."""
         rng = randomness.rng(self.w, "resampled", task)
         return inference.pigeonhole(statistic, arrays, self.labels(task), rng, 200)
+
+
+def told(arm: Arm) -> str:
+    """An arm in words: "3,840 retrieved", "480 redrawn at 0.1", "960 + 960 at equal epochs"."""
+    source, n = arm
+    if arm == CLIP:
+        return "unadapted CLIP"
+    if " " in source:  # a mix of notebook 08, which says its numbers
+        return source
+    kind, _, how = source.partition("-")
+    said = {"sdedit": f"redrawn at {how}", "captions": f"by generator {how}"}
+    if kind == "mixed":
+        both, _, equal = how.partition("-")
+        parts = " + ".join(f"{int(part):,}" for part in both.split("+"))
+        return f"{parts} at {equal.replace('-', ' ')}"
+    return f"{n:,} {said.get(kind, source)}"
 
 
 @functools.partial(np.vectorize, otypes=[float], excluded=(0, 1))

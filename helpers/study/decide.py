@@ -25,6 +25,8 @@ COLUMNS = [
     *("p", "p_holm", "p_inside", "p_inside_holm", "seeds", "needed", "cell", "reason"),
 ]
 SAME = ("claim", "margin", "sign")  # if a declaration changes, what was found before is left
+MANY = 1_000  # seeds that nobody will train
+VERDICTS = (HOLDS, REVERSED, EQUIVALENT, UNDECIDED, FLOOR)
 NOT_RUN = "not run in this world"
 Estimates = Mapping[str, Sequence[Cell] | str]
 
@@ -77,6 +79,12 @@ def decide(estimates: Estimates, before: pd.DataFrame | None = None) -> pd.DataF
     decisive = table["p_holm"].where(table["verdict"] != EQUIVALENT, table["p_inside_holm"])
     stays = (table["verdict"] == FLOOR) | (decisive < inference.ALPHA)
     table["corrected"] = table["verdict"].where(stays, UNDECIDED)
+    for i, row in table[~stays & (table["verdict"] != UNDECIDED)].iterrows():
+        if row["id"] in estimates:  # what it would take to stand among all
+            found = _found(
+                claims.loc[row["id"]], estimates[row["id"]], sum(table["holm"] == row["holm"])
+            )
+            table.loc[i, ["needed", "reason"]] = found["needed"], found["reason"]
     return table[COLUMNS].astype({"seeds": "Int64"})
 
 
@@ -93,18 +101,27 @@ def record(w: World, estimates: Estimates) -> pd.DataFrame:
     return table
 
 
+def counted(table: pd.DataFrame) -> str:
+    """How many claims of a table came out how, in brackets how many do after correction."""
+    plain, corrected = (table[column].value_counts() for column in ("verdict", "corrected"))
+    words = [word for word in VERDICTS if word in plain or word in corrected]
+    return ", ".join(f"{plain.get(w, 0)} {w} ({corrected.get(w, 0)})" for w in words)
+
+
 def recommend(
-    gains: pd.DataFrame, task: str, retrieved: int, generator: str, margin: float
+    gains: pd.DataFrame, task: str, retrieved: int, generator: str, margin: float, real: int = 0
 ) -> dict[str, Any]:
     """How many ``synthetic`` images to add to ``yours``, the retrieved ones, and what they gain.
 
-    ``gains`` are fields of notebook 08's map: ``task, generator, retrieved, synthetic`` and an
-    ``Estimate``. Of the nearest by log ``retrieved``, the one decides whose interval begins
-    highest; where none reaches the margin, nothing is added, and the highest end is told. ``gain``
-    is in points over adding none, ``sure`` one minus the p-value of no gain, both corrected for the
-    number of fields; ``so`` says it. ``StudyError`` on a task, or generator, that is not there.
+    ``gains`` are fields of notebook 08's map: ``task, generator, real, retrieved, synthetic`` and
+    an ``Estimate``; ``real`` are images of the task in every class. Of the nearest by log
+    ``retrieved``, the field decides that surely gains and may gain the margin (of several, whose
+    interval begins highest), else that whose interval ends highest. ``gain`` is in points over
+    adding none; it, and ``sure``, that there is any, are corrected for the number of fields; ``so``
+    says it. Raises ``StudyError`` on a task, generator or number of real images not there.
     """
-    for column, value in (("task", task), ("generator", generator)):
+    gains = gains.assign(real=gains.get("real", 0))
+    for column, value in (("task", task), ("generator", generator), ("real", real)):
         if value not in set(gains[column]):
             raise unknown(f"{column} of the map", value, gains[column].unique())
         gains = gains[gains[column] == value]
@@ -115,20 +132,21 @@ def recommend(
         inference.around(value, se, df, int(seeds), images, len(near))
         for value, se, df, seeds, images in known
     ]
-    needless = all(gain.high < margin for gain in found)
-    at = int(np.argmax([gain.high if needless else gain.low for gain in found]))
-    words = {HOLDS: "add them", REVERSED: "do not"}
-    verdict = inference.verdict(found[at], "+", margin)
+    helps = [gain.low if gain.high >= margin else -np.inf for gain in found]
+    at = int(np.argmax(helps if max(helps) > 0 else [gain.high for gain in found]))
+    low, high = found[at].low, found[at].high
+    words = {"do not": high < 0, "no need": high < margin, "add them": low > 0, "try both": True}
+    so = next(word for word, fits in words.items() if fits)
     row, rest = near.iloc[at], found[at]._asdict()
     advice: dict[str, Any] = {"task": task, "yours": retrieved, "retrieved": int(row["retrieved"])}
-    advice |= {"synthetic": 0 if needless else int(row["synthetic"])}
+    advice |= {"synthetic": int(row["synthetic"]) if so in ("add them", "try both") else 0}
     advice |= {"gain": rest.pop("value"), **rest}
-    advice |= {"sure": 1 - min(1, len(near) * found[at].p_above(0))}
-    return advice | {"so": words.get(verdict, "no need" if needless else "try both")}
+    return advice | {"sure": 1 - min(1, len(near) * found[at].p_above(0)), "so": so}
 
 
-def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, Any]:
-    """The verdict on a claim, the numbers of the cell that decides, and what it would yet take."""
+def _found(claim: pd.Series, cells: Sequence[Cell] | str | None, tests: int = 0) -> dict[str, Any]:
+    """The verdict on a claim, the numbers of the cell that decides, and what it would yet take; if
+    decided, what it would take among as many ``tests``."""
     if claim["testable"] != "yes":
         return {"verdict": FLOOR, "cell": "", "reason": claim["testable"].removeprefix("no: ")}
     if not cells or isinstance(cells, str):
@@ -140,10 +158,11 @@ def _found(claim: pd.Series, cells: Sequence[Cell] | str | None) -> dict[str, An
         raise StudyError(f"claim {claim['id']}: {e}") from e
     estimate, reasons = decided.cell.estimate, []
     row = {**estimate._asdict(), **decided._asdict(), "cell": decided.cell.name}
-    if decided.verdict == UNDECIDED:
-        row["needed"] = needed = inference.seeds_needed(estimate, claim["sign"], claim["margin"])
-        more = f"about {needed:,.0f} {decided.cell.unit}"
-        wanted = more if needed < np.inf else "more test images"
+    if decided.verdict == UNDECIDED or tests:
+        asked = estimate, claim["sign"], claim["margin"], max(tests, 1)
+        row["needed"] = needed = inference.seeds_needed(*asked)
+        more = f"about {needed:,.0f}" if needed <= MANY else f"over {MANY:,}"
+        wanted = f"{more} {decided.cell.unit}" if needed < np.inf else "more test images"
         reasons.append("spread not known" if np.isnan(needed) else wanted)
     floors = [cell.name for cell in cells if cell.floor]
     if floors:

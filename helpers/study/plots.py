@@ -27,8 +27,8 @@ VERDICTS |= {UNDECIDED: ("0.45", "D"), FLOOR: ("0.45", "")}
 TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)  # estimates of claims, in margins
 AXIS = "estimate and 95 % interval in margins, claim's side right"
 BELOW = (
-    "grey: inside the margin, where a difference is called equivalent; blue: where the claim holds"
-    "\nif all of the interval lies there; hollow: undecided, or so once corrected"
+    "grey: inside the margin, where a difference is called equivalent; violet: where the claim\n"
+    "holds if all of the interval lies there; hollow: undecided, or so once corrected"
 )
 
 
@@ -194,7 +194,7 @@ def gain_map(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
-    """The claims of a ``paper`` in a table by ``decide``; beside it, which are left out, and why.
+    """The claims of a ``paper`` in a table by ``decide``; a sentence on those left out, if any.
 
     Intervals are in margins, linear inside and logarithmic beyond, the claim's side to the right.
     """
@@ -230,4 +230,5 @@ def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
     ax.set(yticks=[], ylim=(len(rows) - 0.4, -0.6), xlim=(-reach, reach), xlabel=AXIS)
     fig.text(0.605, 0.02 / height, BELOW, ha="center", fontsize=8.2)
     left_out = of_paper[of_paper["p"].isna()]
-    return fig, "; ".join(f"{row.id}: {row.reason}" for row in left_out.itertuples())
+    reasons = "; ".join(f"{row.id}: {row.reason}" for row in left_out.itertuples())
+    return fig, f"Not drawn, as not asked here: {reasons}." if reasons else ""

@@ -51,7 +51,8 @@ def test_absence_has_a_word():
 
 
 def test_words_of_a_name():
-    assert report.words("zero_shot") == "zero shot"
+    assert report.words("zero_shot") == "zero-shot"
+    assert report.words("linear_probe") == "linear probe"
 
 
 def test_points_carry_signs_and_an_interval():

@@ -224,6 +224,43 @@ def test_advice_is_the_largest_gain_of_the_nearest_row():
         fields({(240, 60): (0.1, 0.2), (240, 240): (2, 3)}), "cars", 240, "long", 2
     )
     assert one_may["so"] == "try both", "another field of the row may yet matter"
+    assert one_may["synthetic"] == 240, "the one to try"
+    two = {(240, 60): (1.9, 0.2), (240, 240): (9, 6)}
+    sure = decide.recommend(fields(two), "cars", 240, "long", 2)
+    assert sure["so"] == "add them" and sure["synthetic"] == 60, "rather than a lucky field"
+    mixed = decide.recommend(
+        fields({(240, 60): (-5, 1), (240, 240): (-9, 1)}), "cars", 240, "long", 2
+    )
+    assert mixed["so"] == "do not" and mixed["synthetic"] == 0 and mixed["gain"] == -5
+    corrected = {(240, n): (2.2, 1) for n in (60, 120, 240, 480)}
+    assert decide.recommend(fields(corrected), "cars", 240, "long", 2)["so"] == "try both"
+
+
+def test_advice_counts_real_images_apart():
+    both = pd.concat([fields({(0, 60): (9, 1)}), fields({(0, 60): (-9, 1)}).assign(real=5)])
+    both = both.fillna({"real": 0})
+    assert decide.recommend(both, "cars", 0, "long", 2)["so"] == "add them"
+    assert decide.recommend(both, "cars", 0, "long", 2, real=5)["so"] == "do not"
+    with pytest.raises(StudyError, match=r"real of the map.*2.*Valid: "):
+        decide.recommend(both, "cars", 0, "long", 2, real=2)
+
+
+def test_what_only_a_correction_opens_says_what_it_would_take():
+    family = TESTABLE[TESTABLE["holm"] == "OW1-5"]["id"]
+    estimates = {name: cells(0.0, 1.0, seeds=9) for name in family}
+    name = "OW4"
+    estimates[name] = [Cell("aircraft", around(4.4, 2.0, 60, 20))]
+    found = row(decide.decide(estimates), name)
+    assert found["verdict"] == "holds" and found["corrected"] == "undecided"
+    assert found["needed"] > 20 and found["reason"].startswith("about ")
+    alone = row(decide.decide({name: [Cell("aircraft", around(9.0, 2.0, 60, 20))]}), name)
+    assert alone["corrected"] == "holds" and np.isnan(alone["needed"]) and not alone["reason"]
+
+
+def test_verdicts_are_counted_plain_and_corrected():
+    table = pd.DataFrame({"verdict": ["holds", "holds", "reversed"]})
+    table["corrected"] = ["holds", "undecided", "reversed"]
+    assert decide.counted(table) == "2 holds (1), 1 reversed (1), 0 undecided (1)"
 
 
 @pytest.mark.parametrize("task, generator", [("boats", "long"), ("cars", "longest")])

@@ -13,7 +13,7 @@ from helpers.errors import reading
 
 SHOWN = ["text/markdown", "text/html", "text/plain"]  # what a page takes of an output, best first
 ASIDE = "aside"  # the tag of a cell that is for readers at a kernel only
-END = "\n## Exercises"  # where a notebook's page ends
+END = "\n## Exercises"  # which a page leaves out
 
 
 def write(copy: Path, part: str) -> None:
@@ -37,23 +37,24 @@ def write_page(copy: Path, folder: Path) -> Path:
     """Write the page of an executed notebook, ``NN_name.md``, beside its figures in ``folder``.
 
     It has the notebook's prose and what its cells show, with pictures as links to their files, and
-    neither code nor exercises nor cells with the tag ``ASIDE``. Links to notebooks become links to
-    pages.
+    neither code nor exercises, up to the next section, nor cells with the tag ``ASIDE``. Links to
+    notebooks become links to pages.
     """
     import nbformat
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
 
     notebook = nbformat.read(copy, as_version=4)
-    kept = []
+    kept, exercises = [], ""
     for cell in [*notebook.cells[:1], *notebook.cells[2:]]:  # without what it reads and writes
-        cell.source, end, _ = f"\n{cell.source}".partition(END)
+        if cell.source.startswith("## "):
+            exercises = ""
+        if exercises or ASIDE in cell.metadata.get("tags", []):
+            continue
+        cell.source, exercises, _ = f"\n{cell.source}".partition(END)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _is_told(output)]
-        if ASIDE not in cell.metadata.get("tags", []):
-            kept.append(cell)
-        if end:
-            break
+        kept.append(cell)
     notebook.cells = kept
     config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
     exporter = MarkdownExporter(config=config, exclude_input=True, exclude_output_prompt=True)
@@ -101,11 +102,15 @@ def write_contents() -> Path:
 
 
 def _notebooks() -> list[str]:
-    """A line for every notebook, for README.md: a link to its page, and its answer."""
+    """A line for every notebook, for README.md: its question, a link to its page, and how its
+    answer begins, up to a semicolon."""
     lines = []
     for path, (first, *_) in _pages().items():
-        said = answer_of(first).removeprefix(f"{report.ANSWER} ")
-        lines.append(f"- [{path.stem}](figures/{first.parent.name}/{first.name}): {said}")
+        said = answer_of(first).removeprefix(f"{report.ANSWER} ").partition("; ")[0].rstrip(".")
+        number, _, question = catalogue.title(path).partition(" - ")
+        question = question.rpartition(": ")[2]
+        link = f"[{question[:1].upper()}{question[1:]}](figures/{first.parent.name}/{first.name})"
+        lines.append(f"- **{number}** {link} {said[:1].upper()}{said[1:]}.")
     return lines
 
 

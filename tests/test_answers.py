@@ -49,8 +49,11 @@ def test_the_answer_says_what_the_table_says(top):
     (of_paper,) = (line for line in answers.by_paper(top / "figures") if "Unmet" in line)
     holding = claims.query("paper == 'Unmet Promise' and verdict == 'holds'")
     assert f"{len(holding)} holds (" in of_paper
-    for claim in claims.loc[claims["corrected"] == "reversed", "claim"]:
-        assert f"*{claim.removesuffix('.')}* (" in words
+    turned = claims.loc[claims["corrected"] == "reversed", "claim"].str.removesuffix(".")
+    assert f"*{turned.iloc[0]}* (" in words and f"{len(turned) - 1} more in the report" in words
+    report = " ".join(answers.answer(top / "figures", "", None))
+    for claim in claims.loc[claims["corrected"].isin(["reversed", "undecided"]), "claim"]:
+        assert f"*{claim.removesuffix('.')}* (" in report
     write(top, top / "figures")
     assert (top / "README.md").read_text() == text
 

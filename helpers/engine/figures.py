@@ -84,7 +84,6 @@ def save(
     below = f"{w.name} world of seed {w.seed} · {gpu.describe()}"
     fig.text(0.995, -0.005, below, ha="right", va="top", fontsize=8, color="0.4")
     _head(fig, title)
-    told = f"{title}. {alt}" if title else alt
     buffer = BytesIO()
     about = {"Description": alt, "Title": name, "Software": None}
     tight = {"bbox_inches": "tight", "pad_inches": 0.1}
@@ -94,7 +93,7 @@ def save(
     if data is not None:
         rows = data.to_csv(index=False, float_format="%.6g").encode()
         store.write(folder(w) / f"{name}.csv", rows)
-    return Shown(buffer.getvalue(), name, told)
+    return Shown(buffer.getvalue(), name, f"{title}. {alt}" if title else alt)
 
 
 def _head(fig: Figure, title: str) -> None:

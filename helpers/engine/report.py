@@ -49,11 +49,9 @@ def predict(*options: str) -> RadioButtons:
 
 
 def settle(prediction: RadioButtons, found: str, question: str = "") -> Markdown:
-    """What a reader predicted by a control of ``predict``, beside what was found: the ``question``
-    once more, and both."""
+    """What a reader predicted by a control of ``predict`` to a ``question``, and what was found."""
     said = f"You predicted *{prediction.value}*; this" if prediction.value else "This"
-    asked = f"**Prediction.** {question} " if question else ""
-    return text(f"{asked}{said} world found *{found}*.")
+    return text(f"{question and f'**Prediction.** {question} '}{said} world found *{found}*.")
 
 
 def rows(results: pd.DataFrame, template: str) -> list[str]:

@@ -168,11 +168,12 @@ def told(arm: Arm) -> str:
     if " " in source:  # a mix of notebook 08, which says its numbers
         return source
     kind, _, how = source.partition("-")
-    said = {"sdedit": f"redrawn at {how}", "captions": f"by generator {how}"}
+    said = {"sdedit": f"redrawn at {how}", "captions": f"synthetic, generator {how}"}
+    said |= {"alt": "from alt texts", "templates": "from templates"}
     if kind == "mixed":
         both, _, equal = how.partition("-")
         parts = " + ".join(f"{int(part):,}" for part in both.split("+"))
-        return f"{parts} at {equal.replace('-', ' ')}"
+        return f"{parts} at {equal.replace('-', ' ').replace('steps', 'updates')}"
     return f"{n:,} {said.get(kind, source)}"
 
 

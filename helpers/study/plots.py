@@ -79,7 +79,7 @@ def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndar
         lines = textwrap.fill(f'"{textwrap.shorten(caption, 50)}"', 15)
         ax.text(0.87, 2.97 - 0.98 * i, lines, fontsize=9.5, va="center", style="italic")
     bold: dict[str, Any] = {"fontsize": 13, "weight": "bold"}
-    ax.text(0.05, 3.6, "one pool of real pairs", **bold)
+    ax.text(0.05, 3.6, "one pool of image-text pairs", **bold)
     ways = {"synthetic": "generator\ntrained on it", "retrieved": "retriever\nsearches it"}
     for y, (source, text) in zip((2.97, 1.01), ways.items(), strict=True):
         colour = COLOURS[source]
@@ -93,7 +93,7 @@ def concept(pool: Sequence[tuple[np.ndarray, str]], images: Mapping[str, np.ndar
     gold = COLOURS["ground_truth"]
     arrow((8.5, 1.99), (9.1, 1.99), gold)
     pictures(images["ground_truth"], 9.2, 2.6, gold, 0, -0.98)
-    ax.text(9.98, 3.6, "tested on real\nimages of the task", color=gold, ha="right", **bold)
+    ax.text(9.98, 3.6, "tested on\ntest images", color=gold, ha="right", **bold)
     return fig
 
 
@@ -231,4 +231,4 @@ def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
     fig.text(0.605, 0.02 / height, BELOW, ha="center", fontsize=8.2)
     left_out = of_paper[of_paper["p"].isna()]
     reasons = "; ".join(f"{row.id}: {row.reason}" for row in left_out.itertuples())
-    return fig, f"Not drawn, as not asked here: {reasons}." if reasons else ""
+    return fig, f"Not drawn, as not testable here: {reasons}." if reasons else ""

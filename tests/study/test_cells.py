@@ -38,42 +38,41 @@ def test_repeats_are_shares_per_form(tmp_path):
     assert np.isnan(shares.loc[0, "background"])
 
 
-def test_copies_that_are_found_are_told_from_other_candidates():
-    shows = pd.DataFrame(
-        {"test_copy_of": [7, -1, 7, 8], "kind": ["cars", "cars", "flowers", "cars"]}
+def test_copies_that_are_recognized_are_told_from_other_pairs():
+    """Two candidates are one pair, found for two classes: it counts once."""
+    truth = pd.DataFrame(
+        {"test_copy_of": [7, -1, 7, 8, 9], "kind": ["cars", "cars", "flowers", "cars", "cars"]}
     )
-    table = pd.DataFrame({"copy": [True, True, False, False], "kept": [False, False, True, True]})
-    names = {"tables": {"cars": table}, "shows": {"cars": shows}, "keeps": {"cars": "kept"}}
-    found = cells.run("03", '"others dropped"', known=True, pd=pd, report=report, **names)
+    found_rows = [0, 0, 1, 2, 3]
+    table = {"row": found_rows, "copy": [True] * 3 + [False] * 2, "kept": [False] * 3 + [True] * 2}
+    names = {"tables": {"cars": pd.DataFrame(table)}, "keeps": {"cars": "kept"}, "truth": truth}
+    names["shows"] = {"cars": truth.iloc[found_rows].reset_index(drop=True)}
+    found = cells.run("03", "others taken for copies", known=True, pd=pd, report=report, **names)
     assert found["copies"].iloc[0].to_dict() == {
         "task": "cars",
-        "candidates": 4,
-        "copies of test images": 2,
-        "found": 1,
-        "others dropped": 1,
+        "test copies in the pool": 3,
+        "found by any rule": 4,
+        "test copies in it": 2,
+        "recognized": 1,
+        "others taken for copies": 1,
         "kept": 2,
-        "copies left in it": 1,
+        "test copies left": 1,
     }
 
 
-def test_axles_are_counted_together_and_apart():
-    counts = [("A", "axles", 4, 1), ("B", "axles", 4, 3), ("A", "gear", 2, 2)]
+def test_a_detail_is_counted_where_it_is_not_the_commonest():
+    counts = [("A", "axles", 4, 1), ("B", "axles", 4, 3), ("C", "axles", 4, 4), ("A", "gear", 2, 2)]
     rows = [(source, *count) for source in ("retrieved", "synthetic") for count in counts]
     columns = ["source", "class", "attribute", "images", "correct"]
     fidelity = pd.DataFrame(rows, columns=columns)
-    details = pd.DataFrame({"axles": [1, 3], "gear": [0, 0]}, index=["A", "B"])
-    names = {
-        "ask": lambda function, w: function(w),
-        "analysis": types.SimpleNamespace(fidelity=lambda w: fidelity),
-        "bench": types.SimpleNamespace(details=details),
-        "inference": inference,
-    }
-    found = cells.run("05", "apart = wheels.assign(", w=None, np=np, pd=pd, display=list, **names)
-    table = found["total"].query("source == 'synthetic'").set_index("attribute")
-    shares = table["share"].to_dict()
-    assert shares == {"axles": 0.5, "gear": 1.0, "one axle": 0.25, "two or more axles": 0.75}
-    assert (table["low"] <= table["share"]).all() and (table["share"] <= table["high"]).all()
-    assert found["attributes"] == ["axles", "one axle", "two or more axles", "gear"]
+    details = pd.DataFrame({"axles": [1, 3, 1], "gear": [0, 1, 1]}, index=["A", "B", "C"])
+    names = {"known": True, "np": np, "pd": pd, "report": report, "fidelity": fidelity}
+    names["bench"] = types.SimpleNamespace(details=details)
+    names = cells.run("05", "usual = bench.details.mode()", **names)
+    assert names["share_of"]["synthetic"].to_dict() == {"axles": 0.75, "gear": 1.0}
+    found = cells.run("05", "control = rated[", **names)["bars"].loc["synthetic"]
+    assert found["share"].to_dict() == {"axles": 0.75, "control": (1 + 4) / 8, "gear": 1.0}
+    assert found["half"].to_dict()["gear"] == 0 < found["half"].to_dict()["axles"]
 
 
 def test_cells_of_two_tables_that_are_far_apart():

@@ -63,8 +63,9 @@ def of_this_study(curves):
     sizes = curves.sizes("aircraft", "retrieved")
     every = [("aircraft", metric, n) for metric in finetune.METRICS for n in sizes]
     names["exchange"] = pd.DataFrame(every, columns=["task", "metric", "n"])
-    names = cells.run("08", "def steeper", **names)
-    return cells.run("08", "dearer = curves.resampled(", **names)["estimates"]
+    for text in ("met = []", "def steeper", '"OW2": [inference.Cell('):
+        names = cells.run("08", text, **names)
+    return names["estimates"]
 
 
 def test_a_gap_is_paired_and_its_interval_holds_the_truth(made):
@@ -162,12 +163,10 @@ def test_superiority_is_the_share_of_pairs():
     facts = {
         s: pd.DataFrame({"label": np.arange(len(x)) % 2, "score": x}) for s, x in scores.items()
     }
-    tables = types.SimpleNamespace(
-        source_set=lambda w, task, source: types.SimpleNamespace(facts=facts[source])
-    )
-    names = {"np": np, "pd": pd, "tables": tables, "finetune": finetune, "inference": inference}
-    w = worlds.get("smoke", tasks=("aircraft",))
-    found = cells.run("05", "with DeLong's variance", w=w, **names)["above"]
+    names = {"np": np, "pd": pd, "inference": inference}
+    won = cells.run("05", "def pairs_won(", **names)["pairs_won"]
+    compared = {"all": [won(facts["synthetic"], facts["retrieved"])]}
+    found = cells.run("05", 'above = won["all"]', compared=compared, **names)["above"]
     pairs = []
     for label in (0, 1):
         real, drawn = (scores[s][label::2] for s in ("retrieved", "synthetic"))

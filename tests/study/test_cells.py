@@ -7,7 +7,6 @@ import pandas as pd
 
 from helpers import worlds
 from helpers.engine import report, store
-from helpers.measure import inference
 from helpers.study import captions, plots
 from tests.study import cells
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import worlds
 from helpers.data import tables
-from helpers.engine import places, report, store
+from helpers.engine import figures, places, report, store
 from helpers.measure import inference
 from helpers.study import decide, plots, robustness, summaries
 from helpers.study.robustness import MODEL, WITHOUT
@@ -254,12 +254,12 @@ def test_real_images_of_finished_checkpoints_were_not_retrieved(monkeypatch):
     monkeypatch.setattr(store, "read_table", lambda path: results_with(0))
     monkeypatch.setattr(tables, "benchmark", lambda w, task: bench)
     names = {"report": report, "robustness": robustness, "store": store, "tables": tables}
-    names |= {"pd": pd, "artifact": store.Artifact("robust", Path())}
+    names |= {"pd": pd, "artifact": store.Artifact("robust", Path()), "figures": figures}
     found = []
     for w in (W, FINISHED):
         labels = cells.run("07", "label_of = {", w=w, **names)
-        said = cells.run("07", "probed = (", **{**labels, "w": w})
-        found.append((said["label_of"]["retrieved"], said["probed"]))
+        said = cells.run("07", "shown_models = (", **{**labels, "w": w})
+        found.append((said["label_of"]["retrieved"], said["shown_models"]))
     assert [label for label, _ in found] == ["retrieved", "real"]
     assert found[0][1].startswith("27 models of toy (2 classes), each trained on 10 images")
     assert found[1][1].endswith("(2 classes). supervised, real: timm/any.")

@@ -184,7 +184,8 @@ def claims(monkeypatch, runs, paired, rare=None):
         **{"fits": fits, "folds": folds, "inference": inference, "report": types.SimpleNamespace()},
         **{"arms": arms, "decide": decide, "exponents": exponents, "worlds": worlds},
         **{"runs": runs, "paired": paired, "top1": top1, "spans": spans},
-        **{"every_judged": judged(), "of_classes": of_class},
+        **{"every_judged": judged(), "of_classes": of_class, "x": "recognizability"},
+        "y": "diversity",
         "low_high": spans["full"],
         "every": dict.fromkeys(runs["arm"]),
         "held_out": dict.fromkeys(runs["eval_set"]),
@@ -195,6 +196,7 @@ def claims(monkeypatch, runs, paired, rare=None):
     }
     for text in ('"SL03": (', "cells = {}", "knows = ", '"SL01": {', "exponents.contrast(runs, "):
         names = cells.run("06", text, **names)
+    names = cells.run("06", "wide = every_judged.pivot(", **names)
     for text in ('cells["SL02"]', 'cells["SL11"]', 'cells["SL06"]', 'cells["SL12"]'):
         names = cells.run("06", text, **names)
     return names["cells"]

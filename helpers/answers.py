@@ -17,12 +17,11 @@ from helpers.errors import StudyError
 GAPS = {"aircraft": ("UP01", "UP02"), "flowers": ("UP03", "UP04"), "cars": ("UP05", "UP06")}
 METRICS = ("zero-shot accuracy", "linear probe")
 REASONS = {  # wheels, what is added to many real images, and to few -> of what the claim speaks
-    "UP18": "images",
+    "UP18": "share of images",
     "UP22": "finetuned CLIP",
     "SL07": "frozen CLIP",
 }
 OWN = "This study"  # the paper whose claims are this study's own
-SEEDS = {worlds.DESK.name: "many seeds", worlds.POCKET.name: "few"}
 TOLD = 1  # reversed claims in README.md, which is short; all of them are in the report
 PUBLISHED = {"+": "better", "-": "worse", "0": "equal", "noninferior": "no worse"}
 WRAP = functools.partial(
@@ -59,7 +58,7 @@ def answer(figures: Path, base: str, most: int | None = TOLD) -> list[str]:
     if not claims:
         return []
     count = Counter(row["world"] for row in claims.values())
-    of = [f"{n} of [{w}]({base}{w}/claims.csv) ({SEEDS[w]})" for w, n in count.items()]
+    of = [f"{n} of [{w}]({base}{w}/claims.csv)" for w, n in count.items()]
     counted = _counted(list(claims.values()))
     last = f"{len(claims)} claims, {' and '.join(of)}; in brackets corrected: {counted}."
     found = [*gaps(claims), "", *reasons(claims), *turned(claims, most)]
@@ -120,7 +119,7 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
 def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     """The claims on reasons that have been asked, each with its world."""
     rows = [(claims[name], what) for name, what in REASONS.items() if claims[name]["value"]]
-    line = "- *{0[claim]}* {1} (points; {2}; {0[cell]}; {0[world]})."
+    line = "- *{0[claim]}* {1} (points; {2}; {0[cell]})."
     return [line.format(row, _found(row), what) for row, what in rows]
 
 
@@ -130,7 +129,8 @@ def turned(claims: dict[str, dict[str, str]], most: int | None) -> list[str]:
     units = _units()
     told = []
     for row in rows[:most]:
-        found = f"{float(row['value']):+.2g} {units[row['id']]}; {row['cell']}"
+        found = f"{float(row['value']):+.2g} {units[row['id']]}"
+        found += "" if most else f"; {row['cell']}"
         told.append(f"*{row['claim'].removesuffix('.')}* ({found})")
     told += [f"{len(rows) - most} more in the report"] if most and len(rows) > most else []
     return [f"- Reversed, against the papers: {'; '.join(told)}."] if rows else []

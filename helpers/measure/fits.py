@@ -71,11 +71,15 @@ def rank_correlation(
 ) -> inference.Estimate:
     """Spearman's rho, with the standard error of the bootstraps ``again`` of x and y.
 
-    ``units`` is the number of what is resampled: the t interval has 2 degrees of freedom less. NaN
-    where x or y is constant.
+    ``units`` is the number of what is resampled: the t interval has 2 degrees of freedom less, and
+    ends at -1 and 1. NaN where x or y is constant.
     """
+    ranks = scipy.stats.rankdata(np.array([(x, y), *again], float), axis=-1)
+    ranks -= ranks.mean(-1, keepdims=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of draws in which a column is constant: they are left out
-        rho = scipy.stats.spearmanr(x, y).statistic
-        se = np.nanstd([scipy.stats.spearmanr(*pair).statistic for pair in again], ddof=1)
-    return inference.around(rho, se, max(units - 2, 1), units)
+        rho, *others = ranks.prod(-2).sum(-1) / np.sqrt((ranks**2).sum(-1).prod(-1))
+        se = np.nanstd(others, ddof=1)
+    found = inference.around(rho, se, max(units - 2, 1), units)
+    low, high = np.clip(found[1:3], -1, 1) if found.df else found[1:3]
+    return found._replace(low=float(low), high=float(high))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.errors import StudyError
 from helpers.measure import fits
@@ -51,5 +52,16 @@ def test_rank_correlation_by_hand_and_its_interval_from_bootstraps():
 
     assert fits.rank_correlation(x, x**3, again(y), 20).value == pytest.approx(1)
     found = fits.rank_correlation(x, y, again(y), 20)
-    assert 0 < found.low < found.value < found.high and found.df == 18
+    assert 0 < found.low < found.value < found.high <= 1 and found.df == 18
+    tied = (x // 4, np.round(y / 9))
+    assert fits.rank_correlation(*tied, [], 20).value == pytest.approx(stats.spearmanr(*tied)[0])
     assert np.isnan(fits.rank_correlation(x, 0 * x, again(0 * x), 20).value)
+
+
+def test_intervals_of_rank_correlations_end_where_there_is_no_more():
+    x = np.arange(6)
+    y = np.array([0, 1, 2, 3, 5, 4])
+    again = [(x, y), (x, x), (x, y[[1, 0, 2, 3, 4, 5]])]
+    up, down = (fits.rank_correlation(x, side, again, 6) for side in (y, -y))
+    assert up.high == 1 and down.low == -1 and -1 < down.high < up.low < 1
+    assert up.value - up.low == pytest.approx(up.se * stats.t.ppf(0.975, 4))

@@ -4,28 +4,23 @@ The variance components are those of this study: 0.5 to 2.1 points between seeds
 to 10,000 test images, accuracies from .3 to .9.
 """
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from helpers.errors import StudyError
-from helpers.measure import inference
+from helpers.measure import folds, inference
 from helpers.measure.inference import Cell, around, combined, verdict
-from tests.measure.simulated import Study
+from tests.measure.simulated import Study, covers
 
-FOLDS = 29
 RNG = np.random.default_rng(0)
 
 
-def covered(estimates, truth):
-    """The share of intervals that contain the truth."""
-    return np.mean([e.low <= truth <= e.high for e in estimates])
-
-
-def jackknifed(points):
-    """``points`` (seeds, images) by a jackknife of folds that take turns within each class."""
-    images = points.shape[1]
-    kept = (np.arange(images) // 24 % FOLDS)[:, None] != np.arange(FOLDS)
+def jackknifed(points, strata):
+    """``points`` (seeds, images) by the jackknife of the study's folds."""
+    kept = folds.fold_of(strata)[:, None] != np.arange(folds.FOLDS)
     return inference.jackknifed(points.mean(1), points @ kept / kept.sum(0))
 
 
@@ -89,13 +84,14 @@ def test_three_estimators_agree_on_a_mean(number):
     first, second = (arm[0] for arm in study.runs())
     points = 100 * (first - second)
     one = inference.crossed(points, study.strata)
-    two = jackknifed(points)
+    two = jackknifed(points, study.strata)
     three = inference.pigeonhole(
         lambda a, b: 100 * (a - b), (first, second), study.strata, study.rng, 400
     )
     assert two.value == pytest.approx(one.value, abs=1e-4)
     assert three.value == pytest.approx(one.value, abs=1e-4)
-    assert two.se == pytest.approx(one.se, rel=0.15) and three.se == pytest.approx(one.se, rel=0.15)
+    assert two.se == pytest.approx(one.se, rel=0.4)  # of ten folds
+    assert three.se == pytest.approx(one.se, rel=0.15)
 
 
 def test_pigeonhole_resamples_whole_curves():
@@ -158,7 +154,7 @@ def test_variance_components_below_zero_add_nothing():
         estimate = inference.crossed(values, strata)
         assert 0.5 * plain < estimate.se < 1.5 * plain and np.isfinite(estimate.df)
         assert estimate.images >= 0 and estimate.df >= 3.9
-        assert jackknifed(values).se == pytest.approx(estimate.se, rel=0.5)
+        assert jackknifed(values, strata).se == pytest.approx(estimate.se, rel=0.5)
 
 
 def test_equal_runs_leave_the_images():
@@ -208,6 +204,8 @@ def test_unlike_variances_are_not_pooled():
 
 # --- coverage
 
+# Of 800, 500, 400 and 300 studies the share that is covered has a binomial error of 0.8, 1.0, 1.1
+# and 1.3 points.
 SETTINGS = [  # seeds, images, spread, accuracy, studies
     (5, 1_400, 1.7, 0.4, 800),
     (5, 4_000, 0.5, 0.9, 500),
@@ -219,14 +217,15 @@ SETTINGS = [  # seeds, images, spread, accuracy, studies
 
 @pytest.mark.parametrize("seeds, images, spread, accuracy, studies", SETTINGS)
 def test_coverage(seeds, images, spread, accuracy, studies):
+    """Of the random effects and of the jackknife, which with five seeds is too wide: 97 %."""
     study = Study(seeds, images, spread, accuracy, gap=3)
     tables = [study.points()[0] for _ in range(studies)]
     estimates = [inference.crossed(points, study.strata) for points in tables]
-    assert 0.93 <= covered(estimates, 3) <= 0.97
+    assert covers(estimates, 3)
     values = np.array([e.value for e in estimates])
     squared = np.mean([e.se**2 for e in estimates])
     assert squared == pytest.approx(values.var(), rel=0.2)  # the variance is without bias
-    assert 0.93 <= covered([jackknifed(points) for points in tables], 3) <= 0.97
+    assert covers([jackknifed(points, study.strata) for points in tables], 3)
 
 
 def test_seeds_alone_do_not_cover():
@@ -238,7 +237,10 @@ def test_seeds_alone_do_not_cover():
 
 @pytest.mark.parametrize("spread", [1.2, 2.1])
 def test_coverage_of_three_seeds_with_pooled_variances(spread):
-    """Four sizes, whose seeds are correlated as their training sets are nested."""
+    """Four sizes, whose seeds are correlated as their training sets are nested.
+
+    Of 400 studies the share that is covered has a binomial error of 1.1 points.
+    """
     study = Study(3, 1_400, spread, 0.5, sizes=4)
     pooled, own = [], []
     for _ in range(400):
@@ -246,25 +248,27 @@ def test_coverage_of_three_seeds_with_pooled_variances(spread):
         means = [other.mean(1) for other in others]
         pooled.append(inference.crossed(first, study.strata, means))
         own.append(inference.crossed(first, study.strata))
-    assert 0.93 <= covered(pooled, 0) <= 0.97
+    assert covers(pooled, 0)
     assert np.mean([e.se * 2 < e.high - e.value for e in own]) > 0.3  # as wide as t(2) and more
     assert np.mean([e.high for e in pooled]) < 0.9 * np.mean([e.high for e in own])
 
 
-@pytest.mark.parametrize("seeds, images, studies", [(5, 1_400, 120), (20, 240, 120)])
+@pytest.mark.parametrize("seeds, images, studies", [(5, 1_400, 240), (20, 240, 400)])
 def test_coverage_of_the_pigeonhole(seeds, images, studies):
-    """Of log2 of a ratio of error rates: not a mean of anything."""
+    """Of log2 of a ratio of error rates: not a mean of anything. As many draws as the study has.
+
+    Of 240 and 400 studies the share that is covered has a binomial error of 1.4 and 1.1 points.
+    """
     study = Study(seeds, images, 1.7, 0.6, gap=4)
-    truth = np.log2(1 - study.accuracies[0]) - np.log2(1 - study.accuracies[1])
 
     def ratio(first, second):
-        return float(np.log2(1 - first) - np.log2(1 - second))
+        return math.log2((1 - first) / (1 - second))
 
     estimates = []
     for _ in range(studies):
         arms = [arm[0] for arm in study.runs()]
-        estimates.append(inference.pigeonhole(ratio, arms, study.strata, study.rng, 100))
-    assert 0.93 <= covered(estimates, truth) <= 0.97
+        estimates.append(inference.pigeonhole(ratio, arms, study.strata, study.rng, 200))
+    assert covers(estimates, ratio(*study.accuracies))
 
 
 # --- verdicts

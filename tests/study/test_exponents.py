@@ -15,6 +15,7 @@ from helpers.measure import fits, folds, inference
 from helpers.measure.folds import ALL, FOLDS
 from helpers.measure.inference import Cell
 from helpers.study import arms, decide, exponents, pairs, plots
+from tests.measure.simulated import covers
 from tests.study import cells
 
 W = worlds.get("smoke")
@@ -67,6 +68,32 @@ def test_levels_and_classes():
     assert of_class.loc["A320", "k"] == pytest.approx(0.5, abs=0.02)
     assert of_class.loc["A380", "k"] == pytest.approx(0, abs=1e-9)
     assert of_class.loc["A380", "calibrated"] == pytest.approx(4)
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.6])
+def test_coverage_of_the_correlation_over_classes(monkeypatch, likeness):
+    """24 classes, 20 seeds and images, with about the spreads of ``desk``, in spreads of classes.
+
+    Of 200 studies the share that is covered has a binomial error of 1.5 points. Of 1,000 it was 96
+    and 97 %, and more than 99 % at a truth of .9: images are drawn again beside the classes, whose
+    values have their chance in them already.
+    """
+    rng = np.random.default_rng(0)
+    truth = 6 / np.pi * np.arcsin(likeness / 2)
+    estimates = []
+    for _ in range(200):
+        x, y = rng.normal(size=(2, 24))
+        x, k = x + 0.3 * rng.normal(size=24), likeness * x + (1 - likeness**2) ** 0.5 * y
+        folds_of = 0.2 * rng.normal(size=(24, 1, FOLDS))
+        values = k[:, None, None] + 0.5 * rng.normal(size=(24, 20, 1)) + folds_of
+        whole = values.mean(2, keepdims=True)
+        values = np.concatenate([whole, (FOLDS * whole - values) / (FOLDS - 1)], 2)
+        index = pd.MultiIndex.from_product([range(24), range(20)], names=["class", "seed"])
+        table = pd.DataFrame(values.reshape(480, -1), index)
+        monkeypatch.setattr(exponents, "slopes", lambda *_, table=table: table)
+        again = np.r_[[x], x + 0.3 * rng.normal(size=(exponents.DRAWS, 24))]
+        estimates.append(exponents.class_correlation(W, again, None, (12, 768)))
+    assert covers(estimates, truth)
 
 
 def test_published_points_stand_below_in_the_same_columns():

@@ -98,7 +98,7 @@ def sentence(claims: dict[str, dict[str, str]]) -> str:
     if max(ahead, behind) > len(GAPS) / 2:
         advice = "Retrieve" if ahead > behind else "Generate"
     said = f"retrieved images teach more on {ahead} of {len(GAPS)} tasks, synthetic on {behind}"
-    return f"**{advice}**: at equal numbers {said} (zero-shot)."
+    return f"**{advice}**, in this miniature: at equal numbers {said} (zero-shot)."
 
 
 def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
@@ -111,7 +111,7 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
         rows = [claims[name] for name in ids]
         said = ", ".join(PUBLISHED[row["sign"]] for row in rows)
         n = re.search(r"\d[\d,]*", rows[0]["cell"])
-        at = f", {int(n[0].replace(',', '')):,} images each" if n else ""
+        at = f", {int(n[0].replace(',', '')):,} each" if n else ""
         lines.append(f"| {task}{at} | {' | '.join(map(_found, rows))} | {said} |")
     return lines
 
@@ -129,8 +129,10 @@ def turned(claims: dict[str, dict[str, str]], most: int | None) -> list[str]:
     units = _units()
     told = []
     for row in rows[:most]:
-        found = f"{float(row['value']):+.2g} {units[row['id']]}"
-        found += "" if most else f"; {row['cell']}"
+        metric = units[row["id"]]
+        value = f"{float(row['value']):+.2g}"
+        unit = metric.rpartition(", ")[2]
+        found = f"{value} {unit}" if most else f"{value}; {metric}; {row['cell']}"
         told.append(f"*{row['claim'].removesuffix('.')}* ({found})")
     told += [f"{len(rows) - most} more in the report"] if most and len(rows) > most else []
     return [f"- Reversed, against the papers: {'; '.join(told)}."] if rows else []
@@ -153,9 +155,9 @@ def unsettled(claims: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _units() -> dict[str, str]:
-    """What the values of claims are in, "points" or "points per doubling", by id."""
+    """What the values of claims are, as in "zero-shot accuracy, points", by id."""
     with (Path(__file__).parent / "study" / "claims.csv").open(encoding="utf-8") as file:
-        return {row["id"]: row["metric"].rpartition(", ")[2] for row in csv.DictReader(file)}
+        return {row["id"]: row["metric"] for row in csv.DictReader(file)}
 
 
 def _counted(rows: Sequence[dict[str, str]]) -> str:

@@ -110,7 +110,7 @@ def _notebooks() -> list[str]:
         number, _, question = catalogue.title(path).partition(" - ")
         question = question.rpartition(": ")[2]
         link = f"[{question[:1].upper()}{question[1:]}](figures/{first.parent.name}/{first.name})"
-        lines.append(f"- **{number}** {link} {said[:1].upper()}{said[1:]}.")
+        lines.append(f"- **{number}**, `{first.parent.name}`: {link} {said[:1].upper()}{said[1:]}.")
     return lines
 
 

@@ -41,7 +41,7 @@ def test_the_answer_says_what_the_table_says(top):
     )
     row = claims.loc["UP01"]
     assert (
-        f"images each | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
+        f" each | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
     )
     words = " ".join(text.split())
     for word, count in claims["verdict"].value_counts().items():

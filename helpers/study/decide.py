@@ -135,11 +135,11 @@ def recommend(
     helps = [gain.low if gain.high >= margin else -np.inf for gain in found]
     at = int(np.argmax(helps if max(helps) > 0 else [gain.high for gain in found]))
     low, high = found[at].low, found[at].high
-    words = {"do not": high < 0, "no need": high < margin, "add them": low > 0, "try both": True}
+    words = {"do not": high < 0, "no need": high < margin, "add them": low > 0, "test it": True}
     so = next(word for word, fits in words.items() if fits)
     row, rest = near.iloc[at], found[at]._asdict()
     advice: dict[str, Any] = {"task": task, "yours": retrieved, "retrieved": int(row["retrieved"])}
-    advice |= {"synthetic": int(row["synthetic"]) if so in ("add them", "try both") else 0}
+    advice |= {"synthetic": int(row["synthetic"]) if so in ("add them", "test it") else 0}
     advice |= {"gain": rest.pop("value"), **rest}
     return advice | {"sure": 1 - min(1, len(near) * found[at].p_above(0)), "so": so}
 

@@ -220,6 +220,7 @@ def claims(table: pd.DataFrame, paper: str) -> tuple[Figure, str]:
             ax.plot(between, [y, y], color=colour, lw=1.6)
             ax.plot(value, y, marker, color=colour, mfc=colour if stands else "white", ms=7)
         lacking = ": " + row["reason"].split(";")[0] if row["verdict"] == UNDECIDED else ""
+        lacking += "; corrected: open" * (row["corrected"] != row["verdict"])
         short = (row["verdict"] + lacking).removesuffix(" in this world")
         ax.text(0.85, y, short, color=colour, **text)
         name = textwrap.fill(f"{row['id']}   {row['claim']}", 62, break_on_hyphens=False)

@@ -217,13 +217,13 @@ def test_advice_is_the_largest_gain_of_the_nearest_row():
     worse = decide.recommend(fields({(240, 60): (-5, 1)}), "cars", 240, "long", 2)
     assert worse["so"] == "do not" and worse["sure"] < 0.01
     unsure = decide.recommend(fields({(240, 60): (2, 3)}), "cars", 240, "long", 2)
-    assert unsure["so"] == "try both" and unsure["low"] < 0 < unsure["high"]
+    assert unsure["so"] == "test it" and unsure["low"] < 0 < unsure["high"]
     little = decide.recommend(fields({(240, 60): (-1, 0.9)}), "cars", 240, "long", 2)
     assert little["so"] == "no need" and little["low"] < -2 < 0 < little["high"] < 2
     one_may = decide.recommend(
         fields({(240, 60): (0.1, 0.2), (240, 240): (2, 3)}), "cars", 240, "long", 2
     )
-    assert one_may["so"] == "try both", "another field of the row may yet matter"
+    assert one_may["so"] == "test it", "another field of the row may yet matter"
     assert one_may["synthetic"] == 240, "the one to try"
     two = {(240, 60): (1.9, 0.2), (240, 240): (9, 6)}
     sure = decide.recommend(fields(two), "cars", 240, "long", 2)
@@ -233,7 +233,7 @@ def test_advice_is_the_largest_gain_of_the_nearest_row():
     )
     assert mixed["so"] == "do not" and mixed["synthetic"] == 0 and mixed["gain"] == -5
     corrected = {(240, n): (2.2, 1) for n in (60, 120, 240, 480)}
-    assert decide.recommend(fields(corrected), "cars", 240, "long", 2)["so"] == "try both"
+    assert decide.recommend(fields(corrected), "cars", 240, "long", 2)["so"] == "test it"
 
 
 def test_advice_counts_real_images_apart():

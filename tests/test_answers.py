@@ -40,9 +40,7 @@ def test_the_answer_says_what_the_table_says(top):
         text.startswith("# Title\n\n") and text.endswith("The rest.\n") and "outdated" not in text
     )
     row = claims.loc["UP01"]
-    assert (
-        f" each | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
-    )
+    assert f" each | **{row['value']:+.1f}** ({row['low']:+.1f} to {row['high']:+.1f})" in text
     words = " ".join(text.split())
     for word, count in claims["verdict"].value_counts().items():
         assert f"{count} {word} ({(claims['corrected'] == word).sum()})" in words

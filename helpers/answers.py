@@ -117,7 +117,7 @@ def gaps(claims: dict[str, dict[str, str]]) -> list[str]:
 
 
 def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
-    """The claims on reasons that have been asked, each with its world."""
+    """The claims on reasons that have been asked, each with what decided it."""
     rows = [(claims[name], what) for name, what in REASONS.items() if claims[name]["value"]]
     line = "- *{0[claim]}* {1} (points; {2}; {0[cell]})."
     return [line.format(row, _found(row), what) for row, what in rows]
@@ -126,10 +126,10 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
 def turned(claims: dict[str, dict[str, str]], most: int | None) -> list[str]:
     """In one sentence the claims that are reversed even after correction, if any."""
     rows = [row for row in claims.values() if row["corrected"] == "reversed"]
-    units = _units()
+    metrics = _metrics()
     told = []
     for row in rows[:most]:
-        metric = units[row["id"]]
+        metric = metrics[row["id"]]
         value = f"{float(row['value']):+.2g}"
         unit = metric.rpartition(", ")[2]
         found = f"{value} {unit}" if most else f"{value}; {metric}; {row['cell']}"
@@ -154,7 +154,7 @@ def unsettled(claims: dict[str, dict[str, str]]) -> list[str]:
     return lines
 
 
-def _units() -> dict[str, str]:
+def _metrics() -> dict[str, str]:
     """What the values of claims are, as in "zero-shot accuracy, points", by id."""
     with (Path(__file__).parent / "study" / "claims.csv").open(encoding="utf-8") as file:
         return {row["id"]: row["metric"] for row in csv.DictReader(file)}

@@ -23,6 +23,11 @@ REASONS = {  # wheels, what is added to many real images, and to few -> of what 
 }
 OWN = "This study"  # the paper whose claims are this study's own
 TOLD = 1  # reversed claims in README.md, which is short; all of them are in the report
+HEADS = {  # verdicts that the report lists, and what stands beside each claim
+    "reversed": "found, against the papers",
+    "undecided": "it would take",
+    "not testable here": "why",
+}
 PUBLISHED = {"+": "better", "-": "worse", "0": "equal", "noninferior": "no worse"}
 WRAP = functools.partial(
     textwrap.fill, width=118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
@@ -48,11 +53,10 @@ def write(readme: Path, part: str, lines: Sequence[str]) -> None:
         store.write(readme, (before + start + text + end + after).encode())
 
 
-def answer(figures: Path, base: str, most: int | None = TOLD) -> list[str]:
+def answer(figures: Path, base: str) -> list[str]:
     """What the claims of the deciding worlds say, in a table and some sentences.
 
-    Links call the folder ``figures`` by ``base``. Of reversed claims ``most`` are told, and how
-    many more there are. No lines where no world has claims yet.
+    Links call the folder ``figures`` by ``base``. No lines where no world has claims yet.
     """
     claims = decided(figures)
     if not claims:
@@ -61,8 +65,7 @@ def answer(figures: Path, base: str, most: int | None = TOLD) -> list[str]:
     of = [f"{n} of [{w}]({base}{w}/claims.csv)" for w, n in count.items()]
     counted = _counted(list(claims.values()))
     last = f"{len(claims)} claims, {' and '.join(of)}; in brackets corrected: {counted}."
-    found = [*gaps(claims), "", *reasons(claims), *turned(claims, most)]
-    found += [own(claims)] if most else unsettled(claims)
+    found = [*gaps(claims), "", *reasons(claims), *turned(claims), own(claims)]
     return [sentence(claims), "", *found, "", last]
 
 
@@ -123,18 +126,15 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     return [line.format(row, _found(row), what) for row, what in rows]
 
 
-def turned(claims: dict[str, dict[str, str]], most: int | None) -> list[str]:
-    """In one sentence the claims that are reversed even after correction, if any."""
+def turned(claims: dict[str, dict[str, str]]) -> list[str]:
+    """A sentence on the claims that are reversed even after correction, if any: a few of them."""
     rows = [row for row in claims.values() if row["corrected"] == "reversed"]
     metrics = _metrics()
     told = []
-    for row in rows[:most]:
-        metric = metrics[row["id"]]
-        value = f"{float(row['value']):+.2g}"
-        unit = metric.rpartition(", ")[2]
-        found = f"{value} {unit}" if most else f"{value}; {metric}; {row['cell']}"
-        told.append(f"*{row['claim'].removesuffix('.')}* ({found})")
-    told += [f"{len(rows) - most} more in the report"] if most and len(rows) > most else []
+    for row in rows[:TOLD]:
+        unit = metrics[row["id"]].rpartition(", ")[2]
+        told.append(f"*{row['claim'].removesuffix('.')}* ({float(row['value']):+.2g} {unit})")
+    told += [f"{len(rows) - TOLD} more in the report"] if len(rows) > TOLD else []
     return [f"- Reversed, against the papers: {'; '.join(told)}."] if rows else []
 
 
@@ -144,13 +144,19 @@ def own(claims: dict[str, dict[str, str]]) -> str:
     return f"- Of this study's own claims, on when to generate: {_counted(rows)}."
 
 
-def unsettled(claims: dict[str, dict[str, str]]) -> list[str]:
-    """The claims that are open after correction, and those not testable here, with reasons."""
+def against(figures: Path) -> list[str]:
+    """Tables of the claims that are reversed, open or not testable, all after correction."""
+    claims = decided(figures)
+    metrics = _metrics()
     lines = []
-    for word in WORDS[3:]:
+    for word, head in HEADS.items():
         rows = [row for row in claims.values() if row["corrected"] == word]
-        told = [f"*{row['claim'].removesuffix('.')}* ({row['reason'] or word})" for row in rows]
-        lines += [f"- {word.capitalize()}: {'; '.join(told)}."] if told else []
+        lines += ["", f"| {word.capitalize()} | {head} |", "|---|---|"] if rows else []
+        for row in rows:
+            why = row["reason"] or word
+            if word == "reversed":
+                why = f"{float(row['value']):+.2g}; {metrics[row['id']]}; {row['cell']}"
+            lines.append(f"| {row['claim'].removesuffix('.')} | {why} |")
     return lines
 
 

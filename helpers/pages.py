@@ -84,16 +84,18 @@ def _tidy(text: str) -> str:
 
 
 def write_contents() -> Path:
-    """Write ``figures/README.md``: the answer, then every notebook's, then a list of all figures.
+    """Write ``figures/README.md``: the answer, every notebook's, claims not settled, all figures.
 
     Pages of ``desk`` come before those of ``pocket``; worlds that git ignores are left out.
     """
     root = places.figures_root()
-    lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "", None)]
+    lines = ["# Retrieve or generate? The report", "", WHAT, *answers.answer(root, "")]
     lines += ["", *answers.by_paper(root)]
     with store.alone(root):
         for path, found in _pages().items():
             lines += _entry(path, found)
+        rest = answers.against(root)
+        lines += ["", "## Claims that turned out otherwise, or are not settled", *rest] * bool(rest)
         lines += ["", "## All figures"]
         for folder in _folders():
             listed = _figures(folder)

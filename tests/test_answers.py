@@ -50,9 +50,12 @@ def test_the_answer_says_what_the_table_says(top):
     turned = claims.loc[claims["corrected"] == "reversed", "claim"].str.removesuffix(".")
     assert f"*{turned.iloc[0]}* (" in words
     assert (f"; {len(turned) - 1} more in the report" in words) == (len(turned) > 1)
-    report = " ".join(answers.answer(top / "figures", "", None))
-    for claim in claims.loc[claims["corrected"].isin(["reversed", "undecided"]), "claim"]:
-        assert f"*{claim.removesuffix('.')}* (" in report
+    report = answers.against(top / "figures")
+    for word, head in answers.HEADS.items():
+        rows = claims.loc[claims["corrected"] == word, "claim"].str.removesuffix(".")
+        start = report.index(f"| {word.capitalize()} | {head} |") + 2
+        listed = [line.split(" | ")[0] for line in report[start : start + len(rows)]]
+        assert listed == [f"| {claim}" for claim in rows]
     write(top, top / "figures")
     assert (top / "README.md").read_text() == text
 

@@ -33,7 +33,7 @@ BELOW = {  # room -> the rooms that it may use, beside itself
     "errors": [],
 }
 BUDGETS = {  # rooms -> lines in all
-    ("study", "models", "data", "measure"): 6_020,  # the aim is 4,700
+    ("study", "models", "data", "measure"): 6_210,  # the aim is 4,700
     ("engine",): 1_500,
     ("pocket",): 4_300,
     ("paper",): 2_604,  # the aim is 2,000

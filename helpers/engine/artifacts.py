@@ -42,7 +42,7 @@ CARD = ("pocket/weights/card.json",)
 FACTORS = "seed synthesis clip scaling.sizes scaling.guidances scaling.prompts scaling.generators"
 INTERVENTION = "seed upstream synthesis clip scaling"
 PAIRED = "seed synthesis scaling.pairs scaling.pair_seeds robustness"
-PROBED = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
+PROBE = "finetune.probe_images finetune.probe_penalties finetune.probe_on finetune.few_labels"
 PROMPTS = "robustness.task robustness.prompts robustness.prompted"
 PROBING = "finetuned probes prompted"
 RENDERED = "image_size pool.seed"
@@ -53,11 +53,10 @@ ARTIFACTS = {
     "upstream": Spec(
         "00", "5 s", "{backend}.train.upstream", "pool.upstream upstream", "pool", CARD
     ),
-    "quality": Spec(
-        "00", "10 s", "quality", f"seed synthesis {PROBED}", "pool benchmarks upstream"
-    ),
+    "quality": Spec("00", "10 s", "quality", f"seed synthesis {PROBE}", "pool benchmarks upstream"),
     "captions": Spec("01", "30 s", "study.captions", "seed captions", "upstream", SHOTS),
     "synthetic": Spec("02", "2 min", "study.synthesis", "synthesis clip", "captions upstream"),
+    "judged": Spec("02", "10 s", "judge", "image_size tasks", "benchmarks upstream"),
     "samples": Spec("02", "5 s", "study.synthesis", "synthesis", "upstream"),
     "embeddings": Spec("03", "1 min", "study.embeddings", "clip", "pool benchmarks upstream"),
     "retrieved": Spec("03", "1 min", "study.retrieval", "retrieval", "pool embeddings"),

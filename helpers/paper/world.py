@@ -55,10 +55,10 @@ def outside(w: World) -> dict[str, dict]:
         "pool": {"shards": identity(str(s.laion))},
         "scaled": {"judge": config.placed(config.root(), s.judge, identity)},
         "robust": {"checkpoints": weights, "sets": probes.present(s.benchmarks)},
-        "benchmarks": {},
     }
-    for name, task in s.tasks.items():
-        parts["benchmarks"][name] = task.model_dump() | {"folder": identity(str(task.folder))}
+    folders = {name: {"folder": identity(str(task.folder))} for name, task in s.tasks.items()}
+    parts["benchmarks"] = {name: s.tasks[name].model_dump() | at for name, at in folders.items()}
+    parts["judged"] = parts["scaled"]
     for name in ("synthetic", "samples", "analysed", "arms", "paired", "prompted"):
         parts[name] = {"generators": generators, "drawn": s.drawn, "kept": s.kept}
     if s.index:

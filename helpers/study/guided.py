@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from helpers import worlds
 from helpers.data import tables
 from helpers.data.subsets import nested_subset
 from helpers.data.tables import Benchmark, Split
-from helpers.engine import randomness
+from helpers.engine import randomness, store
 from helpers.errors import StudyError, unknown
 from helpers.models import clip, lora
 from helpers.study import finetune
@@ -25,6 +26,7 @@ from helpers.worlds import World
 
 GUIDES = ("plain", "class", "data set", "words", "context", "retrieved")
 UNTUNED = ("plain", "words")  # of these guides
+AT_ALL_SHOTS = ("plain", "data set")  # the others only with the most real images
 
 
 def real_images(w: World, task: str, k: int, seed: int) -> Split:
@@ -39,6 +41,42 @@ def real_images(w: World, task: str, k: int, seed: int) -> Split:
     return dataclasses.replace(few, images=clip.shrunk(np.asarray(few.images), side))
 
 
+def sources(w: World, k: int) -> dict[str, str]:
+    """The sources of the guides that are tuned, or asked, with ``k`` real images of every class;
+    what is "plain" does not see them and is the same for all ``k``."""
+    first, last = w.mixes.shots[0], w.mixes.shots[-1]
+    asked = [how for how in w.mixes.guides if k == last or how in AT_ALL_SHOTS]
+    return {how: f"guided:{how} {first if how == 'plain' else k}" for how in asked}
+
+
+def fill(path: Path, w: World, seed: int) -> None:
+    """Have all guides of the first task draw for a seed, each once; what is there is left."""
+    jobs = {}
+    for source in itertools.chain(*(sources(w, k).values() for k in w.mixes.shots)):
+        about = (w.mixes.tasks[0], source.partition(":")[2], seed)
+        jobs[file_of(*about)] = (w, path, *about)
+    store.fill(path, jobs, draw, f"sets of guided generators, seed {seed}")
+
+
+def learned(w: World, task: str, guide: str, k: int, seed: int) -> Split:
+    """What a guide is tuned on: ``k`` real images of every class, or as many retrieved ones."""
+    real = real_images(w, task, k, seed)
+    if guide != "retrieved":
+        return real
+    return finetune.training_images(w, finetune.Run(task, guide, "", len(real), seed, 0.0))
+
+
+def images(w: World, path: Path, task: str, how: str, seed: int) -> Split:
+    """What ``draw`` drew, from the artifact's folder; a guide's sources end with ``how``."""
+    drawn = np.load(path / file_of(task, how, seed), mmap_mode="r")
+    return Split(drawn, np.arange(len(drawn)) % len(tables.benchmark(w, task).classes))
+
+
+def file_of(task: str, how: str, seed: int) -> str:
+    """Where an artifact keeps them."""
+    return f"guided/{task}-{how}-{seed:07d}.npy"
+
+
 def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
     """``w.mixes.size`` images (n, side, side, 3) uint8, classes in turns, by a tuned generator.
 
@@ -51,10 +89,7 @@ def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
     if guide not in GUIDES:
         raise unknown("guide of a generator", guide, GUIDES)
     bench = tables.benchmark(w, task)
-    real = real_images(w, task, int(k), seed)
-    if guide == "retrieved":
-        run = finetune.Run(task, "retrieved", "", len(real), seed, 0.0)
-        real = finetune.training_images(w, run)
+    real = learned(w, task, guide, int(k), seed)
     ways, texts = wordings(bench, real, guide in ("context", "words"))
     rng = randomness.rng(w, "mixes", task, how, seed)
     labels = np.arange(w.mixes.size) % len(bench.classes)
@@ -66,9 +101,9 @@ def draw(w: World, path: Path, task: str, how: str, seed: int) -> np.ndarray:
     steps = max(w.adapter.steps // len(groups), min(w.adapter.steps, w.adapter.class_steps))
     steps = steps if guide not in UNTUNED else 0
     parts = []
-    for learned, asked in groups:
+    for known, asked in groups:
         rows = np.flatnonzero(asked)
-        shown = np.flatnonzero(learned)
+        shown = np.flatnonzero(known)
         asked_for = [captions[i] for i in rows], [seeds[i] for i in rows]
         shown_with = [texts[i] for i in shown]
         with tuned(w, path, real.take(shown), shown_with, seed, steps):

@@ -24,11 +24,10 @@ from helpers.data.subsets import nested_subset
 from helpers.data.tables import Split
 from helpers.engine import randomness, store
 from helpers.errors import StudyError, unknown
-from helpers.study import analysis, finetune, guided
-from helpers.study.runs import collect
+from helpers.study import analysis, finetune, guided, looks
+from helpers.study.runs import collect, missing
 from helpers.worlds import World
 
-AT_ALL_SHOTS = ("plain", "data set")  # the others only with the most real images
 FACTORS = (1 / 3, 1, 3)  # of a mix's rate, that are tried on validation
 
 
@@ -62,22 +61,32 @@ def make(path: Path, w: World) -> None:
     """All runs of notebook 08: ``results.parquet``, in the form of notebook 04's.
 
     ``source`` is ``Mix.name`` and ``n`` ``Mix.n``. All metrics have the rate of zero-shot accuracy.
+    ``looks.parquet``: what images of guided generators show, as ``looks.measured`` says.
     """
     store.load("analysed", w)  # whose arms are parts of mixes: asked for before hours are spent
     mixes = list(dict.fromkeys([*grid(w), *causes(w), *opponents(w)]))
     rates = choose_rates(path, w, mixes)
-    rows = []
-    sets = {}
+    recipe = finetune.recipe(w, "mixed")
+    found = []
+    seen = []
+    for seed in range(w.mixes.seeds):  # rows are kept seed by seed
+        runs = [(mix, run_of(mix, seed, rates[mix])) for mix in mixes]
+        jobs = jobs_of(path, w, runs, "test")
+        asked = looks.jobs(path, w, seed)
+        unknown = missing(path, w, "08", recipe, jobs)
+        unknown += missing(path, w, looks.ROWS, recipe, asked)
+        if unknown or seed == 0:  # the first seed's images are shown
+            guided.fill(path, w, seed)
+        found.append(collect(path, w, "08", recipe, jobs, measured, f"runs of seed {seed}"))
+        what = f"guided sets of seed {seed} looked at"
+        seen.append(collect(path, w, looks.ROWS, recipe, asked, looks.measured, what))
+    store.write(path / "looks.parquet", pd.concat(seen, ignore_index=True).drop(columns="run"))
+    chosen = []
     for mix in mixes:
         first = dataclasses.asdict(run_of(mix, 0, rates[mix]))
-        rows += [{**first, "metric": metric} for metric in finetune.METRICS]
-        for how in (s.partition(":")[2] for s, _ in mix.parts if s.startswith("guided:")):
-            for seed in range(w.mixes.seeds):
-                sets[f"guided/{mix.task}-{how}-{seed:07d}.npy"] = (w, path, mix.task, how, seed)
-    store.fill(path, sets, guided.draw, "sets of guided generators")
-    runs = [(mix, run_of(mix, s, rates[mix])) for mix in mixes for s in range(w.mixes.seeds)]
-    found = train(path, w, runs, "test", "runs on mixes")
-    store.write(path / "results.parquet", finetune.by_metric(w, found, pd.DataFrame(rows)))
+        chosen += [{**first, "metric": metric} for metric in finetune.METRICS]
+    results = finetune.by_metric(w, pd.concat(found, ignore_index=True), pd.DataFrame(chosen))
+    store.write(path / "results.parquet", results)
 
 
 def run_of(mix: Mix, seed: int, lr: float) -> finetune.Run:
@@ -85,13 +94,13 @@ def run_of(mix: Mix, seed: int, lr: float) -> finetune.Run:
     return finetune.Run(mix.task, mix.name, "mixed", mix.n, seed, lr)
 
 
-def train(path: Path, w: World, runs: Sequence, held_out: str, label: str) -> pd.DataFrame:
-    """What ``measured`` says of pairs of a mix and its run, the longest first."""
+def jobs_of(path: Path, w: World, runs: Sequence, held_out: str) -> dict[str, tuple]:
+    """File -> arguments of ``measured``, for pairs of a mix and its run, the longest first."""
     jobs = {}
     for mix, run in sorted(runs, key=lambda pair: pair[0].n, reverse=True):
         file = f"{held_out}/{mix.task}/{mix.name}-{run.seed:07d}-{run.lr:g}.parquet"
         jobs[file] = (w, path, mix, run, held_out)
-    return collect(path, w, "08", finetune.recipe(w, "mixed"), jobs, measured, label)
+    return jobs
 
 
 def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]:
@@ -105,6 +114,7 @@ def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]
     like = {mix: unguided(mix) for mix in mixes if mix.steps or len(mix.parts) > 1}
     if not (finetune.selection(w.mixes) and like):
         return rates
+    recipe = finetune.recipe(w, "mixed")
     tried = {}
     for mix in dict.fromkeys(like.values()):
         tried[mix] = {float(f"{factor * rate_of(w, mix):.3g}") for factor in FACTORS}
@@ -112,7 +122,8 @@ def choose_rates(path: Path, w: World, mixes: Sequence[Mix]) -> dict[Mix, float]
         grid = [(mix, lr) for mix, lrs in tried.items() for lr in sorted(lrs)]
         asked = itertools.product(grid, finetune.selection(w.mixes))
         runs = [(mix, run_of(mix, seed, lr)) for (mix, lr), seed in asked]
-        found = train(path, w, runs, "val", "runs on rates of mixes")
+        jobs = jobs_of(path, w, runs, "val")
+        found = collect(path, w, "08", recipe, jobs, measured, "runs on rates of mixes")
         table = found.groupby(["task", "source", "lr"], as_index=False)["zero_shot"].mean()
         table["chosen"] = table.index.isin(table.groupby(["task", "source"])["zero_shot"].idxmax())
         best = table[table["chosen"]].set_index(["task", "source"])["lr"]
@@ -186,14 +197,6 @@ def causes(w: World) -> list[Mix]:
     return mixes
 
 
-def guides(w: World, k: int) -> dict[str, str]:
-    """The sources of the guides that are tuned, or asked, with ``k`` real images of every class;
-    what is "plain" does not see them and is the same for all ``k``."""
-    first, last = w.mixes.shots[0], w.mixes.shots[-1]
-    asked = [how for how in w.mixes.guides if k == last or how in AT_ALL_SHOTS]
-    return {how: f"guided:{how} {first if how == 'plain' else k}" for how in asked}
-
-
 def opponents(w: World) -> list[Mix]:
     """Guided generators and what they compete with, on the first task, alone and with real images.
 
@@ -203,11 +206,11 @@ def opponents(w: World) -> list[Mix]:
     task = w.mixes.tasks[0]
     mixes = list(weights(w).values())
     if "retrieved" in w.mixes.guides:  # retrieve, then generate: the images it was tuned on as well
-        tuned = guides(w, w.mixes.shots[-1])["retrieved"]
+        tuned = guided.sources(w, w.mixes.shots[-1])["retrieved"]
         mixes.append(Mix(task, (("retrieved", n), (tuned, n)), w.mixes.steps))
     for k in w.mixes.shots:
         mixes.append(Mix(task, ((f"real:{k}", n),), w.mixes.steps))
-        for source in ("retrieved", "synthetic", *guides(w, k).values()):
+        for source in ("retrieved", "synthetic", *guided.sources(w, k).values()):
             parts = ((source, n), (f"real:{k}", n))
             mixes += [Mix(task, parts, w.mixes.steps), Mix(task, parts[:1], w.mixes.steps)]
     return mixes
@@ -220,7 +223,7 @@ def weights(w: World) -> dict[tuple[str, str], Mix]:
     counts = {"each once": k * len(tables.benchmark(w, task).classes), "half": n}
     counts["four fifths"] = 4 * n
     mixes = {}
-    for source in ("retrieved", [*guides(w, k).values()][-1]):
+    for source in ("retrieved", [*guided.sources(w, k).values()][-1]):
         for name, count in counts.items():
             mixes[source, name] = Mix(task, ((source, n), (f"real:{k}", count)), w.mixes.steps)
     return mixes
@@ -250,8 +253,8 @@ def part(w: World, path: Path, task: str, source: str, n: int, seed: int) -> Spl
         rng = randomness.rng(w, "mixes", task, "drawn", seed)
         return offered.take(nested_subset(offered.labels, n, rng))
     if kind == "guided":
-        drawn = np.load(path / f"guided/{task}-{how}-{seed:07d}.npy", mmap_mode="r")
-        return Split(drawn[:n], np.arange(n) % len(tables.benchmark(w, task).classes))
+        drawn = guided.images(w, path, task, how, seed)
+        return drawn.take(range(n))
     if source in finetune.SOURCES:
         return finetune.training_images(w, finetune.Run(task, source, "", n, seed, 0.0))
     share, _, what = how.partition(" ")

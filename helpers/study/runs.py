@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,25 @@ def collect(
     Where a world keeps its runs, those of the same ``recipe`` that are known are not run again, and
     new ones are added to the rows of notebook ``number``.
     """
-    recipe = f"{EDITION}-{recipe}"
-    known = kept(w, number) if w.keeps_runs else pd.DataFrame(columns=ABOUT)
-    same = known[known["recipe"] == recipe]
-    for run, rows in same.groupby("run"):
-        if run in jobs and not (path / str(run)).exists():
-            store.write(path / str(run), rows.drop(columns=ABOUT).dropna(axis=1, how="all"))
+    missing(path, w, number, recipe, jobs)
     files = store.fill(path, jobs, function, label)
     tables = [store.read_table(file).assign(run=run) for run, file in zip(jobs, files, strict=True)]
     table = pd.concat(tables, ignore_index=True)
-    new = table[~table["run"].isin(same["run"])].assign(recipe=recipe)
-    if w.keeps_runs and len(new):
-        _keep(w, number, new)
+    if w.keeps_runs:
+        _keep(w, number, table.assign(recipe=f"{EDITION}-{recipe}"))
     return table
+
+
+def missing(path: Path, w: World, number: str, recipe: str, jobs: Iterable[str]) -> list[str]:
+    """The files of ``jobs`` that have to be run; those of known rows are written from these."""
+    asked = [run for run in jobs if not (path / run).exists()]
+    if not w.keeps_runs or not asked:
+        return asked
+    known = kept(w, number)
+    known = known[(known["recipe"] == f"{EDITION}-{recipe}") & known["run"].isin(asked)]
+    for run, rows in known.groupby("run"):
+        store.write(path / str(run), rows.drop(columns=ABOUT).dropna(axis=1, how="all"))
+    return [run for run in asked if run not in set(known["run"])]
 
 
 def kept(w: World, number: str) -> pd.DataFrame:
@@ -60,6 +66,8 @@ def _keep(w: World, number: str, new: pd.DataFrame) -> None:
     with store.alone(file.parent):  # another run of the notebook may have kept rows meanwhile
         known = kept(w, number)
         same = pd.MultiIndex.from_frame(new[ABOUT]).isin(pd.MultiIndex.from_frame(known[ABOUT]))
+        if same.all():
+            return
         table = pd.concat([known, new[~same]] if len(known) else [new], ignore_index=True)
         table = table.sort_values(ABOUT, ignore_index=True)
         binary = [c for c in table if table[c].map(type).eq(bytes).any()]

@@ -17,13 +17,13 @@ TOP = Path(__file__).parents[2]
 def commands():
     """The lines of the page's block of commands."""
     page = (TOP / "helpers" / "paper" / "README.md").read_text(encoding="utf-8")
-    return re.search(r"```\n(cp .*?)```", page, re.S)[1]
+    return re.search(r"```\n(export .*?)```", page, re.S)[1]
 
 
 def test_the_page_leads_from_a_folder_to_an_answer(commands, tmp_path):
-    """The only changes: another folder than /tmp/drawings, and this interpreter."""
+    """The only changes: another folder than ~/drawings, and this interpreter."""
     folder = tmp_path / "drawings"
-    script = commands.replace("/tmp/drawings", str(folder)).replace("python ", f"{sys.executable} ")
+    script = commands.replace("~/drawings", str(folder)).replace("python ", f"{sys.executable} ")
     with one_core():
         done = subprocess.run(
             ["bash", "-euc", script], cwd=TOP, capture_output=True, text=True, check=False

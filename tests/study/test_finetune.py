@@ -144,6 +144,19 @@ def test_kept_runs_are_not_run_again_and_new_ones_are_added(in_process, tmp_path
     assert kept.groupby("recipe").size().to_dict() == {"1-a": 5, "1-b": 2}
 
 
+def test_what_is_missing_is_known_before_it_is_run(in_process, tmp_path):
+    squared.calls = tmp_path / "calls"
+    jobs = {f"runs/{i}.parquet": (i,) for i in range(3)}
+    runs.collect(tmp_path / "first", KEEPING, "04", "a", jobs, squared, "runs")
+    more = [*jobs, "runs/3.parquet"]
+    assert runs.missing(tmp_path / "second", KEEPING, "04", "a", more) == ["runs/3.parquet"]
+    written = pd.read_parquet(tmp_path / "second/runs/2.parquet")
+    pd.testing.assert_frame_equal(written, pd.read_parquet(tmp_path / "first/runs/2.parquet"))
+    assert runs.missing(tmp_path / "third", KEEPING, "04", "b", more) == more
+    w = dataclasses.replace(KEEPING, keeps_runs=False)
+    assert runs.missing(tmp_path / "first", w, "04", "a", more) == ["runs/3.parquet"]
+
+
 def test_other_worlds_keep_no_rows(in_process, tmp_path):
     squared.calls = tmp_path / "calls"
     w = dataclasses.replace(KEEPING, keeps_runs=False)

@@ -84,7 +84,7 @@ def test_few_real_images_count_once_for_half_or_for_four_fifths(sets):
 
 def test_what_sees_no_real_image_is_drawn_once_for_all_numbers_of_them():
     more = worlds.replace(W, mixes={"shots": (1, 2)})
-    asked = [mixes.guides(more, k) for k in (1, 2)]
+    asked = [guided.sources(more, k) for k in (1, 2)]
     assert asked[0] == {"plain": "guided:plain 1", "data set": "guided:data set 1"}
     assert asked[1]["plain"] == "guided:plain 1" and asked[1]["words"] == "guided:words 2"
 
@@ -208,12 +208,13 @@ def test_rates_at_equal_updates_are_chosen_on_validation(sets, tmp_path, monkeyp
     monkeypatch.setattr(mixes, "rate_of", lambda w, mix: 1e-3)
     asked = []
 
-    def train(path, w, runs, held_out, label):
-        asked.extend((mix, run, held_out) for mix, run in runs)
-        rows = [(mix.task, mix.name, run.lr, -abs(run.lr - 3e-3)) for mix, run in runs]
+    def collect(path, w, number, recipe, jobs, function, label):
+        runs = [job[2:] for job in jobs.values()]
+        asked.extend(runs)
+        rows = [(mix.task, mix.name, run.lr, -abs(run.lr - 3e-3)) for mix, run, _ in runs]
         return pd.DataFrame(rows, columns=["task", "source", "lr", "zero_shot"])
 
-    monkeypatch.setattr(mixes, "train", train)
+    monkeypatch.setattr(mixes, "collect", collect)
     equal = mixes.Mix("aircraft", (("retrieved", 12), ("synthetic", 12)), 2)
     growing = mixes.Mix("aircraft", (("retrieved", 12),))
     rival = mixes.Mix("aircraft", (("guided:class 2", 12), ("real:2", 12)), 2)

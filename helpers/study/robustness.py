@@ -244,8 +244,9 @@ def attack(w: World, model: Classifier, images: Split, seed: int) -> dict:
         for (name, radius), step in zip(radii.items(), steps, strict=True):
             found["fgsm", name] = right(step, y)
             ball = (radius, w.robustness.pgd_steps, generator)
-            walk = attacks.pgd(model.pixel_logits, x[stand], y[stand], *ball)
-            stand = stand.masked_scatter(stand, right(walk, y[stand]))
+            if stand.any():  # a tower takes no empty batch
+                walk = attacks.pgd(model.pixel_logits, x[stand], y[stand], *ball)
+                stand = stand.masked_scatter(stand, right(walk, y[stand]))
             found["pgd", name] = stand
         parts.append(found)
     return {key: torch.cat([found[key] for found in parts]).cpu().numpy() for key in parts[0]}

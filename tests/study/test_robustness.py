@@ -61,6 +61,16 @@ def test_attack_reports_every_image_at_every_radius_and_clean(toy, model):
         assert (right["pgd", larger] <= right["pgd", smaller]).all()
 
 
+def test_where_no_image_is_right_none_is_attacked(toy, model, monkeypatch):
+    asked = []
+    walk = robustness.attacks.pgd
+    count = lambda logits, x, *ball: asked.append(len(x)) or walk(logits, x, *ball)  # noqa: E731
+    monkeypatch.setattr(robustness.attacks, "pgd", count)
+    wrong = 1 - model.image_logits(toy.test.images).argmax(1)
+    right = robustness.attack(W, model, dataclasses.replace(toy.test, labels=wrong), 0)
+    assert not any(right["pgd", radius].any() for radius in ("0", "1", "4")) and not asked
+
+
 @pytest.fixture
 def probed(toy, monkeypatch):
     """A few probe sets of the toy benchmark; ``put(name, split)`` adds one."""

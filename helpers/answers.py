@@ -65,7 +65,8 @@ def answer(figures: Path, base: str) -> list[str]:
     of = [f"{n} of [{w}]({base}{w}/claims.csv)" for w, n in count.items()]
     counted = _counted(list(claims.values()))
     last = f"{len(claims)} claims, {' and '.join(of)}; in brackets corrected: {counted}."
-    found = [*gaps(claims), "", *reasons(claims), *turned(claims), own(claims)]
+    rest = "in the report" if base else "below"
+    found = [*gaps(claims), "", *reasons(claims), *turned(claims, rest), own(claims)]
     return [sentence(claims), "", *found, "", last]
 
 
@@ -126,15 +127,18 @@ def reasons(claims: dict[str, dict[str, str]]) -> list[str]:
     return [line.format(row, _found(row), what) for row, what in rows]
 
 
-def turned(claims: dict[str, dict[str, str]]) -> list[str]:
-    """A sentence on the claims that are reversed even after correction, if any: a few of them."""
+def turned(claims: dict[str, dict[str, str]], rest: str) -> list[str]:
+    """A sentence on some of the claims that are reversed even after correction, if there are any.
+
+    The others are where ``rest`` says.
+    """
     rows = [row for row in claims.values() if row["corrected"] == "reversed"]
     metrics = _metrics()
     told = []
     for row in rows[:TOLD]:
         unit = metrics[row["id"]].rpartition(", ")[2]
         told.append(f"*{row['claim'].removesuffix('.')}* ({float(row['value']):+.2g} {unit})")
-    told += [f"{len(rows) - TOLD} more in the report"] if len(rows) > TOLD else []
+    told += [f"{len(rows) - TOLD} more {rest}"] if len(rows) > TOLD else []
     return [f"- Reversed, against the papers: {'; '.join(told)}."] if rows else []
 
 

@@ -94,8 +94,9 @@ def write_contents() -> Path:
     with store.alone(root):
         for path, found in _pages().items():
             lines += _entry(path, found)
-        rest = answers.against(root)
-        lines += ["", "## Claims that turned out otherwise, or are not settled", *rest] * bool(rest)
+        heading = "## Claims that turned out otherwise, or are not settled"
+        told = answers.against(root)
+        lines += ["", heading, *told] if told else []
         lines += ["", "## All figures"]
         for folder in _folders():
             listed = _figures(folder)

@@ -40,11 +40,8 @@ def check(w: World) -> tuple[list[Need], dict[str, str]]:
     restore = "git checkout -- helpers/pocket/weights"
     weights = Need("upstream weights", later, shipped, str(upstream.WEIGHTS), restore)
     free = store.free(places.root())
-    usual = artifacts.ARTIFACTS.keys() - {
-        "judged",
-        "samples",
-        "rarity",
-    }  # small; made on request only
+    rare = {"judged", "samples", "rarity"}  # small, or made on request only
+    usual = artifacts.ARTIFACTS.keys() - rare
     made = [store.size(store.folder(name, w)) for name in usual if store.finished(name, w)]
     need = max(0, 2e9 - sum(made)) if len(made) < len(usual) else 0
     disk = f"{free / 1e9:.0f} GB free for {places.root()}, {need / 1e9:.1f} wanted"

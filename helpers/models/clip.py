@@ -23,6 +23,7 @@ from helpers.worlds import World
 
 NO_CODE = weights.NO_CODE
 WEIGHTS = weights.CLIP  # the file that ``save`` writes
+AT_ONCE = {"cuda": 256, "cpu": 64}  # images embedded together: on a CPU what its cache holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +185,9 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
     return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
 
-def embed_images(clip: Clip, images: Any, batch: int = 256) -> np.ndarray:
+def embed_images(clip: Clip, images: Any, batch: int | None = None) -> np.ndarray:
     """Unit-length image embeddings, (n, d) float32, of uint8 images (n, side, side, 3)."""
+    batch = batch or AT_ONCE[gpu.device()]
     return _embed(lambda x: clip.model.encode_image(pixels(clip, x), normalize=True), images, batch)
 
 

@@ -38,7 +38,7 @@ BATCH = 128
 WARMUP = 0.05  # share of the steps
 WEIGHT_DECAY = 0.05
 SHARD = 500  # training pictures per file
-AT_ONCE = 256  # images looked at together
+AT_ONCE = {"cuda": 256, "cpu": 32}  # images looked at together: on a CPU what its cache holds
 
 
 def network(which: str) -> torch.nn.Sequential:
@@ -147,8 +147,9 @@ def _load(folder: Path, which: str):
 def _applied(network, images: np.ndarray) -> torch.Tensor:
     """Outputs of a network for uint8 images (n, side, side, 3)."""
     with torch.inference_mode():
-        starts = range(0, len(images), AT_ONCE)
-        return torch.cat([network(to_model(images[i : i + AT_ONCE])).cpu() for i in starts])
+        size = AT_ONCE[gpu.device()]
+        starts = range(0, len(images), size)
+        return torch.cat([network(to_model(images[i : i + size])).cpu() for i in starts])
 
 
 def judge(folder: Path, images: np.ndarray) -> pd.DataFrame:

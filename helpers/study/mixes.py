@@ -73,9 +73,9 @@ def make(path: Path, w: World) -> None:
         runs = [(mix, run_of(mix, seed, rates[mix])) for mix in mixes]
         jobs = jobs_of(path, w, runs, "test")
         asked = looks.jobs(path, w, seed)
-        unknown = missing(path, w, "08", recipe, jobs)
-        unknown += missing(path, w, looks.ROWS, recipe, asked)
-        if unknown or seed == 0:  # the first seed's images are shown
+        absent = missing(path, w, "08", recipe, jobs)
+        absent += missing(path, w, looks.ROWS, recipe, asked)
+        if absent or seed == 0:  # the first seed's images are shown
             guided.fill(path, w, seed)
         found.append(collect(path, w, "08", recipe, jobs, measured, f"runs of seed {seed}"))
         what = f"guided sets of seed {seed} looked at"

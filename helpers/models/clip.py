@@ -187,7 +187,7 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 def embed_images(clip: Clip, images: Any, batch: int | None = None) -> np.ndarray:
     """Unit-length image embeddings, (n, d) float32, of uint8 images (n, side, side, 3)."""
-    batch = batch or AT_ONCE[gpu.device()]
+    batch = AT_ONCE[gpu.device()] if batch is None else batch
     return _embed(lambda x: clip.model.encode_image(pixels(clip, x), normalize=True), images, batch)
 
 
